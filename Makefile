@@ -1,0 +1,32 @@
+# The two commands of the README, and the checks that run before anything is merged.
+# PYTHON=python3.12 make bench   uses another interpreter for the virtual environment.
+
+PYTHON ?= python3
+BIN := .venv/bin
+# Stands for an environment in which pyproject.toml, as it is now, has been installed.
+READY := .venv/.ready
+
+.PHONY: bench test nightly check clean
+
+bench: $(READY)
+	$(BIN)/python -m pytest benchmarks --benchmark-compare
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+nightly: $(READY)
+	$(BIN)/python -m pytest -m "nightly or not nightly"
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $(READY)
+
+clean:
+	rm -rf .venv .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

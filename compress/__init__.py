@@ -1,0 +1,87 @@
+"""Make PyTorch models smaller and faster, and prove what it cost.
+
+Names are imported on first use: ``import compress`` alone is cheap and does not import torch, so that the pytest plugin
+costs nothing in sessions that measure no model.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from compress.artifact import load as load
+    from compress.artifact import save as save
+    from compress.data import ImageData as ImageData
+    from compress.data import from_tensors as from_tensors
+    from compress.data import image_folder as image_folder
+    from compress.data import load_data as load_data
+    from compress.errors import CompressError as CompressError
+    from compress.pruning.structured import plan_pruning as plan_pruning
+    from compress.pruning.structured import prune_channels as prune_channels
+    from compress.pruning.unstructured import make_permanent_ as make_permanent_
+    from compress.pruning.unstructured import prune_weights as prune_weights
+    from compress.recipe import load_recipe as load_recipe
+    from compress.recipe import run_recipe as run_recipe
+    from compress.train import FitConfig as FitConfig
+    from compress.train import evaluate as evaluate
+    from compress.train import fit as fit
+    from compress.workload import Workload as Workload
+    from compress.workload import dense_model as dense_model
+    from compress.workload import load_workload as load_workload
+
+_HOME = {
+    "CompressError": "compress.errors",
+    "FitConfig": "compress.train",
+    "ImageData": "compress.data",
+    "Workload": "compress.workload",
+    "dense_model": "compress.workload",
+    "evaluate": "compress.train",
+    "fit": "compress.train",
+    "from_tensors": "compress.data",
+    "image_folder": "compress.data",
+    "load": "compress.artifact",
+    "load_data": "compress.data",
+    "load_recipe": "compress.recipe",
+    "load_workload": "compress.workload",
+    "make_permanent_": "compress.pruning.unstructured",
+    "plan_pruning": "compress.pruning.structured",
+    "prune_channels": "compress.pruning.structured",
+    "prune_weights": "compress.pruning.unstructured",
+    "run_recipe": "compress.recipe",
+    "save": "compress.artifact",
+}
+
+__all__ = [
+    "CompressError",
+    "FitConfig",
+    "ImageData",
+    "Workload",
+    "dense_model",
+    "evaluate",
+    "fit",
+    "from_tensors",
+    "image_folder",
+    "load",
+    "load_data",
+    "load_recipe",
+    "load_workload",
+    "make_permanent_",
+    "plan_pruning",
+    "prune_channels",
+    "prune_weights",
+    "run_recipe",
+    "save",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'compress' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

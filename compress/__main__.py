@@ -1,0 +1,9 @@
+"""``python -m compress``."""
+
+from __future__ import annotations
+
+import sys
+
+from compress.cli import main
+
+sys.exit(main())

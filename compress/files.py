@@ -1,0 +1,42 @@
+"""Files that are whole or not there: every file this package writes goes through here."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+from compress.errors import CompressError
+
+
+def write_atomically(path: Path, content: bytes, error: type[CompressError]) -> None:
+    """Put ``content`` at ``path`` in one step; until then, and if anything fails, what was there stays there.
+
+    Raises:
+        CompressError: of the given kind, if the disk is full, the folder is missing or may not be written.
+    """
+    temporary: str | None = None
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(descriptor, "wb") as file:
+            # mkstemp makes files private; give this one the mode any new file would have had.
+            os.fchmod(file.fileno(), 0o666 & ~_umask())
+            file.write(content)
+            file.flush()
+            # Without it a power cut after the rename could leave an empty file under the final name.
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except OSError as cause:
+        raise error(f"cannot write {path}: {cause.strerror or cause}") from cause
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(FileNotFoundError):
+                Path(temporary).unlink()
+
+
+def _umask() -> int:
+    """The process's file mode mask, which can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

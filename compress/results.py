@@ -1,0 +1,168 @@
+"""What was measured, and on what: plain numbers, free of torch, that go to JSON and back unchanged."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Unit(StrEnum):
+    """What a value counts; decides how it is written in a table."""
+
+    COUNT = "count"
+    BYTES = "bytes"
+    FRACTION = "fraction"
+    MILLISECONDS = "ms"
+
+
+class Kind(StrEnum):
+    """How two values of a metric may be compared."""
+
+    EXACT = "exact"  # the same on every machine: any change is a change of the model
+    ERROR = "error"  # a share of test examples: compared example by example
+    MEMORY = "memory"  # repeatable within one class of device
+    TIME = "time"  # only the ratio of dense and compressed, called in turn, means anything
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One criterion of the reference table.
+
+    Attributes:
+        name: its key in recipes, baselines and code; carries the unit.
+        title: its row in a report.
+        unit: what the value counts.
+        kind: how values compare.
+        tolerance: how far above its baseline a value may lie, as a fraction of the baseline.
+        device: the device it is measured on, "" where that makes no difference.
+    """
+
+    name: str
+    title: str
+    unit: Unit
+    kind: Kind
+    tolerance: float = 0.0
+    device: str = ""
+
+
+# The order is the order of rows in every report. Smaller is better for every one of them.
+METRICS: Mapping[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric(name="num_params", title="parameters", unit=Unit.COUNT, kind=Kind.EXACT),
+        Metric(name="num_nonzero_params", title="non-zero parameters", unit=Unit.COUNT, kind=Kind.EXACT),
+        Metric(name="macs", title="MACs per image", unit=Unit.COUNT, kind=Kind.EXACT),
+        # The container's header may grow by some bytes from one version of a library to the next.
+        Metric(name="file_bytes", title="file size", unit=Unit.BYTES, kind=Kind.EXACT, tolerance=0.005),
+        Metric(name="top1_error", title="top-1 error", unit=Unit.FRACTION, kind=Kind.ERROR),
+        Metric(name="top5_error", title="top-5 error", unit=Unit.FRACTION, kind=Kind.ERROR),
+        Metric(
+            name="cpu_peak_bytes",
+            title="runtime memory, CPU",
+            unit=Unit.BYTES,
+            kind=Kind.MEMORY,
+            tolerance=0.05,
+            device="cpu",
+        ),
+        Metric(
+            name="cuda_peak_bytes",
+            title="runtime memory, CUDA",
+            unit=Unit.BYTES,
+            kind=Kind.MEMORY,
+            tolerance=0.005,
+            device="cuda",
+        ),
+        Metric(
+            name="cpu_latency_ms",
+            title="time per image, CPU",
+            unit=Unit.MILLISECONDS,
+            kind=Kind.TIME,
+            tolerance=0.05,
+            device="cpu",
+        ),
+        Metric(
+            name="cuda_latency_ms",
+            title="time per image, CUDA",
+            unit=Unit.MILLISECONDS,
+            kind=Kind.TIME,
+            tolerance=0.05,
+            device="cuda",
+        ),
+        # The profiler's own cost per operation rides on these two, so they get twice the tolerance.
+        Metric(
+            name="cpu_time_ms",
+            title="total CPU time (profiler)",
+            unit=Unit.MILLISECONDS,
+            kind=Kind.TIME,
+            tolerance=0.10,
+            device="cpu",
+        ),
+        Metric(
+            name="cuda_time_ms",
+            title="total CUDA time (profiler)",
+            unit=Unit.MILLISECONDS,
+            kind=Kind.TIME,
+            tolerance=0.10,
+            device="cuda",
+        ),
+    )
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """One metric of a compressed model and of the dense one it came from, measured in the same run.
+
+    Attributes:
+        metric: a key of :data:`METRICS`.
+        dense: the dense model's value, in the metric's unit; None if it could not be measured.
+        compressed: the compressed model's value; None if it could not be measured.
+        device: the class of device it holds for (``cpu-avx2-1t``, ``cuda-sm90``), "" where it holds on all.
+        pairs: times only: (dense, compressed) in milliseconds, in the order they were taken.
+        correct: errors only: for dense and compressed, one bit for each test example, packed as by
+            ``numpy.packbits``; set where the example was classified right.
+        num_examples: errors only: how many of those bits count.
+        unmeasured: why there is no value; None where there is one.
+        info: further figures for a reader, never gated.
+    """
+
+    metric: str
+    dense: float | None = None
+    compressed: float | None = None
+    device: str = ""
+    pairs: tuple[tuple[float, float], ...] = ()
+    correct: tuple[bytes, bytes] | None = None
+    num_examples: int = 0
+    unmeasured: str | None = None
+    info: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def ratio(self) -> float | None:
+        """``compressed / dense``; for times the median over pairs, which a drifting clock leaves alone."""
+        if self.pairs:
+            return statistics.median(compressed / dense for dense, compressed in self.pairs)
+        if self.compressed is None or not self.dense:
+            return None
+        return self.compressed / self.dense
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """Where a measurement was made: kept beside the numbers so that a reader can tell runs apart.
+
+    Attributes:
+        python, torch: versions.
+        cpu: the processor's own name.
+        cpu_class: instruction set and threads, ``cpu-avx512_vnni-2t``: CPU figures compare within it.
+        cuda_class: ``cuda-sm90``, or None without a CUDA device.
+        gpu: the CUDA device's own name, or None.
+    """
+
+    python: str
+    torch: str
+    cpu: str
+    cpu_class: str
+    cuda_class: str | None = None
+    gpu: str | None = None

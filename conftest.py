@@ -1,0 +1,3 @@
+"""Loads the plugin for a checkout, installed or not."""
+
+pytest_plugins = ["compress.pytest_plugin", "pytester"]
