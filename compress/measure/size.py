@@ -1,0 +1,64 @@
+"""How large a model is: parameters, multiply-accumulates, bytes on disk. Exact, and the same on every machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from compress import artifact
+from compress.results import Measurement
+
+
+def num_params(compressed: nn.Module, dense: nn.Module) -> Measurement:
+    """Parameters; one that several layers share counts once."""
+    return _pair("num_params", count_params, compressed, dense)
+
+
+def num_nonzero_params(compressed: nn.Module, dense: nn.Module) -> Measurement:
+    """Parameters that are not exactly zero."""
+    return _pair("num_nonzero_params", count_nonzero_params, compressed, dense)
+
+
+def file_bytes(compressed: nn.Module, dense: nn.Module) -> Measurement:
+    """Bytes of the file that :func:`compress.save` writes."""
+    return _pair("file_bytes", count_file_bytes, compressed, dense)
+
+
+def macs(compressed: nn.Module, dense: nn.Module, example_input: Tensor) -> Measurement:
+    """Multiply-accumulates of one forward pass, for one of the inputs in ``example_input: [n, ...]``."""
+
+    def count(model: nn.Module) -> int:
+        return count_macs(model, example_input)
+
+    return _pair("macs", count, compressed, dense)
+
+
+def count_params(model: nn.Module) -> int:
+    """Elements of all parameters."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def count_nonzero_params(model: nn.Module) -> int:
+    """Elements of all parameters that are not exactly zero."""
+    return sum(int(torch.count_nonzero(parameter)) for parameter in model.parameters())
+
+
+def count_file_bytes(model: nn.Module) -> int:
+    """Bytes of the saved model."""
+    return len(artifact.serialize(model))
+
+
+def count_macs(model: nn.Module, example_input: Tensor) -> int:
+    """Multiply-accumulates for one input, in convolutions and matrix products, as torch's own counter sees them."""
+    device = next((parameter.device for parameter in model.parameters()), example_input.device)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        model(example_input.to(device))
+    # The counter's unit is floating point operations, of which a multiply-accumulate is two.
+    return int(counter.get_total_flops()) // 2 // len(example_input)
+
+
+def _pair(metric: str, count: Callable[[nn.Module], int], compressed: nn.Module, dense: nn.Module) -> Measurement:
+    return Measurement(metric=metric, dense=count(dense), compressed=count(compressed))
