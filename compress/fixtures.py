@@ -1,0 +1,399 @@
+"""The fixtures of the pytest plugin: the models, one meter for each metric, and the gate.
+
+Any of them can be overridden in a conftest.py, by plain pytest means. A meter is called with the compressed and the
+dense model and returns a :class:`compress.results.Measurement`, which makes it useful in anyone's own test::
+
+    def test_latency(cpu_latency, compressed, dense):
+        assert cpu_latency(compressed, dense).ratio < 0.9
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from compress.errors import CompressError
+from compress.gate.baseline import Baseline
+from compress.gate.checks import Status
+from compress.gate.limits import Limit, parse_limits
+from compress.gate.recording import Provenance
+from compress.gate.verdict import Verdict
+from compress.gate_session import GATE, GateSession
+from compress.results import Measurement
+
+if TYPE_CHECKING:
+    from pytest_benchmark.fixture import BenchmarkFixture
+    from torch import nn
+
+    from compress.measure.latency import Call, Pairs, TakePairs
+    from compress.recipe import Recipe
+    from compress.train import Evaluation
+    from compress.workload import Workload
+
+Measure = Callable[["nn.Module", "nn.Module"], Measurement]
+
+NO_CUDA = "no CUDA device"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meter:
+    """Measures one metric: called with the compressed and the dense model, returns both values.
+
+    Attributes:
+        metric: a key of :data:`compress.results.METRICS`.
+        measure: what is called.
+    """
+
+    metric: str
+    measure: Measure
+
+    def __call__(self, compressed: nn.Module, dense: nn.Module) -> Measurement:
+        return self.measure(compressed, dense)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """Holds what a meter measures against the recipe's limit and the baseline, and fails the test if it is worse.
+
+    Attributes:
+        session: where verdicts are kept for the table and for recording.
+        recipe: what made the compressed model.
+        limits: of the recipe, by metric.
+        baseline: to compare with; None for no comparison.
+        node_id: of the running test, for the message.
+        require_cuda: whether a missing CUDA device fails what needs one.
+    """
+
+    session: GateSession
+    recipe: str
+    limits: dict[str, Limit]
+    baseline: Baseline | None
+    node_id: str
+    require_cuda: bool
+
+    def __call__(self, meter: Meter, compressed: nn.Module, dense: nn.Module) -> Verdict:
+        """Measure, judge, and let the test go on only if the verdict is no worse than inconclusive.
+
+        Raises:
+            pytest.fail.Exception: if the metric regressed or could not be measured.
+            pytest.skip.Exception: if it needs a CUDA device, there is none, and none is required.
+        """
+
+        def measure() -> Measurement:
+            try:
+                return meter(compressed, dense)
+            except CompressError as error:
+                # What cannot be measured must stand in the table too, not only in a traceback.
+                return Measurement(metric=meter.metric, unmeasured=str(error))
+
+        limit = self.limits.get(meter.metric)
+        verdict = self.session.check(measure, recipe=self.recipe, limit=limit, baseline=self.baseline)
+        if verdict.measurement.unmeasured == NO_CUDA and not self.require_cuda:
+            pytest.skip(f"NOT MEASURED: {NO_CUDA}; with --require-cuda this fails")
+        if verdict.status in (Status.REGRESSED, Status.NOT_MEASURED):
+            pytest.fail(verdict.message(self.node_id), pytrace=False)
+        return verdict
+
+
+@pytest.fixture(scope="session")
+def workload(pytestconfig: pytest.Config) -> Workload:
+    """What is measured: a model, its data and an example input, as ``--compress-workload`` names it."""
+    from compress.workload import load_workload
+
+    spec = pytestconfig.getoption("--compress-workload") or pytestconfig.getini("compress_workload")
+    with _stop_on_error(), _uncaptured(pytestconfig):
+        return load_workload(str(spec))
+
+
+@pytest.fixture(scope="session")
+def dense(workload: Workload, pytestconfig: pytest.Config) -> nn.Module:
+    """The trained dense model of the workload; trained on first use, with a progress bar."""
+    from compress.workload import dense_model
+
+    with _stop_on_error(), _uncaptured(pytestconfig):
+        return dense_model(workload)
+
+
+@pytest.fixture(scope="session")
+def recipe(request: pytest.FixtureRequest) -> Recipe:
+    """The recipe under test: the test runs once for each."""
+    from compress.recipe import load_recipe
+
+    with _stop_on_error():
+        return load_recipe(request.param)
+
+
+@pytest.fixture(scope="session")
+def compressed(recipe: Recipe, dense: nn.Module, workload: Workload, pytestconfig: pytest.Config) -> nn.Module:
+    """What the recipe makes of the dense model."""
+    from compress.recipe import run_recipe
+
+    with _uncaptured(pytestconfig):
+        return run_recipe(recipe, dense, workload)
+
+
+@pytest.fixture(scope="session")
+def limits(recipe: Recipe) -> dict[str, Limit]:
+    """The recipe's limits, by metric."""
+    with _stop_on_error():
+        return parse_limits(recipe.limits, where=str(recipe.path))
+
+
+@pytest.fixture(scope="session")
+def baseline(pytestconfig: pytest.Config, workload: Workload) -> Baseline | None:
+    """What ``--benchmark-compare`` compares with; None without that option."""
+    with _stop_on_error():
+        return pytestconfig.stash[GATE].load_baseline(workload.name)
+
+
+@pytest.fixture
+def gate(
+    request: pytest.FixtureRequest,
+    recipe: Recipe,
+    limits: dict[str, Limit],
+    baseline: Baseline | None,
+    workload: Workload,
+) -> Gate:
+    """Call it with a meter and the two models: ``gate(num_params, compressed, dense)``."""
+    session = request.config.stash[GATE]
+    if session.provenance is None:
+        from compress.measure.environment import environment
+
+        session.provenance = Provenance(
+            workload=workload.name,
+            data_sha256=workload.dataset.sha256,
+            num_examples=len(workload.dataset.test),
+            environment=environment(_threads(request.config)),
+        )
+    return Gate(
+        session=session,
+        recipe=recipe.name,
+        limits=limits,
+        baseline=baseline,
+        node_id=request.node.nodeid,
+        require_cuda=bool(request.config.getoption("--require-cuda")),
+    )
+
+
+@pytest.fixture(scope="session")
+def num_params() -> Meter:
+    """Parameters."""
+    from compress.measure import size
+
+    return Meter(metric="num_params", measure=size.num_params)
+
+
+@pytest.fixture(scope="session")
+def num_nonzero_params() -> Meter:
+    """Parameters that are not zero."""
+    from compress.measure import size
+
+    return Meter(metric="num_nonzero_params", measure=size.num_nonzero_params)
+
+
+@pytest.fixture(scope="session")
+def macs(workload: Workload) -> Meter:
+    """Multiply-accumulates of one forward pass of one image."""
+    from compress.measure import size
+
+    return Meter(metric="macs", measure=lambda small, large: size.macs(small, large, workload.example_input))
+
+
+@pytest.fixture(scope="session")
+def file_bytes() -> Meter:
+    """Bytes of the saved model."""
+    from compress.measure import size
+
+    return Meter(metric="file_bytes", measure=size.file_bytes)
+
+
+@pytest.fixture(scope="session")
+def top1_error(_evaluate: Callable[[nn.Module], Evaluation]) -> Meter:
+    """Share of test images whose most likely class is wrong."""
+    from compress.measure import accuracy
+
+    return Meter(metric="top1_error", measure=lambda *models: accuracy.top1_error(*map(_evaluate, models)))
+
+
+@pytest.fixture(scope="session")
+def top5_error(_evaluate: Callable[[nn.Module], Evaluation]) -> Meter:
+    """Share of test images whose class is not among the five most likely."""
+    from compress.measure import accuracy
+
+    return Meter(metric="top5_error", measure=lambda *models: accuracy.top5_error(*map(_evaluate, models)))
+
+
+@pytest.fixture(scope="session")
+def cpu_memory(workload: Workload) -> Meter:
+    """Peak bytes of one forward pass on the CPU, taken in a fresh process."""
+    from compress.measure import memory
+
+    def measure(compressed: nn.Module, dense: nn.Module) -> Measurement:
+        return memory.cpu_memory(
+            compressed,
+            dense,
+            workload.example_input,
+            model_factory=workload.model_factory,
+            model_args=workload.model_args,
+        )
+
+    return Meter(metric="cpu_peak_bytes", measure=measure)
+
+
+@pytest.fixture(scope="session")
+def cuda_memory(workload: Workload) -> Meter:
+    """Peak bytes of torch's CUDA allocator in one forward pass."""
+    from compress.measure import memory
+
+    example = workload.example_input
+    return _cuda_meter("cuda_peak_bytes", lambda small, large: memory.cuda_memory(small, large, example))
+
+
+@pytest.fixture
+def cpu_latency(request: pytest.FixtureRequest, workload: Workload) -> Meter:
+    """Milliseconds of one forward pass on the CPU, through pytest-benchmark, dense and compressed called in turn."""
+    from compress.measure import latency
+
+    take, threads, seconds = _through_benchmark(request), _threads(request.config), _seconds(request.config)
+
+    def measure(compressed: nn.Module, dense: nn.Module) -> Measurement:
+        example = workload.example_input
+        return latency.cpu_latency(compressed, dense, example, threads=threads, seconds=seconds, take=take)
+
+    return Meter(metric="cpu_latency_ms", measure=measure)
+
+
+@pytest.fixture
+def cuda_latency(request: pytest.FixtureRequest, workload: Workload) -> Meter:
+    """Milliseconds of one forward pass on the CUDA device, through pytest-benchmark, both models called in turn."""
+    from compress.measure import latency
+
+    take, seconds = _through_benchmark(request), _seconds(request.config)
+
+    def measure(compressed: nn.Module, dense: nn.Module) -> Measurement:
+        return latency.cuda_latency(compressed, dense, workload.example_input, seconds=seconds, take=take)
+
+    return _cuda_meter("cuda_latency_ms", measure)
+
+
+@pytest.fixture(scope="session")
+def cpu_time(pytestconfig: pytest.Config, workload: Workload) -> Meter:
+    """Milliseconds that torch.profiler counts on the CPU in one forward pass."""
+    from compress.measure import latency
+
+    threads = _threads(pytestconfig)
+
+    def measure(compressed: nn.Module, dense: nn.Module) -> Measurement:
+        return latency.cpu_time(compressed, dense, workload.example_input, threads=threads)
+
+    return Meter(metric="cpu_time_ms", measure=measure)
+
+
+@pytest.fixture(scope="session")
+def cuda_time(workload: Workload) -> Meter:
+    """Milliseconds that torch.profiler counts in CUDA kernels in one forward pass."""
+    from compress.measure import latency
+
+    example = workload.example_input
+    return _cuda_meter("cuda_time_ms", lambda small, large: latency.cuda_time(small, large, example))
+
+
+@pytest.fixture(scope="session")
+def _evaluate(workload: Workload, pytestconfig: pytest.Config) -> Callable[[nn.Module], Evaluation]:
+    """Evaluates a model on the test split, once however often it is asked."""
+    from compress.train import evaluate
+
+    # The model is kept with its result: another one could be given the same id once this one is gone.
+    known: dict[int, tuple[nn.Module, Evaluation]] = {}
+
+    def evaluation(model: nn.Module) -> Evaluation:
+        if id(model) not in known:
+            with _uncaptured(pytestconfig):
+                known[id(model)] = (model, evaluate(model, workload.dataset.test, progress=True))
+        return known[id(model)][1]
+
+    return evaluation
+
+
+def _cuda_meter(metric: str, measure: Measure) -> Meter:
+    import torch
+
+    if torch.cuda.is_available():
+        return Meter(metric=metric, measure=measure)
+    return Meter(metric=metric, measure=lambda *_models: Measurement(metric=metric, unmeasured=NO_CUDA))
+
+
+def _through_benchmark(request: pytest.FixtureRequest) -> TakePairs:
+    """Pairs of calls of which pytest-benchmark times the compressed model's; its fixture serves once for a test."""
+    from compress.measure.latency import take_pairs
+
+    used = itertools.count()
+
+    def take(dense: Call, compressed: Call, count: int) -> Pairs:
+        if next(used) > 0:
+            return take_pairs(dense, compressed, count)
+        return _pedantic_pairs(request.getfixturevalue("benchmark"), dense, compressed, count)
+
+    return take
+
+
+def _pedantic_pairs(benchmark: BenchmarkFixture, dense: Call, compressed: Call, count: int) -> Pairs:
+    """The dense model is called in the set-up of even rounds and the teardown of odd ones, so that both alternate."""
+    from compress.errors import MeasureError
+    from compress.measure.latency import elapsed_ms
+
+    if benchmark.disabled:
+        benchmark.skipped = True
+        raise MeasureError("benchmarks are disabled, by --benchmark-disable or by pytest-xdist")
+    dense_ms: list[float] = []
+    rounds = itertools.count()
+
+    def before() -> None:
+        if len(dense_ms) % 2 == 0:
+            dense_ms.append(elapsed_ms(dense))
+
+    def after() -> None:
+        if next(rounds) % 2 == 1:
+            dense_ms.append(elapsed_ms(dense))
+
+    benchmark.group = benchmark.group or "time per image"
+    benchmark.pedantic(compressed, setup=before, teardown=after, rounds=count)  # type: ignore[no-untyped-call]
+    seconds = benchmark.stats.stats.data  # type: ignore[union-attr]
+    pairs = tuple((milliseconds, taken * 1e3) for milliseconds, taken in zip(dense_ms, seconds, strict=False))
+    measured = Measurement(metric="cpu_latency_ms", pairs=pairs)
+    # pytest-benchmark's file can hold plain numbers only.
+    benchmark.extra_info.update(dense_ms=sorted(dense_ms)[len(dense_ms) // 2], ratio=measured.ratio)
+    return pairs
+
+
+@contextmanager
+def _stop_on_error() -> Iterator[None]:
+    """End the run, in one sentence: without a workload, a dense model or a baseline no test can say anything."""
+    try:
+        yield
+    except CompressError as error:
+        pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+
+
+@contextmanager
+def _uncaptured(config: pytest.Config) -> Iterator[None]:
+    """Let progress bars through to the terminal."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    if capture is None:
+        yield
+        return
+    with capture.global_and_fixture_disabled():
+        yield
+
+
+def _threads(config: pytest.Config) -> int:
+    return int(config.getoption("--compress-threads"))
+
+
+def _seconds(config: pytest.Config) -> float:
+    return float(config.getoption("--compress-seconds"))

@@ -1,0 +1,102 @@
+"""One pytest run of the gate: what it compares with, what it has judged so far, what it writes at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from compress.errors import CompressError
+from compress.files import write_atomically
+from compress.gate.baseline import Baseline, load_baseline
+from compress.gate.checks import Status
+from compress.gate.judge import confirm, judge
+from compress.gate.limits import Limit
+from compress.gate.recording import Provenance, Recorded, record
+from compress.gate.verdict import Verdict
+from compress.report.markdown import render_markdown
+from compress.report.table import Table, build_table
+from compress.report.terminal import render_terminal
+from compress.results import Kind, Measurement
+
+
+@dataclass(kw_only=True)
+class GateSession:
+    """What all tests of one run share.
+
+    Attributes:
+        folder: where baselines live.
+        compare: name of the baseline to compare with, True for the workload's own, None for no comparison.
+        provenance: what is measured and where; None until the first gated test has it.
+        verdicts: of every measurement so far, in order.
+    """
+
+    folder: Path
+    compare: str | Literal[True] | None = None
+    provenance: Provenance | None = None
+    verdicts: list[Verdict] = field(default_factory=list)
+
+    def load_baseline(self, workload: str) -> Baseline | None:
+        """The baseline that this run compares with, None if it compares with none.
+
+        Raises:
+            BaselineError: if it is missing or damaged.
+        """
+        if not self.compare:
+            return None
+        return load_baseline(self.folder / f"{workload if self.compare is True else self.compare}.json")
+
+    def check(
+        self, measure: Callable[[], Measurement], *, recipe: str, limit: Limit | None, baseline: Baseline | None
+    ) -> Verdict:
+        """Measure and judge; a time that does not pass is measured once more before it may be called regressed."""
+        sha256 = self.provenance.data_sha256 if self.provenance else ""
+
+        def once() -> Verdict:
+            return judge(measure(), recipe=recipe, limit=limit, baseline=baseline, data_sha256=sha256)
+
+        verdict = once()
+        if verdict.metric.kind is Kind.TIME and verdict.status in (Status.REGRESSED, Status.INCONCLUSIVE):
+            verdict = confirm(verdict, once())
+        self.verdicts.append(verdict)
+        return verdict
+
+    def record(self, name: str) -> Recorded:
+        """Write all that was measured into the baseline called ``name``.
+
+        Raises:
+            BaselineError: if the file cannot be written, or is of another workload.
+        """
+        if self.provenance is None:
+            raise CompressError("nothing was measured, so there is nothing to record")
+        runs: dict[str, list[Measurement]] = {}
+        for verdict in self.verdicts:
+            runs.setdefault(verdict.recipe, []).append(verdict.measurement)
+        return record(self.folder / f"{name}.json", runs, provenance=self.provenance)
+
+    def render_terminal(self, *, width: int, color: bool) -> str:
+        """The reference table for a terminal."""
+        return render_terminal(self._table(), width=width, color=color)
+
+    def write_markdown(self, path: Path) -> None:
+        """Write the reference table as Markdown.
+
+        Raises:
+            CompressError: if the file cannot be written.
+        """
+        write_atomically(path, render_markdown(self._table()).encode(), CompressError)
+
+    def _table(self) -> Table:
+        where = self.provenance
+        return build_table(
+            self.verdicts,
+            workload=where.workload if where else "",
+            environment=where.environment if where else None,
+        )
+
+
+# Where the plugin keeps it in pytest's config.
+GATE = pytest.StashKey[GateSession]()

@@ -1,0 +1,205 @@
+"""The pytest plugin: options, and the hooks that tie a run to the gate. Fixtures are in ``compress.fixtures``.
+
+Loaded in every pytest session of its environment, so nothing here imports torch; fixtures do when a test asks for one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from compress.errors import CompressError
+from compress.gate_session import GATE, GateSession
+
+pytest_plugins = ["compress.fixtures"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of the group "compress", and their defaults in the ini file."""
+    parser.addini("compress_workload", "workload to measure when --compress-workload is not given", default="digits")
+    parser.addini("compress_recipes", "folder of recipes, relative to the root", default="benchmarks/recipes")
+    parser.addini("compress_baselines", "folder of baselines, relative to the root", default="baselines")
+    group = parser.getgroup("compress", "compressed models: measure, compare, gate")
+    group.addoption(
+        "--compress-workload",
+        metavar="SPEC",
+        help="model and data: digits, cifar10, cifar100, imagefolder:DIR, or module:function returning a"
+        " compress.Workload (default: ini compress_workload, else digits)",
+    )
+    group.addoption(
+        "--compress-recipe",
+        metavar="FILE",
+        action="append",
+        type=Path,
+        help="recipe to run, may be given more than once (default: every *.toml under ini compress_recipes)",
+    )
+    group.addoption(
+        "--compress-threads",
+        metavar="N",
+        type=_positive,
+        default=1,
+        help="CPU threads that latency is measured with (default: 1)",
+    )
+    group.addoption(
+        "--compress-seconds",
+        metavar="S",
+        type=_positive_seconds,
+        default=4.0,
+        help="about how long each latency is measured, at least 30 pairs (default: 4)",
+    )
+    group.addoption(
+        "--compress-report", metavar="FILE", type=Path, help="write the table of the results to FILE as Markdown"
+    )
+    group.addoption(
+        "--require-cuda", action="store_true", help="fail, rather than skip, what needs a CUDA device if there is none"
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Find out what to compare with, before pytest-benchmark does."""
+    folder = config.rootpath / str(config.getini("compress_baselines"))
+    gate = config.stash[GATE] = GateSession(folder=folder, compare=_comparison(config, folder))
+    if gate.compare and not _has_timings(config, gate.compare):
+        # Our baselines are there to compare with; that pytest-benchmark has none of its own deserves no warning.
+        config.option.benchmark_compare = []
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run whatever asks for ``recipe`` once for each recipe."""
+    if "recipe" not in metafunc.fixturenames:
+        return
+    paths = metafunc.config.getoption("--compress-recipe") or _recipes(metafunc.config)
+    metafunc.parametrize("recipe", paths, indirect=True, ids=[path.stem for path in paths], scope="session")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Say what this package raises on purpose in its one sentence, without the way there."""
+    report = yield
+    error = call.excinfo.value if call.excinfo is not None else None
+    if isinstance(error, CompressError) and not item.config.getoption("full_trace"):
+        report.longrepr = str(error)
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
+    """Record the baseline if asked to and if every test held; keep pytest-benchmark to the same rule."""
+    gate = session.config.stash[GATE]
+    name = session.config.getoption("benchmark_save")
+    if name and gate.verdicts:
+        if session.testsfailed:
+            _say(session.config, f"baseline {name!r} NOT recorded: {session.testsfailed} tests failed", red=True)
+            session.config._benchmarksession.save = None  # type: ignore[attr-defined]
+        else:
+            _record(session, gate, name)
+    yield
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Show the reference table, and write it where ``--compress-report`` says."""
+    gate = config.stash[GATE]
+    if not gate.verdicts:
+        return
+    writer = terminalreporter._tw
+    terminalreporter.section("compressed models")
+    terminalreporter.write(gate.render_terminal(width=writer.fullwidth, color=writer.hasmarkup))
+    report: Path | None = config.getoption("--compress-report")
+    if report is not None:
+        gate.write_markdown(report)
+        terminalreporter.write_line(f"report written to {report}")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_benchmark_update_machine_info(machine_info: dict[str, object]) -> None:
+    """Drop the clock of the moment: with it no two runs of one machine would look alike to pytest-benchmark."""
+    cpu = machine_info.get("cpu")
+    if isinstance(cpu, dict):
+        for key in [key for key in cpu if key.startswith("hz_")]:
+            del cpu[key]
+
+
+def _comparison(config: pytest.Config, folder: Path) -> str | Literal[True] | None:
+    """What ``--benchmark-compare`` asks for: a baseline's name, True for the workload's own, None for nothing."""
+    value = config.getoption("benchmark_compare", None)
+    if not value or value is True:
+        return True if value else None
+    if (folder / f"{value}.json").exists():
+        return str(value)
+    if Path(value).exists():
+        raise pytest.UsageError(
+            f"--benchmark-compare took {value!r} as the name of a baseline, and there is no {folder / value}.json;"
+            f" to run the tests in {value}, write: pytest {value} --benchmark-compare"
+        )
+    return str(value)
+
+
+def _has_timings(config: pytest.Config, value: str | Literal[True]) -> bool:
+    """Whether pytest-benchmark has stored runs of its own that ``value`` names."""
+    storage = str(config.getoption("benchmark_storage"))
+    if "://" in storage and not storage.startswith("file://"):
+        return True
+    folder = Path(storage.removeprefix("file://"))
+    return any(folder.glob("**/[0-9][0-9][0-9][0-9]_*.json" if value is True else f"**/{value}*.json"))
+
+
+def _recipes(config: pytest.Config) -> list[Path]:
+    folder = config.rootpath / str(config.getini("compress_recipes"))
+    paths = sorted(folder.glob("*.toml"))
+    if not paths:
+        raise pytest.UsageError(
+            f"no recipes in {folder}; name one with --compress-recipe, or the folder with the ini"
+            " option compress_recipes"
+        )
+    return [_relative(path) for path in paths]
+
+
+def _relative(path: Path) -> Path:
+    """As a user would write it: relative to where pytest runs, if it lies below."""
+    try:
+        return path.relative_to(Path.cwd())
+    except ValueError:
+        return path
+
+
+def _record(session: pytest.Session, gate: GateSession, name: str) -> None:
+    try:
+        recorded = gate.record(name)
+    except CompressError as error:
+        _say(session.config, f"baseline {name!r} NOT recorded: {error}", red=True)
+        session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+        return
+    if recorded.replaced:
+        _say(session.config, f"baseline {recorded.path} begun anew: {recorded.replaced}")
+    _say(session.config, f"baseline {'recorded in' if recorded.changed else 'unchanged:'} {_relative(recorded.path)}")
+    for recipe, metric, reason in recorded.skipped:
+        _say(session.config, f"  {metric} of {recipe} not recorded: {reason}")
+
+
+def _say(config: pytest.Config, line: str, *, red: bool = False) -> None:
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+    if reporter is not None:
+        reporter.ensure_newline()
+        reporter.write_line(line, red=red)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise pytest.UsageError(f"--compress-threads must be a whole number of 1 or more, got {text!r}")
+    return int(text)
+
+
+def _positive_seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise pytest.UsageError(f"--compress-seconds must be a number above 0, got {text!r}")
+    return seconds
