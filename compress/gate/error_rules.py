@@ -1,0 +1,106 @@
+"""How errors compare: example by example, so that chance is told from a worse model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from compress.gate.baseline import Entry, as_recorded
+from compress.gate.checks import Check, Facts, Side, Status
+from compress.gate.figures import write_exact, write_increase, write_points
+from compress.gate.limits import Limit, exceeds
+from compress.gate.statistics import detectable_increase, flips, increase_interval, mcnemar
+
+SIGNIFICANCE = 0.05
+# How far an error may rise above its baseline: training and evaluation repeat to about that on another machine.
+BASELINE_ERROR_MARGIN = 0.005
+
+
+def limit_of_error(facts: Facts, limit: Limit) -> Check:
+    """Hold an error against the dense model's, on the same examples in the same run."""
+    measurement = facts.measurement
+    change = _change(measurement.correct, measurement.num_examples, facts.compressed - facts.dense)
+    # What it allows above a dense model without errors is all that it allows.
+    return _check_error(Side.LIMIT, limit.describe(facts.dense), change, limit.bound(0.0))
+
+
+def baseline_of_error(facts: Facts, entry: Entry, where: str) -> Check:
+    """Hold an error against what the compressed model's was when it was recorded, on the same examples."""
+    metric, measurement = facts.metric, facts.measurement
+    both = (entry.correct, measurement.correct[1]) if entry.correct and measurement.correct else None
+    # Its six decimals are all that a recorded error has.
+    increase = as_recorded(metric, facts.compressed - entry.compressed)
+    change = _change(both, measurement.num_examples, increase)
+    margin = write_increase(metric, BASELINE_ERROR_MARGIN)
+    text = f"{write_exact(metric, entry.compressed)} + {margin} ({where})"
+    check = _check_error(Side.BASELINE, text, change, BASELINE_ERROR_MARGIN)
+    if exceeds(-change.increase, BASELINE_ERROR_MARGIN) and change.p_value(improved=True) < SIGNIFICANCE:
+        now, before = write_exact(metric, facts.compressed), write_exact(metric, entry.compressed)
+        return replace(check, notes=(*check.notes, stale_note(f"{now} against {before}")))
+    return check
+
+
+def stale_note(better: str) -> str:
+    """The note that a baseline no longer guards what the model has become, given both values in words."""
+    return f"baseline is stale: {better}, record the gain with --benchmark-save"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Change:
+    """How an error changed; ``flips`` are the examples lost and gained of ``n``, None if nobody kept them."""
+
+    increase: float
+    flips: tuple[int, int] | None
+    n: int
+
+    def p_value(self, *, improved: bool = False) -> float:
+        """Of the change being chance; 0 where the margin alone must decide."""
+        if self.flips is None:
+            return 0.0
+        lost, gained = self.flips
+        return mcnemar(gained, lost) if improved else mcnemar(lost, gained)
+
+
+def _change(correct: tuple[bytes, bytes] | None, n: int, increase: float) -> _Change:
+    if correct is None:
+        # The difference of two errors carries the rounding of both, which no set of test examples can show.
+        return _Change(increase=round(increase, 9), flips=None, n=n)
+    lost, gained = flips(*correct, n)
+    # Counted, it has no rounding that could carry it across a margin.
+    return _Change(increase=(lost - gained) / n, flips=(lost, gained), n=n)
+
+
+def _check_error(side: Side, bound: str, change: _Change, margin: float) -> Check:
+    """An error has regressed only if it rose beyond its margin and chance does not explain it."""
+    outcome = write_points(change.increase)
+    if change.flips is None:
+        status = Status.REGRESSED if exceeds(change.increase, margin) else Status.PASSED
+        note = f"without every example's result the {side} was held by its margin alone, chance not considered"
+        return Check(side=side, status=status, text=f"{bound}: {outcome}", notes=(note,))
+    lost, gained = change.flips
+    outcome += f", {lost:,} lost and {gained:,} gained of {change.n:,} examples"
+    if not exceeds(change.increase, margin):
+        caveat = _too_small(side, change, margin)
+        notes = (caveat,) if caveat else ()
+        return Check(side=side, status=Status.PASSED, text=f"{bound}: {outcome}", notes=notes)
+    p_value = change.p_value()
+    status = Status.REGRESSED if p_value < SIGNIFICANCE else Status.INCONCLUSIVE
+    outcome += f", p = {p_value:.2g}"
+    if status is Status.INCONCLUSIVE:
+        outcome += ": beyond the margin, but chance may explain it"
+    return Check(side=side, status=status, text=f"{bound}: {outcome}")
+
+
+def _too_small(side: Side, change: _Change, margin: float) -> str | None:
+    """A note if the examples are too few to prove that the error stays within its margin."""
+    lost, gained = change.flips or (0, 0)
+    high = increase_interval(lost, gained, change.n, 1 - 2 * SIGNIFICANCE).high
+    if not exceeds(high, margin):
+        return None
+    # Where nothing flipped, one example more or less is what might have.
+    share = max(lost + gained, 1) / change.n
+    detectable = detectable_increase(share, change.n, significance=SIGNIFICANCE)
+    return (
+        f"{change.n:,} examples are too few to prove the {side}'s margin of {100 * margin:.2f} pt: the increase may be "
+        f"up to {100 * high:.2f} pt ({100 * (1 - SIGNIFICANCE):g} % bound), and at {100 * share:.1f} % flips they show "
+        f"{100 * detectable:.2f} pt or more"
+    )

@@ -1,0 +1,132 @@
+"""A measurement held against both sides: its recipe's limit, and what was recorded of it before."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from compress.errors import ConfigError
+from compress.gate.baseline import Baseline
+from compress.gate.checks import Check, Facts, Side, Status, gather
+from compress.gate.figures import write_value
+from compress.gate.limits import Limit, find_metric
+from compress.gate.rules import hold_baseline, hold_limit
+from compress.gate.verdict import Verdict
+from compress.results import Measurement
+
+_WORST_LAST = tuple(Status)
+
+
+def judge(
+    measurement: Measurement,
+    *,
+    recipe: str,
+    limit: Limit | None = None,
+    baseline: Baseline | None = None,
+    data_sha256: str = "",
+) -> Verdict:
+    """Hold a measurement against both sides: the recipe's limit, and what was recorded before.
+
+    Args:
+        measurement: of one metric.
+        recipe: name of the recipe that was measured.
+        limit: that the recipe states for this metric.
+        baseline: to compare with; None for no comparison.
+        data_sha256: hash of the test data of this run, compared with the baseline's.
+
+    Raises:
+        ConfigError: if the metric is unknown or the limit is that of another one.
+    """
+    metric = find_metric(measurement.metric, where=f"recipe {recipe!r}")
+    if limit is not None and limit.metric != metric.name:
+        raise ConfigError(
+            f"a limit holds for its own metric, got that of {limit.metric} for {metric.name} ({recipe!r})"
+        )
+    facts = gather(measurement)
+    if isinstance(facts, str):
+        checks: tuple[Check, ...] = (Check(side=Side.MEASUREMENT, status=Status.NOT_MEASURED, text=facts),)
+        notes: tuple[str, ...] = ()
+    else:
+        checks = _checks(facts, recipe, limit, baseline, data_sha256)
+        notes = _notes(facts, recipe, baseline, checks)
+    return Verdict(
+        recipe=recipe,
+        measurement=measurement,
+        status=max((check.status for check in checks), key=_WORST_LAST.index, default=Status.PASSED),
+        checks=checks,
+        notes=notes,
+        intervals=() if isinstance(facts, str) else facts.intervals,
+        limit=limit,
+        baseline=baseline,
+    )
+
+
+def confirm(first: Verdict, second: Verdict) -> Verdict:
+    """What two measurements of the same time come to together: regressed only if both are.
+
+    A machine that is busy for some seconds can push one measurement over a bound; it rarely does so twice.
+    """
+    if second.status is not Status.REGRESSED or first.status is Status.REGRESSED:
+        return second
+    note = "only the second of two measurements lies beyond its bound: undecided"
+    return replace(second, status=Status.INCONCLUSIVE, notes=(*second.notes, note))
+
+
+def _checks(
+    facts: Facts, recipe: str, limit: Limit | None, baseline: Baseline | None, data_sha256: str
+) -> tuple[Check, ...]:
+    """One check for each side that there is."""
+    by_limit = hold_limit(facts, limit) if limit is not None else None
+    by_baseline = _hold_recorded(facts, recipe, baseline, data_sha256) if baseline is not None else None
+    return tuple(check for check in (by_limit, by_baseline) if check is not None)
+
+
+def _notes(facts: Facts, recipe: str, baseline: Baseline | None, checks: tuple[Check, ...]) -> tuple[str, ...]:
+    notes = [note for check in checks for note in check.notes]
+    if baseline is not None and not any(check.side is Side.BASELINE for check in checks):
+        notes.append(_other_devices(facts, recipe, baseline))
+    if not checks and not notes:
+        notes.append("held against nothing, only reported: there is no limit, and no baseline to compare with")
+    return tuple(notes)
+
+
+def _hold_recorded(facts: Facts, recipe: str, baseline: Baseline, data_sha256: str) -> Check | None:
+    """The baseline's side; None where it may know other classes of device, but not this one."""
+    reason = _why_incomparable(facts, baseline, data_sha256)
+    if reason is not None:
+        return Check(side=Side.BASELINE, status=Status.NOT_MEASURED, text=reason)
+    metric, device = facts.metric, facts.measurement.device
+    entries = baseline.entries(recipe, metric.name)
+    if device in entries:
+        return hold_baseline(facts, entries[device], str(baseline.path))
+    if metric.device:
+        return None
+    text = f"no baseline entry for {metric.name} of {recipe!r} in {baseline.path}; record it with --benchmark-save"
+    return Check(side=Side.BASELINE, status=Status.NOT_MEASURED, text=text)
+
+
+def _why_incomparable(facts: Facts, baseline: Baseline, data_sha256: str) -> str | None:
+    if baseline.data_sha256 != data_sha256:
+        return (
+            f"{baseline.path} was recorded on other test data (sha256 {baseline.data_sha256[:12]}, "
+            f"now {data_sha256[:12] or 'unknown'}); record it again with --benchmark-save"
+        )
+    measurement = facts.measurement
+    if measurement.correct is not None and measurement.num_examples != baseline.num_examples:
+        return (
+            f"{baseline.path} was recorded on {baseline.num_examples:,} examples, now {measurement.num_examples:,}; "
+            f"record it again with --benchmark-save"
+        )
+    return None
+
+
+def _other_devices(facts: Facts, recipe: str, baseline: Baseline) -> str:
+    """What the baseline knows of other classes of device: information, for figures hold only within their own."""
+    metric, device = facts.metric, facts.measurement.device
+    entries = baseline.entries(recipe, metric.name)
+    if not entries:
+        return f"{baseline.path} has no {metric.name} of {recipe!r} for any class of device: not compared"
+    known = ", ".join(
+        f"{write_value(metric, entry.compressed) if entry.ratio is None else f'x{entry.ratio:.3f}'} on {name}"
+        for name, entry in sorted(entries.items())
+    )
+    return f"{baseline.path} has {metric.name} of {recipe!r} not for {device} but {known}: not compared"

@@ -1,0 +1,182 @@
+"""What a recipe promises about its compressed model, relative to the dense one of the same run."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from compress.errors import ConfigError
+from compress.gate.figures import write_exact, write_increase
+from compress.results import METRICS, Kind, Metric, Unit
+
+# Some units in the last place of a double: a bound such as 0.29 * 100 comes out just under the 29 it means.
+_ROUNDING = 1e-14
+_KEYS = ("max_ratio", "max_increase")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """The most that a metric of the compressed model may be, given the dense model's; every part given must hold.
+
+    Raises:
+        ConfigError: if no part is given, or a part does not suit the metric.
+
+    Attributes:
+        metric: a key of :data:`compress.results.METRICS`.
+        max_ratio: of ``compressed / dense``; None for no such bound. Not for errors.
+        max_increase: of ``compressed - dense``, in the metric's unit; None for no such bound. Not for times.
+        where: the file that states it.
+    """
+
+    metric: str
+    max_ratio: float | None = None
+    max_increase: float | None = None
+    where: str = ""
+
+    def __post_init__(self) -> None:
+        place = f"{self.where}, limits.{self.metric}" if self.where else f"limits.{self.metric}"
+        metric = find_metric(self.metric, where=place)
+        if self.max_ratio is None and self.max_increase is None:
+            raise ConfigError(f"a limit must state {' or '.join(_KEYS)}, got neither ({place})")
+        if self.max_ratio is not None:
+            _check_ratio(metric, self.max_ratio, f"{place}.max_ratio")
+        if self.max_increase is not None:
+            _check_increase(metric, self.max_increase, f"{place}.max_increase")
+
+    def bound(self, dense: float) -> float:
+        """The largest value that the compressed model may have, in the metric's unit."""
+        bounds = []
+        if self.max_ratio is not None:
+            bounds.append(self.max_ratio * dense)
+        if self.max_increase is not None:
+            bounds.append(dense + self.max_increase)
+        return min(bounds)
+
+    def broken_by(self, dense: float, compressed: float) -> str | None:
+        """By how much the limit is exceeded, in words; None if it is held."""
+        metric = METRICS[self.metric]
+        bound = self.bound(dense)
+        if not exceeds(compressed, bound):
+            return None
+        return f"exceeded by {write_increase(metric, compressed - _shown(metric, bound))}"
+
+    def describe(self, dense: float) -> str:
+        """The limit in words, with what it comes to: ``at most 0.65 x dense = 4,161,666``."""
+        metric = METRICS[self.metric]
+        parts = []
+        if self.max_ratio is not None:
+            parts.append(f"{self.max_ratio:g} x dense")
+        if self.max_increase is not None:
+            sign = "-" if self.max_increase < 0 else "+"
+            parts.append(f"dense {sign} {write_increase(metric, self.max_increase)}")
+        text = f"at most {' and '.join(parts)}"
+        if metric.kind is not Kind.TIME:
+            text += f" = {write_exact(metric, _shown(metric, self.bound(dense)))}"
+        return f"{text} ({self.where})" if self.where else text
+
+
+def parse_limits(table: Mapping[str, object], *, where: str) -> dict[str, Limit]:
+    """Read a recipe's ``[limits]`` table, such as ``num_params = { max_ratio = 0.65 }``.
+
+    Args:
+        table: as TOML gives it.
+        where: the file it comes from, for messages.
+
+    Raises:
+        ConfigError: if a metric or key is unknown, or a value is no number or out of range.
+    """
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"limits must be a table of metrics, got {table!r} ({where})")
+    return {name: _parse_limit(name, entry, where) for name, entry in table.items()}
+
+
+def find_metric(name: str, *, where: str) -> Metric:
+    """The metric of that name.
+
+    Args:
+        name: a key of :data:`compress.results.METRICS`.
+        where: file and key that name it, for the message.
+
+    Raises:
+        ConfigError: if there is none; it names the nearest.
+    """
+    metric = METRICS.get(name)
+    if metric is None:
+        raise ConfigError(f"metric {name!r} is unknown{_nearest(name, METRICS)} ({where})")
+    return metric
+
+
+def exceeds(value: float, bound: float) -> bool:
+    """Whether ``value`` lies above ``bound`` by more than the rounding of doubles."""
+    return value > bound + _ROUNDING * abs(bound)
+
+
+def _parse_limit(name: str, entry: object, where: str) -> Limit:
+    place = f"{where}, limits.{name}"
+    metric = find_metric(name, where=place)
+    if not isinstance(entry, Mapping):
+        raise ConfigError(f"a limit must be a table such as {{ {_example(metric)} }}, got {entry!r} ({place})")
+    for key in entry:
+        if key not in _KEYS:
+            raise ConfigError(f"limit key {key!r} is unknown{_nearest(str(key), _KEYS)} ({place})")
+    return Limit(
+        metric=name,
+        max_ratio=_number(entry, "max_ratio", place),
+        max_increase=_number(entry, "max_increase", place),
+        where=where,
+    )
+
+
+def _number(entry: Mapping[str, object], key: str, place: str) -> float | None:
+    if key not in entry:
+        return None
+    value = entry[key]
+    # To Python, true is a number.
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(f"{key} must be a number, got {value!r} ({place}.{key})")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def _check_ratio(metric: Metric, max_ratio: float, place: str) -> None:
+    if metric.kind is Kind.ERROR:
+        raise ConfigError(
+            f"an error is limited by max_increase, because the better the dense model the less a ratio allows, "
+            f"got max_ratio {max_ratio:g} ({place})"
+        )
+    if not 0 < max_ratio < math.inf:
+        raise ConfigError(f"max_ratio must be a finite number above 0, got {max_ratio:g} ({place})")
+
+
+def _check_increase(metric: Metric, max_increase: float, place: str) -> None:
+    if metric.kind is Kind.TIME:
+        raise ConfigError(
+            f"a time is limited by max_ratio, because milliseconds differ from machine to machine, "
+            f"got max_increase {max_increase:g} ({place})"
+        )
+    if not math.isfinite(max_increase):
+        raise ConfigError(f"max_increase must be a finite number, got {max_increase:g} ({place})")
+    if metric.kind is Kind.ERROR and not 0 <= max_increase < 1:
+        raise ConfigError(
+            f"max_increase of an error must be in [0, 1), where 0.01 is one percentage point, "
+            f"got {max_increase:g} ({place})"
+        )
+
+
+def _shown(metric: Metric, bound: float) -> float:
+    """The bound as it is written: of whole things the largest whole number within it."""
+    whole = metric.unit in (Unit.COUNT, Unit.BYTES)
+    return math.floor(bound + _ROUNDING * abs(bound)) if whole else bound
+
+
+def _example(metric: Metric) -> str:
+    return "max_increase = 0.01" if metric.kind is Kind.ERROR else "max_ratio = 0.8"
+
+
+def _nearest(name: str, known: Mapping[str, object] | tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f", the nearest is {near[0]!r}" if near else f", known are {', '.join(known)}"

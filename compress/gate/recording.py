@@ -1,0 +1,227 @@
+"""Writing a baseline: rounded so that it can be reviewed, merged so that nothing else in it is lost."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from compress.errors import BaselineError
+from compress.files import write_atomically
+from compress.gate.baseline import SCHEMA, Baseline, Entry, as_recorded, load_baseline
+from compress.gate.lock import locked
+from compress.results import METRICS, Environment, Kind, Measurement, Metric, Unit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """What a run measured, and where.
+
+    Attributes:
+        workload: name of the model and data.
+        data_sha256: hash of the test data.
+        num_examples: how many examples the errors count.
+        environment: the machine and versions.
+    """
+
+    workload: str
+    data_sha256: str
+    num_examples: int
+    environment: Environment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """What a recording did.
+
+    Attributes:
+        path: the baseline file.
+        changed: whether its bytes changed.
+        replaced: why all that stood in it was dropped; None if it was kept.
+        skipped: (recipe, metric, reason) of what was not recorded because it was not measured.
+    """
+
+    path: Path
+    changed: bool
+    replaced: str | None = None
+    skipped: tuple[tuple[str, str, str], ...] = ()
+
+
+def record(path: Path, runs: Mapping[str, Sequence[Measurement]], *, provenance: Provenance) -> Recorded:
+    """Merge measurements into a baseline file, or begin one.
+
+    Other recipes, other metrics and other classes of device stay as they are. If the file was recorded on other test
+    data, none of it compares any more, so it is replaced whole, and the result says why. Two recordings at once wait
+    for one another. The file is replaced in one step or stays as it was.
+
+    Args:
+        path: of the baseline file; its folder is made if it is missing.
+        runs: recipe to what was measured of it.
+        provenance: what was measured, and where.
+
+    Raises:
+        BaselineError: if a value cannot be recorded, the file is damaged or of another workload, or writing fails.
+    """
+    entries, skipped = _entries(path, runs, provenance.num_examples)
+    if not entries:
+        raise BaselineError(f"a baseline needs at least one measured metric, got none ({path})")
+    # A link stays a link: what it points to is replaced.
+    target = path.resolve()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with locked(target):
+            old = load_baseline(path) if target.exists() else None
+            replaced = _why_replaced(old, path, provenance)
+            content = _to_json(_merge(None if replaced else old, path, entries, provenance)).encode()
+            changed = old is None or target.read_bytes() != content
+            if changed:
+                write_atomically(target, content, BaselineError)
+    except OSError as error:
+        raise BaselineError(f"cannot record a baseline: {error.strerror or error} ({path})") from error
+    return Recorded(path=path, changed=changed, replaced=replaced, skipped=skipped)
+
+
+def _entries(
+    path: Path, runs: Mapping[str, Sequence[Measurement]], num_examples: int
+) -> tuple[list[tuple[str, Entry]], tuple[tuple[str, str, str], ...]]:
+    """(recipe, entry) of what was measured; (recipe, metric, reason) of what was not."""
+    entries, skipped = [], []
+    for recipe, measurements in runs.items():
+        for measurement in measurements:
+            if measurement.unmeasured is not None:
+                skipped.append((recipe, measurement.metric, measurement.unmeasured))
+            else:
+                place = f"{path}, recipes.{recipe}.{measurement.metric}"
+                entries.append((recipe, _entry(measurement, num_examples, place)))
+    return entries, tuple(skipped)
+
+
+def _entry(measurement: Measurement, num_examples: int, place: str) -> Entry:
+    metric = METRICS.get(measurement.metric)
+    if metric is None:
+        raise BaselineError(f"metric {measurement.metric!r} is unknown, known are {', '.join(METRICS)} ({place})")
+    if bool(metric.device) != bool(measurement.device):
+        rule = "must state its class of device" if metric.device else "holds on every device"
+        raise BaselineError(f"{metric.name} {rule}, got {measurement.device!r} ({place})")
+    if metric.kind is Kind.TIME and not measurement.pairs:
+        raise BaselineError(f"{metric.name} is recorded from pairs of times, got none ({place})")
+    dense, compressed = measurement.dense, measurement.compressed
+    return Entry(
+        metric=metric.name,
+        dense=_rounded(metric, dense, place),
+        compressed=_rounded(metric, compressed, place),
+        device=measurement.device,
+        ratio=_ratio(measurement, place) if metric.kind is Kind.TIME else None,
+        correct=_canonical(measurement, num_examples, place),
+    )
+
+
+def _rounded(metric: Metric, value: float | None, place: str) -> float:
+    if value is None or not 0 <= value < math.inf:
+        raise BaselineError(f"a value must be a number of 0 or more to be recorded, got {value} ({place})")
+    if metric.kind is Kind.ERROR and value > 1:
+        raise BaselineError(f"an error must be in [0, 1] to be recorded, got {value} ({place})")
+    return as_recorded(metric, value)
+
+
+def _ratio(measurement: Measurement, place: str) -> float:
+    if any(not 0 < time < math.inf for pair in measurement.pairs for time in pair):
+        raise BaselineError(f"a time must be a positive number to be recorded ({place})")
+    # Not None: there are pairs.
+    return round(measurement.ratio or 0.0, 3)
+
+
+def _canonical(measurement: Measurement, num_examples: int, place: str) -> bytes | None:
+    """The compressed model's bits with zeros in the padding, so that the same results give the same text."""
+    if measurement.correct is None:
+        return None
+    bits = measurement.correct[1]
+    if measurement.num_examples != num_examples or len(bits) != math.ceil(num_examples / 8):
+        raise BaselineError(
+            f"the results of {measurement.num_examples:,} examples in {len(bits):,} bytes are not those of "
+            f"{num_examples:,} ({place})"
+        )
+    return np.packbits(np.unpackbits(np.frombuffer(bits, dtype=np.uint8), count=num_examples)).tobytes()
+
+
+def _why_replaced(old: Baseline | None, path: Path, provenance: Provenance) -> str | None:
+    if old is None:
+        return None
+    if old.workload != provenance.workload:
+        raise BaselineError(
+            f"a baseline holds one workload, got {provenance.workload!r} for that of {old.workload!r} ({path})"
+        )
+    if old.data_sha256 != provenance.data_sha256:
+        return (
+            f"{path} was recorded on other test data (sha256 {old.data_sha256[:12]}, now "
+            f"{provenance.data_sha256[:12]}), so everything in it was replaced"
+        )
+    if old.num_examples != provenance.num_examples:
+        return (
+            f"{path} was recorded on {old.num_examples:,} test examples, now {provenance.num_examples:,}, "
+            f"so everything in it was replaced"
+        )
+    return None
+
+
+def _merge(old: Baseline | None, path: Path, entries: Sequence[tuple[str, Entry]], provenance: Provenance) -> Baseline:
+    recipes: dict[str, dict[str, dict[str, Entry]]] = {}
+    environments = dict(old.environments) if old else {}
+    for recipe, metrics in (old.recipes if old else {}).items():
+        recipes[recipe] = {metric: dict(by_device) for metric, by_device in metrics.items()}
+    for recipe, entry in entries:
+        recipes.setdefault(recipe, {}).setdefault(entry.metric, {})[entry.device] = entry
+    environments[provenance.environment.cpu_class] = provenance.environment
+    return Baseline(
+        path=path,
+        workload=provenance.workload,
+        data_sha256=provenance.data_sha256,
+        num_examples=provenance.num_examples,
+        environments=environments,
+        recipes=recipes,
+    )
+
+
+def _to_json(baseline: Baseline) -> str:
+    document = {
+        "schema": SCHEMA,
+        "workload": baseline.workload,
+        "data_sha256": baseline.data_sha256,
+        "num_examples": baseline.num_examples,
+        "environments": {name: _environment(value) for name, value in baseline.environments.items()},
+        "recipes": {
+            recipe: {metric: _by_device(METRICS[metric], entries) for metric, entries in metrics.items()}
+            for recipe, metrics in baseline.recipes.items()
+        },
+    }
+    return json.dumps(document, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _environment(environment: Environment) -> dict[str, str]:
+    known = {key: value for key, value in asdict(environment).items() if value is not None}
+    # It is the key under which this table stands.
+    del known["cpu_class"]
+    return known
+
+
+def _by_device(metric: Metric, entries: Mapping[str, Entry]) -> dict[str, object]:
+    tables = {device: _table(metric, entry) for device, entry in entries.items()}
+    return dict(tables) if metric.device else tables[""]
+
+
+def _table(metric: Metric, entry: Entry) -> dict[str, object]:
+    whole = metric.unit in (Unit.COUNT, Unit.BYTES)
+    table: dict[str, object] = {
+        "dense": int(entry.dense) if whole else entry.dense,
+        "compressed": int(entry.compressed) if whole else entry.compressed,
+    }
+    if entry.ratio is not None:
+        table["ratio"] = entry.ratio
+    if entry.correct is not None:
+        table["correct"] = base64.b64encode(entry.correct).decode("ascii")
+    return table

@@ -1,0 +1,108 @@
+"""One measurement against one bound: how each kind of metric compares with the dense model and with its baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from compress.gate.baseline import Entry, as_recorded
+from compress.gate.checks import Check, Facts, Side, Status
+from compress.gate.error_rules import baseline_of_error, limit_of_error, stale_note
+from compress.gate.figures import write_change, write_exact, write_increase
+from compress.gate.limits import Limit, exceeds
+from compress.gate.statistics import RatioInterval
+from compress.results import Kind, Metric
+
+
+def hold_limit(facts: Facts, limit: Limit) -> Check:
+    """Hold a compressed model against what its recipe promises relative to the dense model."""
+    return _LIMIT_RULES[facts.metric.kind](facts, limit)
+
+
+def hold_baseline(facts: Facts, entry: Entry, where: str) -> Check:
+    """Hold a compressed model against what was recorded of it before.
+
+    Args:
+        facts: what was measured now.
+        entry: what was recorded, on the same class of device.
+        where: the baseline file.
+    """
+    return _BASELINE_RULES[facts.metric.kind](facts, entry, where)
+
+
+def place_ratio(intervals: Sequence[RatioInterval], bound: float) -> Status:
+    """Where a ratio lies: beyond the bound only if all of every interval does, within it only if all of them do."""
+    if all(exceeds(interval.low, bound) for interval in intervals):
+        return Status.REGRESSED
+    if not any(exceeds(interval.high, bound) for interval in intervals):
+        return Status.PASSED
+    return Status.INCONCLUSIVE
+
+
+def _limit_of_value(facts: Facts, limit: Limit) -> Check:
+    excess = limit.broken_by(facts.dense, facts.compressed)
+    return Check(
+        side=Side.LIMIT,
+        status=Status.REGRESSED if excess else Status.PASSED,
+        text=f"{limit.describe(facts.dense)}: {excess or 'held'}",
+    )
+
+
+def _limit_of_ratio(facts: Facts, limit: Limit) -> Check:
+    status = place_ratio(facts.intervals, limit.bound(1.0))
+    return Check(side=Side.LIMIT, status=status, text=f"{limit.describe(facts.dense)}: {_RATIO_WORDS[status]}")
+
+
+def _baseline_of_value(facts: Facts, entry: Entry, where: str) -> Check:
+    metric, recorded = facts.metric, entry.compressed
+    # Rounded alike, the same value never differs from itself.
+    value = as_recorded(metric, facts.compressed)
+    broken = exceeds(value, recorded * (1 + metric.tolerance))
+    change = write_change(metric, recorded, facts.compressed)
+    if broken:
+        excess = write_increase(metric, facts.compressed - recorded)
+        outcome = f"exceeded by {excess} ({change})" if change else f"exceeded by {excess}"
+    else:
+        outcome = "held"
+    now, before = write_exact(metric, facts.compressed), write_exact(metric, recorded)
+    stale = exceeds(recorded * (1 - metric.tolerance), value)
+    text = f"{before}{_allowance(metric)} ({where}): {outcome}"
+    notes = (stale_note(f"{now} against {before}"),) if stale else ()
+    return Check(side=Side.BASELINE, status=Status.REGRESSED if broken else Status.PASSED, text=text, notes=notes)
+
+
+def _baseline_of_ratio(facts: Facts, entry: Entry, where: str) -> Check:
+    recorded, tolerance = entry.ratio or 0.0, facts.metric.tolerance
+    status = place_ratio(facts.intervals, recorded * (1 + tolerance))
+    stale = all(exceeds(recorded * (1 - tolerance), interval.high) for interval in facts.intervals)
+    now = ", ".join(f"x{interval.median:.3f}" for interval in facts.intervals)
+    return Check(
+        side=Side.BASELINE,
+        status=status,
+        text=f"x{recorded:.3f}{_allowance(facts.metric)} ({where}): {_RATIO_WORDS[status]}",
+        notes=(stale_note(f"{now} against x{recorded:.3f}"),) if stale else (),
+    )
+
+
+def _allowance(metric: Metric) -> str:
+    return f" + {100 * metric.tolerance:g} %" if metric.tolerance else ""
+
+
+_RATIO_WORDS: Mapping[Status, str] = {
+    Status.REGRESSED: "exceeded, all of the interval lies above it",
+    Status.PASSED: "held, all of the interval lies within it",
+    Status.INCONCLUSIVE: "undecided, the interval reaches across it",
+}
+
+_LIMIT_RULES: Mapping[Kind, Callable[[Facts, Limit], Check]] = {
+    Kind.EXACT: _limit_of_value,
+    Kind.MEMORY: _limit_of_value,
+    Kind.TIME: _limit_of_ratio,
+    Kind.ERROR: limit_of_error,
+}
+
+_BASELINE_RULES: Mapping[Kind, Callable[[Facts, Entry, str], Check]] = {
+    Kind.EXACT: _baseline_of_value,
+    Kind.MEMORY: _baseline_of_value,
+    Kind.TIME: _baseline_of_ratio,
+    Kind.ERROR: baseline_of_error,
+}

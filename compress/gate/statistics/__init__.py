@@ -1,0 +1,25 @@
+"""What may be concluded from paired measurements: ratios of times, and flips of single test examples."""
+
+from __future__ import annotations
+
+from compress.gate.statistics.flips import (
+    IncreaseInterval,
+    detectable_increase,
+    flips,
+    increase_interval,
+    mcnemar,
+    num_correct,
+)
+from compress.gate.statistics.times import RatioInterval, min_pairs, paired_ratio
+
+__all__ = [
+    "IncreaseInterval",
+    "RatioInterval",
+    "detectable_increase",
+    "flips",
+    "increase_interval",
+    "mcnemar",
+    "min_pairs",
+    "num_correct",
+    "paired_ratio",
+]

@@ -1,0 +1,188 @@
+"""The reference table as plain data: a row for each criterion, the dense model, and a column for each recipe."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeGuard
+
+from compress.gate.checks import Status
+from compress.gate.figures import write_change, write_value
+from compress.gate.verdict import Verdict
+from compress.results import METRICS, Environment, Metric
+
+# Words, not colours alone: logs and colour-blind readers see none.
+MARKS: Mapping[Status, str] = {
+    Status.PASSED: "ok",
+    Status.INCONCLUSIVE: "inconclusive",
+    Status.NOT_MEASURED: "NOT MEASURED",
+    Status.REGRESSED: "REGRESSED",
+}
+_NOT_GATED = "not gated"
+_NOT_RUN = "not run"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One recipe's value of one metric.
+
+    Attributes:
+        value: in human units, "" if there is none.
+        change: against the dense model, "" if there is none.
+        mark: what the gate said, in a word.
+        status: the same for a program; None where nothing was held against anything.
+        note: number of the note that explains it, None if it needs none.
+    """
+
+    value: str
+    change: str
+    mark: str
+    status: Status | None = None
+    note: int | None = None
+
+    @property
+    def outcome(self) -> str:
+        """The mark with the number of its note: ``REGRESSED [1]``."""
+        return self.mark if self.note is None else f"{self.mark} [{self.note}]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One metric: its title, the dense model's value, and a cell for each recipe."""
+
+    title: str
+    dense: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Everything a report shows.
+
+    Attributes:
+        recipes: heads of the columns after the dense model's.
+        rows: in the order of the metrics.
+        about: what was measured, and where; one line each.
+        notes: what the cells' numbers stand for, from 1.
+        summary: how many of each mark there are.
+    """
+
+    recipes: tuple[str, ...]
+    rows: tuple[Row, ...]
+    about: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    summary: str = ""
+
+    @property
+    def footer(self) -> tuple[str, ...]:
+        """The lines below the table: what it is about, the summary, the notes with their numbers."""
+        summary = (f"verdicts: {self.summary}",) if self.summary else ()
+        return (*self.about, *summary, *(f"[{number}] {note}" for number, note in enumerate(self.notes, start=1)))
+
+
+def build_table(verdicts: Sequence[Verdict], *, workload: str = "", environment: Environment | None = None) -> Table:
+    """Arrange verdicts of one workload as the reference table.
+
+    Recipes stand in the order in which they first come; of two verdicts about the same metric of the same recipe the
+    later counts, as after measuring once more. Metrics that nobody measured have no row.
+
+    Args:
+        verdicts: in any order.
+        workload: what was measured.
+        environment: where it was measured.
+    """
+    latest = {(verdict.metric.name, verdict.recipe): verdict for verdict in verdicts}
+    recipes = tuple(dict.fromkeys(verdict.recipe for verdict in verdicts))
+    metrics = [metric for name, metric in METRICS.items() if any(name == key for key, _ in latest)]
+    ordered = [
+        latest[metric.name, recipe] for metric in metrics for recipe in recipes if (metric.name, recipe) in latest
+    ]
+    notes = _number_notes(ordered)
+    rows = tuple(
+        Row(
+            title=metric.title,
+            dense=_dense(metric, ordered),
+            cells=tuple(_cell(latest.get((metric.name, recipe)), notes) for recipe in recipes),
+        )
+        for metric in metrics
+    )
+    return Table(
+        recipes=recipes,
+        rows=rows,
+        about=_about(workload, environment),
+        notes=tuple(_write_note(key, ordered) for key in notes),
+        summary=_summary([cell for row in rows for cell in row.cells]),
+    )
+
+
+def _number_notes(ordered: Sequence[Verdict]) -> dict[tuple[str, str], int]:
+    """(mark, text) of each note to its number: what is said of several cells is said once."""
+    keys = dict.fromkeys(key for verdict in ordered if (key := _note_key(verdict)) is not None)
+    return {key: number for number, key in enumerate(keys, start=1)}
+
+
+def _note_key(verdict: Verdict) -> tuple[str, str] | None:
+    text = "; ".join((*verdict.reasons, *verdict.notes))
+    return (_mark(verdict), text) if text else None
+
+
+def _write_note(key: tuple[str, str], ordered: Sequence[Verdict]) -> str:
+    mark, text = key
+    about = [verdict for verdict in ordered if _note_key(verdict) == key]
+    titles = ", ".join(dict.fromkeys(verdict.metric.title for verdict in about))
+    recipes = ", ".join(dict.fromkeys(verdict.recipe for verdict in about))
+    return f"{mark}: {titles} ({recipes}): {text}"
+
+
+def _mark(verdict: Verdict) -> str:
+    return MARKS[verdict.status] if verdict.gated else _NOT_GATED
+
+
+def _cell(verdict: Verdict | None, notes: Mapping[tuple[str, str], int]) -> Cell:
+    if verdict is None:
+        return Cell(value="", change="", mark=_NOT_RUN)
+    metric, measurement = verdict.metric, verdict.measurement
+    dense, compressed = measurement.dense, measurement.compressed
+    value = change = ""
+    if _is_number(compressed):
+        value = write_value(metric, compressed)
+        if _is_number(dense):
+            ratio = verdict.intervals[0].median if verdict.intervals else None
+            change = write_change(metric, dense, compressed, ratio)
+    key = _note_key(verdict)
+    return Cell(
+        value=value,
+        change=change,
+        mark=_mark(verdict),
+        status=verdict.status if verdict.gated else None,
+        note=notes[key] if key is not None else None,
+    )
+
+
+def _dense(metric: Metric, ordered: Sequence[Verdict]) -> str:
+    """The dense model's value; of times, which each recipe's run takes anew, the middle one."""
+    measured = [verdict.measurement.dense for verdict in ordered if verdict.metric is metric]
+    values = [value for value in measured if _is_number(value)]
+    return write_value(metric, statistics.median_low(values)) if values else ""
+
+
+def _is_number(value: float | None) -> TypeGuard[float]:
+    return value is not None and math.isfinite(value)
+
+
+def _about(workload: str, environment: Environment | None) -> tuple[str, ...]:
+    lines = [f"workload: {workload}"] if workload else []
+    if environment is not None:
+        devices = [f"{environment.cpu} ({environment.cpu_class})"]
+        if environment.gpu is not None:
+            devices.append(f"{environment.gpu} ({environment.cuda_class})")
+        lines.append(f"environment: Python {environment.python}, torch {environment.torch}, {', '.join(devices)}")
+    return tuple(lines)
+
+
+def _summary(cells: Sequence[Cell]) -> str:
+    marks = (MARKS[Status.REGRESSED], MARKS[Status.NOT_MEASURED], MARKS[Status.INCONCLUSIVE], MARKS[Status.PASSED])
+    counts = {mark: sum(cell.mark == mark for cell in cells) for mark in (*marks, _NOT_GATED, _NOT_RUN)}
+    return ", ".join(f"{count} {mark}" for mark, count in counts.items() if count)
