@@ -67,34 +67,33 @@ def prune_weights(model: M, sparsity: float = 0.2, scope: Scope = "layer") -> M:
         mask = keep.reshape(weight.shape).to(weight.device)
         for layer in layers:
             layer.register_buffer(_MASK, mask)
-            layer.register_forward_pre_hook(_zero_pruned_)
-    return _rezero_(model)
+    # On the model too, because attention reads the weight of its output projection without calling that layer.
+    hooked: list[nn.Module] = [model, *(layer for layers in weights.values() for layer in layers if layer is not model)]
+    for module in hooked:
+        module.register_forward_pre_hook(_zero_pruned_)
+    _zero_pruned_(model)
+    return model
 
 
 def make_permanent_(model: M) -> M:
     """Turn every mask into plain zeros in the weights, in place; returns ``model``."""
-    for layer in _rezero_(model).modules():
-        if _MASK not in layer._buffers:
-            continue
-        delattr(layer, _MASK)
-        for key, hook in list(layer._forward_pre_hooks.items()):
+    _zero_pruned_(model)
+    for module in model.modules():
+        if _MASK in module._buffers:
+            delattr(module, _MASK)
+        for key, hook in list(module._forward_pre_hooks.items()):
             if hook is _zero_pruned_:
-                del layer._forward_pre_hooks[key]
+                del module._forward_pre_hooks[key]
     return model
 
 
-def _zero_pruned_(layer: nn.Module, _inputs: object = None) -> None:
+def _zero_pruned_(model: nn.Module, _inputs: object = None) -> None:
     """Forward pre-hook: take back what the last optimizer step did to pruned weights."""
     # The weight stays an ordinary leaf parameter this way. A parametrization would swap the layer's class, which copies
     # of the model share, so that removing it from one copy breaks the others.
-    layer.weight.data.mul_(layer.get_buffer(_MASK))  # type: ignore[operator]
-
-
-def _rezero_(model: M) -> M:
     for layer in model.modules():
         if _MASK in layer._buffers:
-            _zero_pruned_(layer)
-    return model
+            layer.weight.data.mul_(layer.get_buffer(_MASK))  # type: ignore[operator]
 
 
 def _weights(model: nn.Module) -> dict[nn.Parameter, list[nn.Module]]:

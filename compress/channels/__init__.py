@@ -1,0 +1,1 @@
+"""Which slices of which tensors must go together: a model's own forward pass, run on channel labels."""

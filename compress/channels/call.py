@@ -1,0 +1,76 @@
+"""One ATen call as its rule sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from compress.channels.labels import NONE, Axis, Ids, Labels, Ledger
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Call:
+    """A finished call: what went in, by the names of the operation's schema, and what came out.
+
+    Attributes:
+        op: the operation's name, without overload and without the underscore of its in-place form.
+        args: every argument, defaults included.
+        outs: the tensors it returned.
+        ledger: where ties, freezes and choices go.
+        lookup: the labels of a tensor.
+        part_ids: the ids ``[parts, size]`` that a grouped convolution's weight keeps for its dimension 1; None if the
+            weight is no tensor of the model's state, but was computed.
+    """
+
+    op: str
+    args: Mapping[str, Any]
+    outs: Sequence[Tensor]
+    ledger: Ledger
+    lookup: Callable[[Tensor], Labels]
+    part_ids: Callable[[Tensor, int], Ids | None]
+
+    @property
+    def out(self) -> Tensor:
+        """The first tensor returned."""
+        return self.outs[0]
+
+    def labels(self, name: str) -> Labels:
+        """The labels of the argument ``name``; none if it is no tensor."""
+        value = self.args.get(name)
+        return self.lookup(value) if isinstance(value, Tensor) else NONE
+
+    def axis(self, name: str, dim: int) -> Axis | None:
+        """The labels of the argument ``name`` along ``dim``."""
+        return self.labels(name).get(dim)
+
+    def dim(self, name: str = "dim", of: str = "self") -> int:
+        """The argument ``name``, a dimension of the argument ``of``, counted from the front."""
+        dim, ndim = int(self.args[name]), int(self.args[of].ndim)
+        return dim % max(1, ndim)
+
+    def operands(self) -> Iterator[Tensor]:
+        """Every tensor among the arguments, those in lists too."""
+        return tensors_in(self.args.values())
+
+    def freeze(self, tensor: Tensor, why: str) -> None:
+        """Keep every channel in ``tensor``."""
+        for axis in self.lookup(tensor).values():
+            self.ledger.freeze(axis, why)
+
+
+Rule = Callable[[Call], Labels | Sequence[Labels] | None]
+"""What an operation does to labels: those of its output, or of each of its outputs; None where it cannot tell."""
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Every tensor in nested lists, tuples, mappings and their views."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from tensors_in(value.values())
+    elif not isinstance(value, str) and hasattr(value, "__iter__"):
+        for item in value:
+            yield from tensors_in(item)

@@ -1,0 +1,187 @@
+"""Groups: which channels of which tensors are removed together, resolved from a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from compress.channels.labels import NOT_A_CHANNEL, Ids, Slot
+from compress.channels.trace import Trace
+
+NOT_USED = "not used by the forward pass"
+NO_LAYER = "put out by no layer"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Cell:
+    """Channels that live in the same places equally often, so that any of them can stand for another.
+
+    Attributes:
+        units: ``[channels]``, their numbers.
+        ids: ``[channels, places]``, every place of each; a column lies in one slot.
+    """
+
+    units: Ids
+    ids: Ids
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Group:
+    """Channels pruned by one decision: one cell, or several which must lose the same fraction.
+
+    Attributes:
+        cells: its channels.
+        members: indices of the slots that it lives in.
+        reason: why it must stay whole, None if it need not.
+    """
+
+    cells: Sequence[Cell]
+    members: Sequence[int]
+    reason: str | None
+
+    @property
+    def num_channels(self) -> int:
+        """How many channels there are to keep or to remove."""
+        return sum(len(cell.units) for cell in self.cells)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Channels:
+    """A network's channels.
+
+    Attributes:
+        slots: the labelled dimensions of its tensors.
+        starts: the first id of each slot; a slot's ids are consecutive.
+        units: ``[ids]``, the channel that each id belongs to.
+        is_output: ``[ids]``, whether the slice produces the channel.
+        group_of: ``[channels]``, index of each channel's group.
+        groups: all groups, in the order of the tensors they live in.
+    """
+
+    slots: Sequence[Slot]
+    starts: Ids
+    units: Ids
+    is_output: npt.NDArray[np.bool_]
+    group_of: Ids
+    groups: Sequence[Group]
+
+    def slot_of(self, ids: Ids) -> Ids:
+        """The index of the slot of each id."""
+        return np.searchsorted(self.starts, ids, side="right") - 1
+
+
+def resolve(trace: Trace) -> Channels:
+    """Join what the trace tied."""
+    slots = trace.slots
+    starts = np.cumsum([0, *(slot.ids.size for slot in slots)])
+    num_ids = int(starts[-1])
+    units, num_units = _units(trace, num_ids)
+    is_output = np.zeros(num_ids, dtype=np.bool_)
+    for ids in trace.ledger.outputs:
+        is_output[ids[ids >= 0]] = True
+    reasons, reason_of = _reasons(trace, units, num_units, is_output)
+    classes = _classes(trace, units, reason_of)
+    groups, group_of = _groups(
+        trace, units, classes, [None if r < 0 else reasons[r] for r in reason_of.tolist()], starts
+    )
+    return Channels(slots=slots, starts=starts[:-1], units=units, is_output=is_output, group_of=group_of, groups=groups)
+
+
+def _units(trace: Trace, num_ids: int) -> tuple[Ids, int]:
+    empty = np.empty(0, dtype=np.int64)
+    first = np.concatenate([empty, *(tie.first for tie in trace.ledger.ties)])
+    second = np.concatenate([empty, *(tie.second for tie in trace.ledger.ties)])
+    graph = coo_array((np.ones(len(first), dtype=np.int8), (first, second)), shape=(num_ids, num_ids))
+    num_units, units = connected_components(graph, directed=False)
+    return units.astype(np.int64), int(num_units)
+
+
+def _reasons(trace: Trace, units: Ids, num_units: int, is_output: npt.NDArray[np.bool_]) -> tuple[list[str], Ids]:
+    """All reasons, and for each unit the index of the first that holds for it, -1 for none."""
+    reasons: dict[str, int] = {}
+    reason_of = np.full(num_units, -1, dtype=np.int64)
+
+    def freeze(frozen: Ids, reason: str) -> None:
+        reason_of[frozen[reason_of[frozen] < 0]] = reasons.setdefault(reason, len(reasons))
+
+    for one in trace.ledger.freezes:
+        freeze(units[one.ids], one.reason)
+    for slot in trace.slots:
+        if slot.tensor not in trace.used:
+            freeze(units[slot.ids.reshape(-1)], NOT_USED)
+    put_out = np.zeros(num_units, dtype=np.bool_)
+    put_out[units[is_output]] = True
+    freeze(np.flatnonzero(~put_out), NO_LAYER)
+    return list(reasons), reason_of
+
+
+def _classes(trace: Trace, units: Ids, reason_of: Ids) -> Ids:
+    """For each unit a class: units of one class live in the same slots and parts, equally often, for one reason."""
+    classes, count = np.unique(reason_of, return_inverse=True)[1].astype(np.int64), int(reason_of.max(initial=0)) + 2
+    places = [slot.ids.reshape(-1) for slot in trace.slots]
+    places += [part for parts in trace.ledger.parts for part in np.split(parts.ids, parts.num_parts)]
+    for ids in places:
+        touched, often = np.unique(units[ids], return_counts=True)
+        keys = classes[touched] * (int(often.max(initial=0)) + 1) + often
+        found, inverse = np.unique(keys, return_inverse=True)
+        classes[touched] = count + inverse
+        count += len(found)
+    return np.unique(classes, return_inverse=True)[1].astype(np.int64)
+
+
+def _groups(
+    trace: Trace, units: Ids, classes: Ids, reason_of: Sequence[str | None], starts: Ids
+) -> tuple[list[Group], Ids]:
+    num_classes = int(classes.max(initial=-1)) + 1
+    by_unit = np.argsort(units, kind="stable")
+    unit_starts = np.searchsorted(units[by_unit], np.arange(len(classes) + 1))
+    together = _balanced(trace, units, classes, num_classes)
+    cells: dict[int, list[Cell]] = {}
+    order = np.argsort(classes, kind="stable")
+    for members in np.split(order, np.cumsum(np.bincount(classes, minlength=num_classes))[:-1]) if len(order) else []:
+        places = unit_starts[members[0] + 1] - unit_starts[members[0]]
+        ids = by_unit[unit_starts[members][:, None] + np.arange(places)]
+        cells.setdefault(int(together[classes[members[0]]]), []).append(Cell(units=members, ids=ids))
+    found = sorted((_group(some, reason_of, starts) for some in cells.values()), key=_first_id)
+    group_of = np.empty(len(classes), dtype=np.int64)
+    for index, group in enumerate(found):
+        for cell in group.cells:
+            group_of[cell.units] = index
+    return found, group_of
+
+
+def _first_id(group: Group) -> int:
+    return int(min(cell.ids.min() for cell in group.cells))
+
+
+def _balanced(trace: Trace, units: Ids, classes: Ids, num_classes: int) -> Ids:
+    """For each class the component of classes that parts bind together."""
+    first: list[Ids] = [np.empty(0, dtype=np.int64)]
+    second: list[Ids] = [np.empty(0, dtype=np.int64)]
+    for parts in trace.ledger.parts:
+        bound = np.unique(classes[units[parts.ids]])
+        first.append(bound[:-1])
+        second.append(bound[1:])
+    a, b = np.concatenate(first), np.concatenate(second)
+    graph = coo_array((np.ones(len(a), dtype=np.int8), (a, b)), shape=(num_classes, num_classes))
+    components: Ids = connected_components(graph, directed=False)[1].astype(np.int64)
+    return components
+
+
+def _group(cells: Sequence[Cell], reason_of: Sequence[str | None], starts: Ids) -> Group:
+    reasons = [reason_of[cell.units[0]] for cell in cells]
+    known = next((reason for reason in reasons if reason is not None), None)
+    if known is not None and None in reasons:
+        known = f"must keep its balance with channels that stay: {known}"
+    slots = np.concatenate([np.searchsorted(starts, cell.ids[0], side="right") - 1 for cell in cells])
+    return Group(cells=cells, members=np.unique(slots).tolist(), reason=known)
+
+
+def is_channel_group(group: Group) -> bool:
+    """Whether a group is of channels at all, and not of a kernel's width or an embedding's entries."""
+    return group.reason != NOT_A_CHANNEL

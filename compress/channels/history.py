@@ -1,0 +1,188 @@
+"""Comparing a run with the run before the cut: a cut may change widths, but nothing that Python made of them.
+
+Labels follow data, and see nothing of numbers: ``x * x.shape[1] ** -0.5`` carries every label and yet is another
+function after a cut. So every call's numbers, and every small tensor made from constants alone, must come back as
+they were.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+from torch._ops import OpOverload
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from compress.channels.call import Call
+from compress.channels.labels import NONE, WILD, Ids, Labels
+from compress.channels.pointwise import FILLS
+
+# Arguments that say how wide a tensor is. They change with a cut, as they must; the labels verify them.
+# fmt: off
+_WIDTHS = frozenset({
+    "C", "HxW", "N", "end", "groups", "indices", "memory_format", "normalized_shape", "pad", "repeats", "sections",
+    "size", "split_size", "split_sizes", "start",
+})
+# fmt: on
+
+# Made or left out depending on strides, without changing a value.
+_SILENT = frozenset({"_unsafe_view", "alias", "clone", "detach", "reshape", "view", "_reshape_alias", "contiguous"})
+
+_SMALL = 64
+
+
+class Step(NamedTuple):
+    """One call: its name, its numbers, and, if it was made of constants alone and small, what came out."""
+
+    op: str
+    numbers: tuple[Any, ...]
+    value: bytes | None = None
+
+
+def arguments(op: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """All arguments of a call by name, defaults included."""
+    bound = dict(_defaults(op))
+    bound.update(zip(bound, args, strict=False))
+    bound.update(kwargs)
+    return bound
+
+
+@cache
+def _defaults(op: OpOverload) -> Mapping[str, Any]:
+    schema = op._schema
+    return {one.name: one.default_value if one.has_default_value() else None for one in schema.arguments}
+
+
+def step_of(call: Call) -> Step:
+    """The call's name and numbers, widths left out."""
+    if call.op in FILLS:
+        return Step(call.op, (_plain(call.args.get("fill_value")),))
+    return Step(call.op, tuple(_plain(value) for name, value in call.args.items() if name not in _WIDTHS))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return None
+    if isinstance(value, (list, tuple)):
+        return tuple(_plain(item) for item in value)
+    # A NaN is unlike itself.
+    return "nan" if isinstance(value, float) and math.isnan(value) else value
+
+
+class Fault(NamedTuple):
+    """A difference between two runs.
+
+    Attributes:
+        reason: what differed, and where.
+        suspects: ids whose cut may be at the bottom of it: of the data at the spot, of all tensors there, then of what
+            went into the modules around, the innermost first.
+    """
+
+    reason: str
+    suspects: Sequence[Ids]
+
+
+class History:
+    """The steps of a run, compared with those of the run before, if there was one.
+
+    Attributes:
+        before: the steps of the run before; None if this is the first.
+        steps: the calls of this run.
+        faults: where this run differed.
+    """
+
+    def __init__(self, before: Sequence[Step] | None) -> None:
+        self.before = before
+        self.steps: list[Step] = []
+        self.faults: list[Fault] = []
+        # Tensors that depend on weights, and tensors of constants that came out otherwise than before.
+        self._tainted: Any = WeakTensorKeyDictionary()
+        self._changed: Any = WeakTensorKeyDictionary()
+        self._lost = False
+
+    def add(
+        self,
+        call: Call,
+        found: Sequence[Labels],
+        known: Callable[[Tensor], bool],
+        enclosing: Callable[[], Sequence[Sequence[Tensor]]],
+    ) -> None:
+        """Take down one call, and compare it.
+
+        Args:
+            call: the call.
+            found: the labels of what it put out.
+            known: whether a tensor is a parameter or buffer.
+            enclosing: the inputs of the modules around the call, the innermost first.
+        """
+        inputs = list(call.operands())
+        # A fill takes at most a shape and a type from its operand.
+        tainted = call.op not in FILLS and any(known(tensor) or tensor in self._tainted for tensor in inputs)
+        if tainted:
+            self._mark(self._tainted, call.outs)
+        step = step_of(call)
+        if not tainted:
+            step = step._replace(value=_value(call, found))
+        differs = call.op not in _SILENT and self._differs(step)
+        changed = any(tensor in self._changed for tensor in inputs)
+        if tainted and (differs or changed):
+            what = "a number changes with the number of channels"
+            data = [tensor for tensor in inputs if not known(tensor)]
+            self.fault([data, inputs, *enclosing()], f"{what} ({call.ledger.place})", call.lookup)
+        elif differs or changed:
+            # Still made of constants alone: whose width it was shows where it meets channels.
+            self._mark(self._changed, call.outs)
+        if call.op not in _SILENT:
+            self.steps.append(step)
+
+    def fault(
+        self, suspects: Iterable[Iterable[Tensor]], reason: str, lookup: Callable[[Tensor], Labels] = lambda _: NONE
+    ) -> None:
+        """Report that this run went wrong, at tensors among the first of ``suspects``, or else among the next."""
+        ids = [
+            np.concatenate([np.empty(0, np.int64), *(axis.ids for tensor in some for axis in lookup(tensor).values())])
+            for some in suspects
+        ]
+        self.faults.append(Fault(reason, [some[some >= 0] for some in ids]))
+
+    def finish(self, shapes: Sequence[tuple[int, ...]], before: Sequence[tuple[int, ...]]) -> None:
+        """Compare what can be compared only at the end."""
+        if self.before is not None and len(self.steps) != len(self.before):
+            self.fault((), "the operations change with the number of channels")
+        if list(shapes) != list(before):
+            self.fault((), "the output's shape changes with the number of channels")
+
+    def copy_taint(self, source: Tensor, target: Tensor) -> None:
+        """``target`` shares its memory with ``source``, which was written."""
+        for marks in (self._tainted, self._changed):
+            if source in marks:
+                marks[target] = True
+
+    def _differs(self, step: Step) -> bool:
+        turn = len(self.steps)
+        if self.before is None or self._lost:
+            return False
+        if turn >= len(self.before) or self.before[turn].op != step.op:
+            # From here on the two runs are not of the same operations, and further differences mean nothing.
+            self._lost = True
+            return True
+        return self.before[turn] != step
+
+    @staticmethod
+    def _mark(marks: Any, tensors: Iterable[Tensor]) -> None:
+        for tensor in tensors:
+            marks[tensor] = True
+
+
+def _value(call: Call, found: Sequence[Labels]) -> bytes | None:
+    """What a call on constants put out, if it is small, and the same whatever the widths should be."""
+    out = call.outs[0] if call.outs else None
+    if out is None or out.numel() > _SMALL or "empty" in call.op:
+        return None
+    if any((axis.ids == WILD).any() for labels in found for axis in labels.values()):
+        return None
+    return bytes(str(tuple(out.shape)), "ascii") + out.detach().cpu().contiguous().numpy().tobytes()

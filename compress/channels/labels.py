@@ -1,0 +1,161 @@
+"""Channel labels, and the ledger in which one run of the network writes down what it learned about them.
+
+A tensor's labels map a dimension to an :class:`Axis`: one id for each index along it. Parameters own their ids,
+activations inherit them. A dimension without an entry belongs to the data (batch, space, time) and never shrinks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Ids = npt.NDArray[np.int64]
+
+# Two ids that are none. FIXED is a position that no cut may move: what meets it stays. WILD is a position of a tensor
+# that is the same all along the dimension (an expanded one, a fill of zeros): it fits whatever is left of its partner.
+FIXED = -1
+WILD = -2
+
+NOT_A_CHANNEL = "not a channel dimension"
+
+
+class Axis(NamedTuple):
+    """The labels along one dimension.
+
+    Attributes:
+        ids: ``[size]``, an id, FIXED or WILD for each index.
+        zero: whether the positions a cut removes hold exact zeros once their weights are zero. Only then may a sum
+            run over the dimension: a sigmoid of a removed channel is 0.5, and a sum that lost it is another sum.
+    """
+
+    ids: Ids
+    zero: bool
+
+
+Labels = Mapping[int, Axis]
+NONE: Labels = {}
+
+
+def moved(labels: Labels, order: Sequence[int | None]) -> dict[int, Axis]:
+    """``labels`` after their dimensions were put into ``order``; None stands for a new one."""
+    return {new: labels[old] for new, old in enumerate(order) if old is not None and old in labels}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Slot:
+    """One dimension of one parameter or buffer, the place where ids come from.
+
+    Attributes:
+        tensor: the tensor's name in the model's state.
+        dim: the dimension.
+        ids: ``[size]``; or ``[parts, size]`` for the dimension that the parts of a grouped convolution share, each
+            part of dimension 0 with channels of its own.
+    """
+
+    tensor: str
+    dim: int
+    ids: Ids
+
+
+class Tie(NamedTuple):
+    """Two vectors of ids that stand or fall together, position by position, and the operation that said so."""
+
+    first: Ids
+    second: Ids
+    place: str
+
+
+class Freeze(NamedTuple):
+    """Ids that must stay, and why."""
+
+    ids: Ids
+    reason: str
+
+
+class Parts(NamedTuple):
+    """A dimension whose ``num_parts`` equal parts must keep equally many positions each."""
+
+    ids: Ids
+    num_parts: int
+
+
+@dataclass(kw_only=True)
+class Ledger:
+    """What one run of the network showed. Nothing is resolved here: ties are pairs, to be joined once at the end.
+
+    Attributes:
+        replay: choices of an earlier run, to be repeated one by one; None where this run chooses.
+        place: the operation and module at work, for reasons.
+        ties: ids that stand or fall together.
+        freezes: ids that must stay.
+        parts: dimensions that must keep equally many positions in each part.
+        outputs: ids of output dimensions of weights: the slices which produce the channel.
+        choices: what this run chose where more than one way was open.
+    """
+
+    replay: Sequence[int] | None = None
+    place: str = ""
+    ties: list[Tie] = field(default_factory=list)
+    freezes: list[Freeze] = field(default_factory=list)
+    parts: list[Parts] = field(default_factory=list)
+    outputs: list[Ids] = field(default_factory=list)
+    choices: list[int] = field(default_factory=list)
+
+    def freeze(self, axis: Axis | None, why: str) -> None:
+        """Keep every channel of ``axis``, because of ``why`` at the operation now at work."""
+        if axis is not None:
+            self.freeze_ids(axis.ids, f"{why} ({self.place})")
+
+    def freeze_ids(self, ids: Ids, reason: str) -> None:
+        """Keep ``ids``, for ``reason`` as it stands."""
+        ids = ids[ids >= 0]
+        if ids.size:
+            self.freezes.append(Freeze(ids, reason))
+
+    def tie(self, first: Axis | None, second: Axis | None) -> None:
+        """Remove position ``i`` of both or of neither; None is a dimension of fixed positions."""
+        if first is None or second is None:
+            self.freeze(second if first is None else first, "meets values without channel labels")
+            return
+        a, b = first.ids, second.ids
+        if a is b:
+            return
+        both = (a >= 0) & (b >= 0)
+        whole = bool(both.all())
+        self.ties.append(Tie(a if whole else a[both], b if whole else b[both], self.place))
+        if not whole:
+            self.freeze(Axis(a[b == FIXED], first.zero), "meets values without channel labels")
+            self.freeze(Axis(b[a == FIXED], second.zero), "meets values without channel labels")
+
+    def merge(self, first: Axis, second: Axis) -> Ids:
+        """Tie two dimensions that become one, and return its ids."""
+        self.tie(first, second)
+        a, b = first.ids, second.ids
+        return a if (a >= 0).all() else np.where(a >= 0, a, np.maximum(a, b))
+
+    def sum_over(self, *axes: Axis | None) -> None:
+        """A product is summed along these tied dimensions: right after a cut only if a factor was zero there."""
+        present = [axis for axis in axes if axis is not None]
+        if not any(axis.zero for axis in present):
+            for axis in present:
+                self.freeze(axis, "a sum over channels that need not be zero when removed")
+
+    def balance(self, axis: Axis | None, num_parts: int) -> None:
+        """Ask that each of ``num_parts`` equal parts of a dimension keep equally many positions."""
+        if axis is None or num_parts == 1:
+            return
+        if (axis.ids < 0).any():
+            self.freeze(axis, "equal parts, of which some positions are fixed")
+        else:
+            self.parts.append(Parts(axis.ids, num_parts))
+
+    def choose(self, best: int) -> int:
+        """``best``, or what an earlier run chose at this point."""
+        turn = len(self.choices)
+        choice = self.replay[turn] if self.replay is not None and turn < len(self.replay) else best
+        self.choices.append(choice)
+        return choice

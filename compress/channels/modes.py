@@ -1,0 +1,70 @@
+"""The conditions under which a network runs on labels, and the two ears that listen while it does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from compress.channels.call import tensors_in
+
+Record = Callable[[OpOverload, Sequence[Any], Mapping[str, Any], Any], None]
+
+
+class Recorder(TorchDispatchMode):
+    """Hands on every ATen call after it was made."""
+
+    def __init__(self, record: Record) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's own
+        self.record = record
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        strided = func is torch.ops.aten.as_strided_.default
+        before = _layout(args[0]) if strided else None
+        result = func(*args, **(kwargs or {}))
+        # Pooling to a single position restrides its result: that moves nothing, and is no call to follow.
+        if not strided or before != _layout(args[0]):
+            self.record(func, args, kwargs or {}, result)
+        return result
+
+
+class FailureWatch(TorchFunctionMode):
+    """Remembers what the innermost function that failed was called on: some fail before any ATen call is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failed: list[Tensor] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        try:
+            return func(*args, **(kwargs or {}))
+        except Exception:
+            self.failed = self.failed or list(tensors_in([args, kwargs or {}]))
+            raise
+
+
+def _layout(tensor: Tensor) -> tuple[object, ...]:
+    """Which element lies where: the stride of a dimension of size 1 says nothing."""
+    strides = [stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if size > 1]
+    return tuple(tensor.shape), strides, tensor.storage_offset()
+
+
+@contextmanager
+def plain_forward(tensors: Iterable[Tensor]) -> Iterator[None]:
+    """No gradients, no fused attention that hides its parts, and the random state as it was before, afterwards."""
+    devices = sorted({tensor.get_device() for tensor in tensors if tensor.is_cuda})
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        stack.callback(torch.backends.mha.set_fastpath_enabled, fast_path)
+        torch.backends.mha.set_fastpath_enabled(False)
+        yield

@@ -1,0 +1,77 @@
+"""What structured pruning asks of a model, its example inputs and its settings, checked before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.jit import ScriptModule
+from torch.nn.parameter import is_lazy
+
+from compress.channels.call import tensors_in
+from compress.channels.trace import Example
+from compress.errors import ConfigError, ModelError
+
+_QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")
+
+
+def check_model(model: nn.Module) -> None:
+    """Refuse what has no channels of its own to cut.
+
+    Raises:
+        ModelError: if the model is no module, lazy, quantized, scripted or compiled.
+    """
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"the model must be a torch.nn.Module, got {type(model).__name__}")
+    for name, module in model.named_modules():
+        kind = type(module).__name__
+        if isinstance(module, ScriptModule):
+            raise ModelError(f"the model must not be scripted: prune the original (layer '{name}', {kind})")
+        if hasattr(module, "_orig_mod"):
+            raise ModelError(f"the model must not be compiled: prune the original (layer '{name}', {kind})")
+        if type(module).__module__.startswith(_QUANTIZED):
+            raise ModelError(f"the model must not be quantized: prune before quantizing (layer '{name}', {kind})")
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if is_lazy(tensor):
+            raise ModelError(f"lazy layers must be initialized by a forward pass before pruning (tensor '{name}')")
+        if tensor.is_quantized:
+            raise ModelError(f"the model must not be quantized: prune before quantizing (tensor '{name}')")
+
+
+def check_ignore(model: nn.Module, ignore: Collection[str]) -> None:
+    """Refuse names of modules that do not exist.
+
+    Raises:
+        ConfigError: if ``ignore`` is a string, or names an unknown module.
+    """
+    if isinstance(ignore, str):
+        raise ConfigError(f"ignore must be a collection of module names, got the string {ignore!r}")
+    known = {name for name, _ in model.named_modules()}
+    for name in ignore:
+        if name not in known:
+            raise ConfigError(f"ignore must name modules of the model, got {name!r}")
+
+
+def check_example(model: nn.Module, example_inputs: Any) -> Example:
+    """The example inputs as arguments of a forward pass.
+
+    Raises:
+        ConfigError: if they are no tensor, tuple, list or mapping.
+        ModelError: if they lie on another device than the model.
+    """
+    if isinstance(example_inputs, Tensor):
+        example = Example(args=(example_inputs,))
+    elif isinstance(example_inputs, Mapping):
+        example = Example(kwargs=example_inputs)
+    elif isinstance(example_inputs, (tuple, list)):
+        example = Example(args=tuple(example_inputs))
+    else:
+        kind = type(example_inputs).__name__
+        raise ConfigError(f"example_inputs must be a tensor, a tuple of arguments or a mapping of them, got {kind}")
+    devices = {tensor.device for tensor in [*model.parameters(), *model.buffers()]}
+    for tensor in tensors_in([example.args, example.kwargs]):
+        if devices and tensor.device not in devices:
+            there = ", ".join(sorted(str(device) for device in devices))
+            raise ModelError(f"example_inputs must lie on the model's device, {there}, got {tensor.device}")
+    return example

@@ -1,0 +1,72 @@
+"""The decision which channels to remove, apart from the removal: it can be read, tested, and applied later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from compress.channels.labels import Ids
+
+
+class Member(NamedTuple):
+    """One dimension of one parameter or buffer, by its name in the model's state."""
+
+    tensor: str
+    dim: int
+
+    def __str__(self) -> str:
+        return f"{self.tensor}[{self.dim}]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedGroup:
+    """What becomes of one group of channels.
+
+    Attributes:
+        members: where its channels live.
+        channels: how many there are.
+        kept: how many stay.
+        frozen: why it stays whole, with the operation and the layer; None where it need not.
+    """
+
+    members: tuple[Member, ...]
+    channels: int
+    kept: int
+    frozen: str | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PruningPlan:
+    """A verified decision, made for one model.
+
+    Attributes:
+        pruning_ratio: the fraction of channels asked to be removed from each group.
+        groups: every group, those that stay whole too.
+        kept: for each dimension that loses something, the indices that stay: ``[kept]``, ascending. For dimension 1 of
+            a grouped convolution's weight ``[parts, kept]``, since each part of dimension 0 has channels of its own.
+        num_params_before: parameters of the model.
+        num_params_after: parameters of the model once pruned.
+    """
+
+    pruning_ratio: float
+    groups: Sequence[PlannedGroup]
+    kept: Mapping[Member, Ids]
+    num_params_before: int
+    num_params_after: int
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    def lines(self) -> Iterator[str]:
+        """The plan for a reader: a summary, then a line for each group."""
+        share = self.num_params_after / self.num_params_before if self.num_params_before else 1.0
+        yield (
+            f"pruning_ratio {self.pruning_ratio:g}: {self.num_params_before:,} -> {self.num_params_after:,} "
+            f"parameters ({share:.1%})"
+        )
+        for group in self.groups:
+            where = ", ".join(str(member) for member in group.members[:3])
+            more = f" and {len(group.members) - 3} more" if len(group.members) > 3 else ""  # noqa: PLR2004
+            why = f": whole, {group.frozen}" if group.frozen else ""
+            yield f"{group.channels:6} -> {group.kept:5}  {where}{more}{why}"

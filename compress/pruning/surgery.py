@@ -1,0 +1,119 @@
+"""Cutting slices out of a model's tensors, and telling its modules their new widths."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from compress.channels.labels import Ids
+from compress.pruning.plan import Member
+
+
+def cut(model: nn.Module, kept: Mapping[Member, Ids]) -> nn.Module:
+    """A copy of ``model`` in which each dimension named by ``kept`` has only the indices given there."""
+    state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    by_tensor: dict[str, dict[int, Ids]] = {}
+    for member, ids in kept.items():
+        by_tensor.setdefault(member.tensor, {})[member.dim] = ids
+    # As already copied, in deepcopy's own books: the big tensors are never copied, and one shared by several modules
+    # stays shared.
+    smaller = {id(state[name]): _smaller(state[name], dims) for name, dims in by_tensor.items()}
+    new = {id(tensor) for tensor in smaller.values()}
+    small = copy.deepcopy(model, dict[int, object](smaller))
+    for module in small.modules():
+        if any(id(tensor) in new for tensor in _tensors(module)):
+            _tell_width(module)
+    return small
+
+
+def _smaller(tensor: Tensor, dims: Mapping[int, Ids]) -> Tensor:
+    result = tensor.detach()
+    # A matrix of indices counts in the parts of dimension 0 as it was, so it goes first.
+    for dim, kept in sorted(dims.items(), key=lambda item: -item[1].ndim):
+        if kept.ndim == 1:
+            result = result.index_select(dim, torch.from_numpy(kept).to(result.device))
+        else:
+            result = _take_by_part(result, kept)
+    if tensor.ndim == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last):  # noqa: PLR2004
+        result = result.contiguous(memory_format=torch.channels_last)
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(result, requires_grad=tensor.requires_grad)
+    return result
+
+
+def _take_by_part(tensor: Tensor, kept: Ids) -> Tensor:
+    """``[parts * rows, columns, ...] -> [parts * rows, kept, ...]``, each part with columns of its own."""
+    pieces = [
+        piece.index_select(1, torch.from_numpy(np.ascontiguousarray(columns)).to(tensor.device))
+        for piece, columns in zip(tensor.chunk(len(kept)), kept, strict=True)
+    ]
+    return torch.cat(pieces)
+
+
+def _tell_width(module: nn.Module) -> None:
+    for kind, tell in _WIDTHS:
+        if isinstance(module, kind):
+            tell(module)
+
+
+def _conv(module: _ConvNd) -> None:
+    first, second = module.weight.shape[:2]
+    ins, outs = (first, second) if isinstance(module, _ConvTransposeNd) else (second, first)
+    if module.groups == 1:
+        module.in_channels, module.out_channels = ins, outs
+    elif module.groups == module.in_channels:
+        # Depthwise: a group leaves with its channel.
+        per_group = module.out_channels // module.groups
+        module.groups = first if isinstance(module, _ConvTransposeNd) else first // per_group
+        module.in_channels, module.out_channels = module.groups, module.groups * per_group
+    elif isinstance(module, _ConvTransposeNd):
+        module.in_channels, module.out_channels = ins, outs * module.groups
+    else:
+        module.in_channels, module.out_channels = ins * module.groups, outs
+
+
+def _linear(module: nn.Linear) -> None:
+    module.out_features, module.in_features = module.weight.shape
+
+
+def _norm(module: _NormBase) -> None:
+    module.num_features = next(tensor.shape[0] for tensor in _tensors(module) if tensor.ndim)
+
+
+def _layer_norm(module: nn.LayerNorm) -> None:
+    module.normalized_shape = tuple(module.weight.shape)
+
+
+def _group_norm(module: nn.GroupNorm) -> None:
+    module.num_channels = module.weight.shape[0]
+
+
+def _prelu(module: nn.PReLU) -> None:
+    module.num_parameters = module.weight.shape[0]
+
+
+def _embedding(module: nn.Embedding) -> None:
+    module.embedding_dim = module.weight.shape[1]
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    yield from module.parameters(recurse=False)
+    yield from module.buffers(recurse=False)
+
+
+# Widths that modules keep beside their tensors, and read in forward or show in their repr.
+_WIDTHS: Sequence[tuple[type[nn.Module], Callable[..., None]]] = (
+    (_ConvNd, _conv),
+    (nn.Linear, _linear),
+    (_NormBase, _norm),
+    (nn.LayerNorm, _layer_norm),
+    (nn.GroupNorm, _group_norm),
+    (nn.PReLU, _prelu),
+    (nn.Embedding, _embedding),
+)

@@ -1,0 +1,49 @@
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from compress.pruning.structured import apply_plan, plan_pruning
+from tests.nets import between, largest_difference, lively, masked_dense
+
+
+def negated_if_wide(x: Tensor) -> Tensor:
+    """A branch of Python on the number of channels."""
+    return x.neg() if x.shape[1] > 14 else x
+
+
+def reversed_if_wide(x: Tensor) -> Tensor:
+    """A branch on it that only moves channels."""
+    return x.flip(1) if x.shape[1] > 14 else x
+
+
+WIDTH_AS_NUMBER = {
+    "a factor": lambda x: x * x.shape[1] ** -0.5,
+    "a factor as a tensor": lambda x: x * torch.tensor(x.shape[1] ** -0.5),
+    "a sum of ones": lambda x: x / x.new_ones(x.shape[1]).sum(),
+    "constants in several steps": lambda x: x * (torch.full((1,), 2.0) * float(x.shape[1])).exp2().log2(),
+    "a fill": lambda x: x + torch.full_like(x, 1.0 / x.shape[1]),
+    "a branch": negated_if_wide,
+    "a branch of movements": reversed_if_wide,
+    "a value read back": lambda x: x * x.sum().item(),
+    "padding up to a fixed width": lambda x: functional.pad(x, (0, 0, 0, 0, 0, 16 - x.shape[1])),
+}
+
+
+@pytest.mark.parametrize("forward", WIDTH_AS_NUMBER.values(), ids=WIDTH_AS_NUMBER)
+def test_a_width_that_becomes_a_number_is_never_cut(forward):
+    """Where Python makes a value, a branch or a size of the number of channels, that number stays, with a reason."""
+    net = lively(between(forward))
+    x = torch.randn(1, 3, 8, 8, dtype=torch.float64)
+    plan = plan_pruning(net, x, 0.25)
+    group = next(group for group in plan.groups if ("a.0.weight", 0) in group.members)
+    assert (group.channels, group.kept) == (16, 16)
+    assert group.frozen
+    assert largest_difference(apply_plan(net, plan), masked_dense(net, plan), torch.cat([x, x.flip(2)])) < 1e-9
+
+
+def test_numbers_that_do_not_depend_on_widths_are_no_matter():
+    """Constants, tensors made of them, and random numbers with the same seed compare as equal."""
+    net = lively(between(lambda x: x * 0.5 * torch.tensor(3.0) * torch.rand(1, dtype=x.dtype)))
+    plan = plan_pruning(net, torch.randn(1, 3, 8, 8, dtype=torch.float64), 0.25)
+    assert plan.kept["a.0.weight", 0].shape == (12,)

@@ -1,0 +1,42 @@
+import pytest
+import torch
+
+from compress.errors import ConfigError
+from compress.pruning.importance import IMPORTANCES, importance_of, l1, l2
+
+ROWS = torch.tensor([[3.0, -4.0], [0.0, 1.0], [-2.0, -2.0]])
+MORE = torch.tensor([[1.0], [-5.0], [0.0]])
+
+
+def test_l1_adds_absolute_weights():
+    """The sum of absolute weights of a channel, over all layers that produce it."""
+    assert l1([ROWS]).tolist() == [7.0, 1.0, 4.0]
+    assert l1([ROWS, MORE]).tolist() == [8.0, 6.0, 4.0]
+
+
+def test_l2_is_the_norm_of_all_weights_of_a_channel():
+    """The Euclidean norm, as if all layers' weights stood in one row."""
+    assert l2([ROWS]).tolist() == pytest.approx([5.0, 1.0, 8**0.5])
+    assert l2([ROWS, MORE]).tolist() == pytest.approx([26**0.5, 26**0.5, 8**0.5])
+
+
+@pytest.mark.parametrize("name", sorted(IMPORTANCES))
+def test_importance_is_one_number_a_channel(name):
+    """Every importance maps matrices of rows to a vector, larger for larger weights, whatever their sign."""
+    rank = IMPORTANCES[name]
+    assert rank([ROWS, MORE]).shape == (3,)
+    assert torch.equal(rank([-ROWS]), rank([ROWS]))
+    assert (rank([ROWS * 2]) > rank([ROWS])).all()
+
+
+def test_importances_are_found_by_name_and_functions_taken_as_they_are():
+    """A name is looked up; a function is returned."""
+    assert importance_of("l1") is l1
+    assert importance_of(l2) is l2
+
+
+@pytest.mark.parametrize("choice", ["l3", "", "L1", None, 1])
+def test_an_unknown_importance_is_refused_with_the_known_names(choice):
+    """The message lists what there is."""
+    with pytest.raises(ConfigError, match=r"^importance must be one of l1, l2, or a function, got "):
+        importance_of(choice)
