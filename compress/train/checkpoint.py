@@ -1,0 +1,129 @@
+"""A training run on disk: enough of it to go on exactly where it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn, optim
+
+from compress.data import ImageData
+from compress.data.storage import load_tensors, save_tensors
+from compress.errors import ArtifactError, ModelError
+from compress.train.config import FitConfig
+from compress.train.progress import EpochRecord
+
+_FORMAT = "compress-fit 1"
+_MODEL, _BEST, _MOMENTUM = "model/", "best/", "momentum/"
+_MOMENTUM_BUFFER = "momentum_buffer"  # the name that torch.optim.SGD gives it
+
+
+@dataclass(kw_only=True)
+class State:
+    """All that a training run carries from one epoch to the next; everything else follows from the settings.
+
+    Attributes:
+        model: being trained.
+        optimizer: its momentum.
+        history: a record of every epoch that is over.
+        best_epoch: the best one of them, counted from 1; 0 before the first.
+        best: the model's state after it; None where it is the model's present one.
+    """
+
+    model: nn.Module
+    optimizer: optim.SGD
+    history: list[EpochRecord] = field(default_factory=list)
+    best_epoch: int = 0
+    best: dict[str, Tensor] | None = None
+
+
+def identity(model: nn.Module, data: ImageData, config: FitConfig) -> dict[str, str]:
+    """What a checkpoint must agree on with a run to be resumed by it: a digest of each thing.
+
+    A model is known by the names, shapes and types of its tensors, not by the values it starts from.
+    """
+    tensors = sorted((name, list(value.shape), str(value.dtype)) for name, value in tensors_of(model).items())
+    parts: Mapping[str, object] = {
+        "settings": asdict(config),
+        "data": [data.sha256, data.train_sha256],
+        "model": tensors,
+    }
+    return {name: hashlib.sha256(json.dumps(part).encode()).hexdigest() for name, part in parts.items()}
+
+
+def save_checkpoint(path: Path, state: State, run: Mapping[str, str]) -> None:
+    """Write ``state`` of the run that has the identity ``run``, in one step.
+
+    Raises:
+        ArtifactError: if it cannot be written; an older checkpoint is then still there.
+    """
+    tensors = _named(_MODEL, tensors_of(state.model)) | _named(_BEST, state.best or {})
+    for name, parameter in state.model.named_parameters():
+        buffer = state.optimizer.state[parameter].get(_MOMENTUM_BUFFER) if parameter.requires_grad else None
+        if buffer is not None:
+            tensors[_MOMENTUM + name] = buffer
+    progress = {"history": [asdict(record) for record in state.history], "best_epoch": state.best_epoch}
+    metadata = {"format": _FORMAT, "progress": json.dumps(progress), **run}
+    # Tensors may share memory, as tied weights do, which the format knows nothing of.
+    save_tensors(path, {name: value.detach().cpu().clone() for name, value in tensors.items()}, metadata, ArtifactError)
+
+
+def load_checkpoint_(path: Path, state: State, run: Mapping[str, str]) -> None:
+    """Bring a fresh ``state`` to where the checkpoint at ``path`` was saved, in place.
+
+    Raises:
+        ArtifactError: if the file is damaged, or of a run with another identity than ``run``; ``state`` is then as
+            it was.
+    """
+    tensors, metadata = load_tensors(path, ArtifactError)
+    if metadata.get("format") != _FORMAT:
+        raise ArtifactError(f"a checkpoint must be of the format {_FORMAT!r}, got {metadata.get('format')!r} ({path})")
+    for part, digest in run.items():
+        if metadata.get(part) != digest:
+            raise ArtifactError(
+                f"a checkpoint must be of the run that it resumes, this one has other {part}:"
+                f" delete it to train anew ({path})"
+            )
+    model, best, momentum = (_unnamed(prefix, tensors) for prefix in (_MODEL, _BEST, _MOMENTUM))
+    parameters = dict(state.model.named_parameters())
+    names = set(tensors_of(state.model))
+    if set(model) != names or set(best) not in (set(), names) or not set(momentum) <= set(parameters):
+        raise ArtifactError(f"a checkpoint must hold every tensor of its model, this one does not ({path})")
+    try:
+        progress = json.loads(metadata["progress"])
+        history, best_epoch = [EpochRecord(**record) for record in progress["history"]], int(progress["best_epoch"])
+    except (KeyError, TypeError, ValueError) as cause:
+        raise ArtifactError(f"a checkpoint must tell how far its run was, this one does not ({path})") from cause
+    state.model.load_state_dict(model)
+    for name, buffer in momentum.items():
+        parameter = parameters[name]
+        state.optimizer.state[parameter][_MOMENTUM_BUFFER] = torch.empty_like(parameter.detach()).copy_(buffer)
+    state.best = best or None
+    state.history, state.best_epoch = history, best_epoch
+
+
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """The model's state.
+
+    Raises:
+        ModelError: if something in it is no tensor.
+    """
+    state = model.state_dict()
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise ModelError(
+                f"a model's state must consist of tensors to be trained, got {type(value).__name__} ({name!r})"
+            )
+    return dict(state)
+
+
+def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + name: value for name, value in tensors.items()}
+
+
+def _unnamed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

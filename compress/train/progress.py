@@ -1,0 +1,92 @@
+"""How far a training or an evaluation is, on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import track as rich_track
+
+T = TypeVar("T")
+
+# Where stderr is a file, a line at most this often: a log says that it goes on, and stays short.
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRecord:
+    """What one epoch came to.
+
+    Attributes:
+        train_loss: mean over the epoch's steps, while the weights were changing.
+        validation_top1_error: in 0..1, after the epoch; None where nothing is held out.
+        learning_rate: of the epoch's last step.
+    """
+
+    train_loss: float
+    validation_top1_error: float | None
+    learning_rate: float
+
+    def __str__(self) -> str:
+        error = self.validation_top1_error
+        validation = "" if error is None else f", validation top-1 error {error:.2%}"
+        return f"train loss {self.train_loss:.4f}{validation}, learning rate {self.learning_rate:.2g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitProgress:
+    """Told of every step and every epoch."""
+
+    step: Callable[[], None]
+    epoch: Callable[[int, EpochRecord], None]
+
+
+@contextlib.contextmanager
+def fit_progress(*, epochs: int, first_epoch: int, steps_per_epoch: int, shown: bool) -> Iterator[FitProgress]:
+    """A bar on a terminal, now and then a line elsewhere, nothing unless ``shown``."""
+    console = Console(stderr=True)
+    if not shown:
+        yield FitProgress(step=lambda: None, epoch=lambda _number, _record: None)
+    elif not console.is_terminal:
+        yield FitProgress(step=lambda: None, epoch=_lines(console, epochs))
+    else:
+        with Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[last]}"),
+            console=console,
+            transient=True,
+        ) as bar:
+            done = first_epoch * steps_per_epoch
+            task = bar.add_task("", total=epochs * steps_per_epoch, completed=done, last="")
+            yield FitProgress(
+                step=lambda: bar.advance(task),
+                epoch=lambda number, record: bar.update(task, last=f"epoch {number}: {record}"),
+            )
+
+
+def track(items: Iterable[T], *, total: int, description: str, shown: bool) -> Iterable[T]:
+    """``items``, counted by a bar on a terminal."""
+    console = Console(stderr=True)
+    hidden = not (shown and console.is_terminal)
+    return rich_track(items, description, total, console=console, transient=True, disable=hidden)
+
+
+def _lines(console: Console, epochs: int) -> Callable[[int, EpochRecord], None]:
+    last = time.monotonic()
+
+    def epoch(number: int, record: EpochRecord) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            console.print(f"epoch {number}/{epochs}: {record}", highlight=False, soft_wrap=True)
+
+    return epoch
