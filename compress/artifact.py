@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -24,10 +24,13 @@ from compress.files import write_atomically
 from compress.pruning.unstructured import make_permanent_
 
 FORMAT = "compress-model"
-VERSION = "1"
+VERSION = 1
 
 M = TypeVar("M", bound=nn.Module)
 Shape = dict[str, dict[str, Any]]
+
+# Beside the attributes of a module stands its type, under a name that no attribute in the file can have.
+_TYPE = "_type"
 
 
 class _Content(NamedTuple):
@@ -53,13 +56,9 @@ def serialize(model: nn.Module) -> bytes:
     """The bytes that :func:`save` writes; equal models give equal bytes."""
     model = make_permanent_(deepcopy(model))
     tensors, aliases = _distinct(_tensors(model))
-    header = {
-        "format": FORMAT,
-        "version": VERSION,
-        "modules": json.dumps(_shape_of(model), sort_keys=True, separators=(",", ":")),
-        "aliases": json.dumps(aliases, sort_keys=True, separators=(",", ":")),
-    }
-    return to_safetensors(tensors, header)
+    header = {"version": VERSION, "modules": _shape_of(model), "aliases": aliases}
+    # A single entry: safetensors writes several in an order that changes from one call to the next.
+    return to_safetensors(tensors, {FORMAT: json.dumps(header, sort_keys=True, separators=(",", ":"))})
 
 
 def digest(model: nn.Module) -> str:
@@ -84,8 +83,8 @@ def load(path: str | Path, model_factory: Callable[[], M]) -> M:
     _check_same_network(content, model, path)
     for name, module in model.named_modules():
         for key, value in content.shape[name].items():
-            if key != "type":
-                setattr(module, key, _from_json(value))
+            if key != _TYPE:
+                setattr(module, key, value)
     _put_tensors_(model, content)
     return model
 
@@ -95,19 +94,32 @@ def _read(path: Path) -> _Content:
         raise ArtifactError(f"no saved model at {path}")
     try:
         with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            if header.get("format") != FORMAT:
+            metadata = file.metadata() or {}
+            if FORMAT not in metadata:
                 raise ArtifactError(f"{path} is a safetensors file, but not one that compress.save wrote")
-            if header.get("version") != VERSION:
+            header = json.loads(metadata[FORMAT])
+            if header["version"] != VERSION:
                 raise ArtifactError(
-                    f"{path} has format version {header.get('version')}, this release reads version {VERSION}"
+                    f"{path} has format version {header['version']}, this release reads version {VERSION}"
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        return _Content(tensors, json.loads(header["aliases"]), json.loads(header["modules"]))
-    except (SafetensorError, KeyError, ValueError) as cause:
+        return _Content(tensors, _read_aliases(header["aliases"], tensors), _read_shape(header["modules"]))
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as cause:
         raise ArtifactError(f"{path} is damaged or no saved model: {cause}") from cause
     except OSError as cause:
         raise ArtifactError(f"cannot read {path}: {cause.strerror or cause}") from cause
+
+
+def _read_aliases(aliases: Any, tensors: Container[str]) -> dict[str, str]:
+    if not isinstance(aliases, dict) or not all(owner in tensors for owner in aliases.values()):
+        raise ValueError("a name stands for a tensor that is not there")
+    return aliases
+
+
+def _read_shape(modules: Any) -> Shape:
+    if not isinstance(modules, dict) or not all(isinstance(module, dict) for module in modules.values()):
+        raise ValueError("the attributes of its modules are not there")
+    return {name: {key: _from_json(value) for key, value in module.items()} for name, module in modules.items()}
 
 
 def _tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
@@ -132,7 +144,7 @@ def _distinct(named: Iterable[tuple[str, Tensor]]) -> tuple[dict[str, Tensor], d
 
 def _shape_of(model: nn.Module) -> Shape:
     return {
-        name: {"type": f"{type(module).__module__}.{type(module).__qualname__}", **_plain_attributes(module)}
+        name: {_TYPE: f"{type(module).__module__}.{type(module).__qualname__}", **_plain_attributes(module)}
         for name, module in model.named_modules()
     }
 
@@ -173,9 +185,9 @@ def _check_same_network(content: _Content, model: nn.Module, path: Path) -> None
         if saved is None or built is None:
             where = "the model, not in the file" if saved is None else "the file, not in the model"
             raise ArtifactError(f"{path} holds another network than the factory builds: module '{name}' is in {where}")
-        if saved["type"] != built["type"] or saved.keys() != built.keys():
-            what = f"is a {saved['type']} in the file and a {built['type']} in the model"
-            if saved["type"] == built["type"]:
+        if saved.keys() != built.keys() or saved[_TYPE] != built[_TYPE]:
+            what = f"is a {saved.get(_TYPE)} in the file and a {built[_TYPE]} in the model"
+            if saved.get(_TYPE) == built[_TYPE]:
                 what = f"differs in its attributes: {', '.join(sorted(saved.keys() ^ built.keys()))}"
             raise ArtifactError(f"{path} holds another network than the factory builds: module '{name}' {what}")
     names = {name for name, _ in _tensors(model)}
@@ -185,14 +197,16 @@ def _check_same_network(content: _Content, model: nn.Module, path: Path) -> None
 
 def _put_tensors_(model: nn.Module, content: _Content) -> None:
     """Give every parameter and buffer its saved tensor, of whatever size, shared where it was shared."""
-    parameters: dict[str, nn.Parameter] = {}
+    placed: dict[str, Tensor] = {}
     for name, old in _tensors(model):
         owner = content.aliases.get(name, name)
+        if owner not in placed:
+            # A copy, because the file's bytes lie at odd addresses, and convolutions round differently on those.
+            tensor = content.tensors[owner].to(old.device, copy=True)
+            if isinstance(old, nn.Parameter):
+                # An integer, as the weights of a quantized layer are, cannot have a gradient.
+                can_learn = tensor.is_floating_point() or tensor.is_complex()
+                tensor = nn.Parameter(tensor, requires_grad=old.requires_grad and can_learn)
+            placed[owner] = tensor
         place, _, leaf = name.rpartition(".")
-        # A copy, because the file's bytes lie at odd addresses, and convolutions round differently on those.
-        tensor = content.tensors[owner].to(old.device, copy=True)
-        if isinstance(old, nn.Parameter):
-            new = parameters.setdefault(owner, nn.Parameter(tensor, requires_grad=old.requires_grad))
-            setattr(model.get_submodule(place), leaf, new)
-        else:
-            setattr(model.get_submodule(place), leaf, tensor)
+        setattr(model.get_submodule(place), leaf, placed[owner])

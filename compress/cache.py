@@ -20,8 +20,17 @@ from compress.errors import ArtifactError
 
 
 def cache_folder() -> Path:
-    """The user's cache directory for this package, made if need be; ``XDG_CACHE_HOME`` moves it."""
-    return platformdirs.user_cache_path("pytest-compress", ensure_exists=True)
+    """The user's cache directory for this package, made if need be; ``XDG_CACHE_HOME`` moves it.
+
+    Raises:
+        ArtifactError: if it cannot be made.
+    """
+    folder = platformdirs.user_cache_path("pytest-compress")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as cause:
+        raise ArtifactError(f"cannot make the cache folder {folder}: {cause.strerror or cause}") from cause
+    return folder
 
 
 def cache_path(name: str, ingredients: Mapping[str, Any], sources: Iterable[ModuleType | Callable[..., Any]]) -> Path:

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from compress.errors import CompressError
 
 if TYPE_CHECKING:
@@ -63,7 +61,7 @@ def _train(options: argparse.Namespace) -> None:
 
     workload = load_workload(options.workload)
     model = dense_model(workload, progress=not options.quiet)
-    _save(model, workload, options.output)
+    _save(model, workload, options)
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -76,17 +74,19 @@ def _run(options: argparse.Namespace) -> None:
     workload = load_workload(options.workload)
     dense = dense_model(workload, progress=not options.quiet)
     model = run_recipe(recipe, dense, workload, progress=not options.quiet)
-    _save(model, workload, options.output)
+    _save(model, workload, options)
 
 
-def _save(model: nn.Module, workload: Workload, path: Path) -> None:
+def _save(model: nn.Module, workload: Workload, options: argparse.Namespace) -> None:
+    """Write the file, and one line that says what is in it."""
     from compress.artifact import save
     from compress.measure.size import count_params
     from compress.train import evaluate
 
+    path: Path = options.output
     save(model, path)
-    evaluation = evaluate(model, workload.dataset.test, progress=True)
-    Console(highlight=False).print(
+    evaluation = evaluate(model, workload.dataset.test, progress=not options.quiet)
+    print(
         f"{path}: {count_params(model):,} parameters, {path.stat().st_size / 1e6:.2f} MB,"
         f" top-1 error {evaluation.top1_error:.2%}, top-5 error {evaluation.top5_error:.2%}"
         f" on {evaluation.num_examples:,} test images"

@@ -69,11 +69,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run whatever asks for ``recipe`` once for each recipe."""
-    if "recipe" not in metafunc.fixturenames:
+    """Run whatever asks for our ``recipe`` once for each recipe; one of that name in another project is not ours."""
+    if "_recipe_path" not in metafunc.fixturenames:
         return
     paths = metafunc.config.getoption("--compress-recipe") or _recipes(metafunc.config)
-    metafunc.parametrize("recipe", paths, indirect=True, ids=[path.stem for path in paths], scope="session")
+    metafunc.parametrize("_recipe_path", paths, indirect=True, ids=[path.stem for path in paths], scope="session")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -83,37 +83,35 @@ def pytest_runtest_makereport(
     """Say what this package raises on purpose in its one sentence, without the way there."""
     report = yield
     error = call.excinfo.value if call.excinfo is not None else None
-    if isinstance(error, CompressError) and not item.config.getoption("full_trace"):
+    ours = isinstance(error, CompressError) and "workload" in getattr(item, "fixturenames", ())
+    if ours and not item.config.getoption("--full-trace"):
         report.longrepr = str(error)
     return report
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
-    """Record the baseline if asked to and if every test held; keep pytest-benchmark to the same rule."""
+    """Write the report and the baseline, if asked to; keep pytest-benchmark to the same rule."""
     gate = session.config.stash[GATE]
-    name = session.config.getoption("benchmark_save")
-    if name and gate.verdicts:
-        if session.testsfailed:
-            _say(session.config, f"baseline {name!r} NOT recorded: {session.testsfailed} tests failed", red=True)
-            session.config._benchmarksession.save = None  # type: ignore[attr-defined]
-        else:
-            _record(session, gate, name)
+    if gate.verdicts:
+        _write_report(session, gate)
+        name = session.config.getoption("benchmark_save", None)
+        if name:
+            timings = session.config._benchmarksession  # type: ignore[attr-defined]
+            if not (_record(session, gate, name) and timings.benchmarks):
+                # A run whose baseline is refused stores no timings, and to have none of them deserves no warning.
+                timings.save = None
     yield
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Show the reference table, and write it where ``--compress-report`` says."""
+    """Show the reference table."""
     gate = config.stash[GATE]
     if not gate.verdicts:
         return
     writer = terminalreporter._tw
     terminalreporter.section("compressed models")
     terminalreporter.write(gate.render_terminal(width=writer.fullwidth, color=writer.hasmarkup))
-    report: Path | None = config.getoption("--compress-report")
-    if report is not None:
-        gate.write_markdown(report)
-        terminalreporter.write_line(f"report written to {report}")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -132,7 +130,7 @@ def _comparison(config: pytest.Config, folder: Path) -> str | Literal[True] | No
         return True if value else None
     if (folder / f"{value}.json").exists():
         return str(value)
-    if Path(value).exists():
+    if Path(value).exists() and Path(value).suffix != ".json":
         raise pytest.UsageError(
             f"--benchmark-compare took {value!r} as the name of a baseline, and there is no {folder / value}.json;"
             f" to run the tests in {value}, write: pytest {value} --benchmark-compare"
@@ -141,7 +139,9 @@ def _comparison(config: pytest.Config, folder: Path) -> str | Literal[True] | No
 
 
 def _has_timings(config: pytest.Config, value: str | Literal[True]) -> bool:
-    """Whether pytest-benchmark has stored runs of its own that ``value`` names."""
+    """Whether pytest-benchmark has stored runs of its own that ``value`` names; it takes the path of a file too."""
+    if value is not True and Path(value).is_file():
+        return True
     storage = str(config.getoption("benchmark_storage"))
     if "://" in storage and not storage.startswith("file://"):
         return True
@@ -153,9 +153,9 @@ def _recipes(config: pytest.Config) -> list[Path]:
     folder = config.rootpath / str(config.getini("compress_recipes"))
     paths = sorted(folder.glob("*.toml"))
     if not paths:
-        raise pytest.UsageError(
-            f"no recipes in {folder}; name one with --compress-recipe, or the folder with the ini"
-            " option compress_recipes"
+        raise pytest.Collector.CollectError(
+            f"no recipes in {folder}; name one with --compress-recipe, or the folder with the ini option"
+            " compress_recipes"
         )
     return [_relative(path) for path in paths]
 
@@ -168,18 +168,38 @@ def _relative(path: Path) -> Path:
         return path
 
 
-def _record(session: pytest.Session, gate: GateSession, name: str) -> None:
+def _write_report(session: pytest.Session, gate: GateSession) -> None:
+    path: Path | None = session.config.getoption("--compress-report")
+    if path is None:
+        return
+    try:
+        gate.write_markdown(path)
+    except CompressError as error:
+        _say(session.config, f"no report: {error}", red=True)
+        session.exitstatus = session.exitstatus or pytest.ExitCode.USAGE_ERROR
+    else:
+        _say(session.config, f"report written to {path}")
+
+
+def _record(session: pytest.Session, gate: GateSession, name: str) -> bool:
+    """Record the baseline if the whole run held; whether it did."""
+    if session.exitstatus != pytest.ExitCode.OK:
+        failed = session.testsfailed
+        reason = f"{failed} test{'s' if failed > 1 else ''} failed" if failed else "the run was broken off"
+        _say(session.config, f"baseline {name!r} NOT recorded: {reason}", red=True)
+        return False
     try:
         recorded = gate.record(name)
     except CompressError as error:
         _say(session.config, f"baseline {name!r} NOT recorded: {error}", red=True)
-        session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
-        return
+        session.exitstatus = pytest.ExitCode.USAGE_ERROR
+        return False
     if recorded.replaced:
         _say(session.config, f"baseline {recorded.path} begun anew: {recorded.replaced}")
     _say(session.config, f"baseline {'recorded in' if recorded.changed else 'unchanged:'} {_relative(recorded.path)}")
     for recipe, metric, reason in recorded.skipped:
         _say(session.config, f"  {metric} of {recipe} not recorded: {reason}")
+    return True
 
 
 def _say(config: pytest.Config, line: str, *, red: bool = False) -> None:

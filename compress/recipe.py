@@ -95,13 +95,16 @@ def load_recipe(path: str | Path) -> Recipe:
     steps = content.get("steps", [])
     if not isinstance(steps, list):
         raise ConfigError(f"steps must be [[steps]] tables, got {steps!r} (recipe {path})")
+    description = content.get("description", "")
+    if not isinstance(description, str):
+        raise ConfigError(f"'description' must be a string, got {description!r} (recipe {path})")
     limits = content.get("limits", {})
     if not isinstance(limits, dict):
         raise ConfigError(f"'limits' must be a table [limits], got {limits!r} (recipe {path})")
     return Recipe(
         name=path.stem,
         path=path,
-        description=str(content.get("description", "")),
+        description=description,
         steps=tuple(_read_step(step, f"recipe {path}, step {i}") for i, step in enumerate(steps, 1)),
         limits=limits,
     )
@@ -110,9 +113,9 @@ def load_recipe(path: str | Path) -> Recipe:
 def run_recipe(recipe: Recipe, dense: nn.Module, workload: Workload, *, progress: bool = True) -> nn.Module:
     """The compressed model that ``recipe`` makes of ``dense``, in eval mode; ``dense`` is left as it is.
 
-    The result is kept in the user's cache directory under a hash of the dense model's bytes, the data, the steps and
-    the code of every technique, so that only what changed is computed again. An interrupted fine-tuning goes on where
-    it stopped.
+    The result is kept in the user's cache directory under a hash of the dense model's bytes, the data, the shape of the
+    example input, the steps and the code of every technique, so that only what changed is computed again. An
+    interrupted fine-tuning goes on where it stopped.
 
     Raises:
         CompressError: what the step that failed raises, with the recipe and the step named.
@@ -120,6 +123,8 @@ def run_recipe(recipe: Recipe, dense: nn.Module, workload: Workload, *, progress
     made_from = {
         **ingredients(workload),
         "dense": artifact.digest(dense),
+        # What is coupled to what can depend on the shape; the values may be drawn anew in every run.
+        "example_input": [list(workload.example_input.shape), str(workload.example_input.dtype)],
         "steps": [[type(step).__name__, asdict(step)] for step in recipe.steps],
     }
     sources: tuple[ModuleType | Callable[..., Any], ...] = (channels, data, pruning, train, workload.model_factory)

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from compress.errors import MeasureError
+from compress.measure import memory
+from compress.measure.environment import cpu_class
+from compress.pruning.structured import prune_channels
+from tests.workloads import tiny_net
+
+HOG_BYTES = 64 * 2**20
+ROWS = torch.zeros(1, 4)
+
+# Lies where only this process's import path leads: a child finds it by that path alone.
+NETS = """
+import os
+import signal
+import time
+
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, ending):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.hog_bytes = 0
+        self.ending = ending
+
+    def forward(self, x):
+        if self.ending == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.ending == "hangs":
+            time.sleep(600)
+        return self.layer(x) + torch.ones(self.hog_bytes // 4).sum()
+
+
+def net(ending=""):
+    return Net(ending)
+
+
+def failing(ending=""):
+    raise OSError("no such weights")
+
+
+class Home:
+    net = staticmethod(lambda: Net(""))
+"""
+
+
+@pytest.fixture
+def nets(tmp_path, monkeypatch):
+    """A module of networks that a fresh process can import."""
+    (tmp_path / "measured_nets.py").write_text(NETS, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "measured_nets", raising=False)
+    return importlib.import_module("measured_nets")
+
+
+def test_a_peak_shows_what_a_forward_pass_allocates(nets):
+    """A model that fills 64 MiB while it runs peaks higher by that much than one that does not, in their order."""
+    plain, hog = nets.net(), nets.net()
+    hog.hog_bytes = HOG_BYTES
+    measured = memory.cpu_memory(plain, hog, ROWS, model_factory=nets.net, model_args={"ending": ""})
+    assert measured.metric == "cpu_peak_bytes"
+    assert measured.device == cpu_class(1)
+    assert measured.compressed >= memory.model_bytes(plain)
+    assert measured.dense - measured.compressed == pytest.approx(HOG_BYTES, rel=0.03)
+    sampled = [measured.info[f"{model}_sampled_process_bytes"] for model in ("dense", "compressed")]
+    assert min(sampled) > 2**20
+
+
+def test_a_child_that_is_killed_is_no_measurement(nets):
+    """Killed by a signal, as when memory runs out, is said; nothing is reported for it."""
+    model = nets.net("killed")
+    with pytest.raises(MeasureError) as caught:
+        memory.cpu_memory(model, model, ROWS, model_factory=nets.net, model_args={"ending": "killed"})
+    assert str(caught.value) == (
+        "the child process that measures memory was killed by signal 9, as when memory runs out"
+    )
+
+
+def test_a_child_that_fails_says_why(nets):
+    """A factory that fails in the fresh process is quoted with the last line it left."""
+    with pytest.raises(MeasureError) as caught:
+        memory.cpu_memory(nets.net(), nets.net(), ROWS, model_factory=nets.failing, model_args={})
+    assert str(caught.value) == (
+        "the child process that measures memory failed with status 1: OSError: no such weights"
+    )
+
+
+def test_a_child_that_hangs_is_stopped(nets, monkeypatch):
+    """After its time a child is killed and reaped, and the time is in the message."""
+    children = []
+
+    class Watched(subprocess.Popen):
+        def __init__(self, *args, **settings) -> None:
+            super().__init__(*args, **settings)
+            children.append(self)
+
+    monkeypatch.setattr(subprocess, "Popen", Watched)
+    monkeypatch.setattr(memory, "CHILD_TIMEOUT_S", 0.5)
+    model = nets.net("hangs")
+    with pytest.raises(MeasureError, match=r"^the child process that measures memory was stopped after 0\.5 s$"):
+        memory.cpu_memory(model, model, ROWS, model_factory=nets.net, model_args={"ending": "hangs"})
+    (child,) = children
+    assert child.returncode == -9
+    with pytest.raises(ProcessLookupError):
+        os.kill(child.pid, 0)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda _: lambda: nn.Linear(4, 4), lambda _: functools.partial(tiny_net), lambda n: n.Home.net]
+)
+def test_a_factory_that_no_fresh_process_finds_is_refused(nets, make):
+    """A lambda, a partial or a member of a class has no name to import it by; no child is started for it."""
+    with pytest.raises(MeasureError, match=r"^model_factory must be a function that a fresh process can import by its"):
+        memory.cpu_memory(tiny_net(), tiny_net(), ROWS, model_factory=make(nets), model_args={})
+
+
+def test_model_bytes_count_parameters_and_buffers_once():
+    """Four bytes a float, eight a batch counter, nothing twice for what two layers share."""
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.BatchNorm1d(3))
+    model[1].weight = model[0].weight
+    assert memory.model_bytes(model) == 4 * (9 + 3 + 3 + 3 + 3 + 3 + 3) + 8
+    assert memory.model_bytes(nn.Linear(3, 3).half()) == 2 * 12
+
+
+def test_a_cut_model_has_fewer_bytes():
+    """Removed channels are bytes saved, in exact proportion to the elements left."""
+    cut = prune_channels(tiny_net(), torch.zeros(1, 3, 8, 8), 0.4)
+    tensors = [*cut.parameters(), *cut.buffers()]
+    assert memory.model_bytes(cut) == sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    assert memory.model_bytes(cut) < memory.model_bytes(tiny_net())

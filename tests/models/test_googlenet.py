@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from compress.errors import ConfigError
+from compress.models import googlenet
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(("num_classes", "expected"), [(100, 6_402_564), (10, 6_402_564 - 90 * 1025)])
+def test_number_of_parameters_is_that_of_the_reference_network(num_classes, expected):
+    """100 classes make exactly the 6,402,564 parameters of the reference; a class less, 1024 weights and a bias."""
+    assert sum(parameter.numel() for parameter in googlenet(num_classes).parameters()) == expected
+
+
+def test_every_batch_norm_has_torchs_own_eps():
+    """No batch norm was given its channel count for an eps, as in a well-known public version of this network."""
+    norms = [module for module in googlenet(10).modules() if isinstance(module, nn.BatchNorm2d)]
+    assert len(norms) == 3 + 9 * 7
+    assert {norm.eps for norm in norms} == {1e-5}
+
+
+def test_biases_are_those_of_the_reference_network():
+    """The stem's convolutions have no bias, those of the inception blocks all do."""
+    convolutions = {name: m for name, m in googlenet(10).named_modules() if isinstance(m, nn.Conv2d)}
+    assert {name for name, conv in convolutions.items() if conv.bias is None} == {"stem.0", "stem.3", "stem.6"}
+    assert len(convolutions) == 3 + 9 * 7
+
+
+@pytest.mark.parametrize("size", [8, 16, 32])
+def test_images_of_several_sizes_become_one_row_of_logits_each(size):
+    """A batch of images gives finite logits [n, num_classes]; in eval mode an image's do not depend on its batch."""
+    torch.manual_seed(0)
+    model = googlenet(7).eval()
+    images = torch.randn(2, 3, size, size)
+    with torch.inference_mode():
+        logits = model(images)
+        assert logits.shape == (2, 7)
+        assert logits.isfinite().all()
+        torch.testing.assert_close(model(images[:1]), logits[:1], rtol=1e-3, atol=1e-4)
+
+
+def test_each_block_takes_what_the_one_before_puts_out():
+    """The channels of the nine blocks are those of the paper's table, 256 after the first, 1024 after the last."""
+    blocks = {name: block for name, block in googlenet(10).blocks.named_children() if not name.startswith("pool")}
+    widths = [256, 480, 512, 512, 512, 528, 832, 832, 1024]
+    with torch.inference_mode():
+        for (name, block), ins, outs in zip(blocks.items(), [192, *widths], widths, strict=False):
+            assert block.eval()(torch.zeros(1, ins, 4, 4)).shape == (1, outs, 4, 4), name
+    assert len(blocks) == len(widths)
+
+
+@pytest.mark.parametrize("num_classes", [0, -1])
+def test_a_network_for_no_class_is_refused(num_classes):
+    """A number of classes below 1 breaks a rule, and the message says which."""
+    with pytest.raises(ConfigError, match=f"^num_classes must be at least 1, got {num_classes}$"):
+        googlenet(num_classes)

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import compress
+from compress import artifact, cli, train, workload
+from compress.cli import main
+from tests.workloads import tiny_net
+
+ROOT = Path(compress.__file__).parents[1]
+PRUNE = '[[steps]]\nuse = "prune_weights"\nsparsity = 0.5\n'
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """A recipe of one step."""
+    path = tmp_path / "recipe.toml"
+    path.write_text(PRUNE, encoding="utf-8")
+    return path
+
+
+def python_m_compress(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The command as a user types it, in the folder ``cwd``, with every warning an error."""
+    command = [sys.executable, "-W", "error", "-m", "compress", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--help"], ["COMMAND", "train", "run"]),
+        (["train", "--help"], ["--workload", "--output", "--quiet", "module:function"]),
+        (["run", "--help"], ["recipe", "--workload", "--output", "--quiet"]),
+    ],
+)
+def test_help_is_no_error(capsys, arguments, expected):
+    """Help goes to stdout, names what can be said, and exits with 0."""
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 0
+    output = capsys.readouterr()
+    assert all(word in output.out for word in expected)
+    assert not output.err
+
+
+@pytest.mark.parametrize("arguments", [[], ["squeeze"], ["train"], ["run", "--output", "file"]])
+def test_wrong_usage_is_two(capsys, arguments):
+    """No command, an unknown one, or a missing argument exits with 2 and says how it is used."""
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: python -m compress" in capsys.readouterr().err
+
+
+def test_run_writes_a_file_and_prints_one_line(tmp_path):
+    """As a user types it, with a workload in the working folder: a loadable file, one line on stdout, nothing else."""
+    (tmp_path / "recipe.toml").write_text(PRUNE, encoding="utf-8")
+    (tmp_path / "mine.py").write_text("from tests.workloads import tiny_workload as workload\n", encoding="utf-8")
+    done = python_m_compress(
+        "run", "recipe.toml", "--workload", "mine:workload", "--output", "out.safetensors", "--quiet", cwd=tmp_path
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    size = (tmp_path / "out.safetensors").stat().st_size / 1e6
+    assert done.stdout.startswith(f"out.safetensors: 455 parameters, {size:.2f} MB, top-1 error ")
+    assert done.stdout.endswith(" on 24 test images\n")
+    assert done.stdout.count("\n") == 1
+    model = artifact.load(tmp_path / "out.safetensors", lambda: tiny_net(width=4))
+    assert int((model.classifier.weight == 0).sum()) == 12
+
+
+def test_an_error_is_one_line_on_stderr(tmp_path):
+    """What the package raises on purpose is shown as it stands, exits with 1, and leaves no traceback and no file."""
+    done = python_m_compress("run", "nowhere.toml", "--output", "out", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == "error: cannot read recipe nowhere.toml: No such file or directory\n"
+    assert not done.stdout
+    assert not (tmp_path / "out").exists()
+
+
+def test_train_writes_the_dense_model(tmp_path, capsys):
+    """The file is the workload's dense model; however long its path, what is printed is one line."""
+    folder = tmp_path / ("a [red] folder with a long name " * 4)
+    folder.mkdir()
+    output = folder / "dense.safetensors"
+    assert main(["train", "--workload", "tests.workloads:tiny_workload", "--output", str(output), "--quiet"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith(f"{output}: 455 parameters, ")
+    assert printed.out.count("\n") == 1
+    assert not printed.err
+    dense = workload.dense_model(workload.load_workload("tests.workloads:tiny_workload"), progress=False)
+    assert output.read_bytes() == artifact.serialize(dense)
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_quiet_shows_no_progress_at_all(tmp_path, recipe, monkeypatch, quiet):
+    """Training and evaluation are told to show how far they are, unless ``--quiet`` is given."""
+    shown = []
+
+    def watched(function):
+        def call(*args, progress, **settings):
+            shown.append(progress)
+            return function(*args, progress=False, **settings)
+
+        return call
+
+    monkeypatch.setattr(train, "fit", watched(train.fit))
+    monkeypatch.setattr(train, "evaluate", watched(train.evaluate))
+    arguments = ["run", str(recipe), "--workload", "tests.workloads:tiny_workload", "--output", str(tmp_path / "out")]
+    assert main([*arguments, "--quiet"] if quiet else arguments) == 0
+    assert shown == [not quiet] * 2
+
+
+def test_a_recipe_is_read_before_anything_is_trained(tmp_path, recipe, monkeypatch, capsys):
+    """A typing error in a recipe shows at once."""
+    recipe.write_text("steps = 3\n", encoding="utf-8")
+    monkeypatch.setattr(workload, "load_workload", lambda _: pytest.fail("the workload was loaded first"))
+    assert main(["run", str(recipe), "--output", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err == f"error: steps must be [[steps]] tables, got 3 (recipe {recipe})\n"
+
+
+def test_an_output_that_cannot_be_written_is_an_error(tmp_path, capsys):
+    """A folder that is not there is named, in one line."""
+    output = tmp_path / "nowhere" / "out"
+    assert main(["train", "--workload", "tests.workloads:tiny_workload", "--output", str(output), "--quiet"]) == 1
+    assert capsys.readouterr().err == f"error: cannot write {output}: No such file or directory\n"
+
+
+def test_an_interrupt_is_130(monkeypatch, capsys):
+    """Ctrl-C exits as a shell expects, with a line that says how to go on."""
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_train", interrupted)
+    assert main(["train", "--output", "out"]) == 130
+    assert capsys.readouterr().err == "interrupted; run the same command again to go on\n"

@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import pytest
+import torch
+from PIL import Image
+
+from compress import artifact, train
+from compress.errors import ArtifactError, ConfigError, DataError
+from compress.train import FitConfig
+from compress.workload import Workload, dense_model, load_workload
+from tests.workloads import tiny_data, tiny_net, tiny_workload
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def fits(monkeypatch):
+    """The settings of every training run, in order."""
+    calls = []
+    fit = train.fit
+
+    def counted(model, data, config, **settings):
+        calls.append(config)
+        return fit(model, data, config, **settings)
+
+    monkeypatch.setattr(train, "fit", counted)
+    return calls
+
+
+def trained(workload: Workload) -> str:
+    """Digest of the dense model."""
+    return artifact.digest(dense_model(workload, progress=False))
+
+
+def test_a_function_is_imported_and_called():
+    """``module:function`` gives what the function returns."""
+    workload = load_workload("tests.workloads:tiny_workload")
+    assert workload.model_factory is tiny_net
+    assert workload.build().classifier.in_features == 8
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        ("no_such_module:workload", "cannot be imported: No module named 'no_such_module'"),
+        ("tests.workloads:nothing", "cannot be imported: module 'tests.workloads' has no attribute 'nothing'"),
+        (":workload", "cannot be imported: Empty module name"),
+        (".workloads:tiny_workload", "cannot be imported: "),
+        ("tests.workloads:a_number", "must return a compress.Workload, got int"),
+        ("tests.workloads:NO_FUNCTION", "must be a function that returns a compress.Workload, got Workload"),
+    ],
+)
+def test_a_spec_that_leads_to_no_workload_is_refused(spec, reason):
+    """Whether module, function or type is wrong, one sentence says so and names the spec."""
+    with pytest.raises(ConfigError) as caught:
+        load_workload(spec)
+    assert str(caught.value).startswith(f"workload {spec!r} {reason}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("spec", ["digit", "", "cifar10:", "imagefolder:"])
+def test_an_unknown_name_is_refused(spec):
+    """A name that is neither data nor ``module:function`` breaks a rule; what there is, is named."""
+    with pytest.raises(ConfigError):
+        load_workload(spec)
+
+
+def test_a_missing_folder_of_images_is_refused(tmp_path):
+    """``imagefolder:`` with a folder that is not there is an error of the data."""
+    with pytest.raises(DataError):
+        load_workload(f"imagefolder:{tmp_path / 'nowhere'}")
+
+
+def test_digits_are_googlenet_on_images_of_their_shape():
+    """The embedded digits come with the reference network, an input of the data's shape and their own training run."""
+    workload = load_workload("digits")
+    assert workload.name == workload.dataset.name == "digits"
+    assert workload.example_input.shape == (1, *workload.dataset.image_shape)
+    assert workload.model_args == {"num_classes": 10}
+    assert workload.model_factory().linear.out_features == 100
+    assert workload.fit is not None
+    assert workload.fit != FitConfig()
+    assert workload.example_input.equal(load_workload("digits").example_input)
+
+
+def test_a_folder_of_images_is_googlenet_on_them(tmp_path):
+    """``imagefolder:DIR`` has as many classes as the folder, and the images' own shape."""
+    for split in ("train", "test"):
+        for label, shade in (("dark", 10), ("light", 200)):
+            place = tmp_path / split / label
+            place.mkdir(parents=True)
+            for i in range(2):
+                Image.new("RGB", (16, 16), (shade, i, i)).save(place / f"{i}.png")
+    workload = load_workload(f"imagefolder:{tmp_path}")
+    assert workload.model_args == {"num_classes": 2}
+    assert workload.example_input.shape == (1, *workload.dataset.image_shape)
+    assert workload.fit == FitConfig()
+
+
+def test_the_data_are_loaded_once_and_not_before_they_are_needed():
+    """Data may be large: nothing is loaded until the data set is asked for, and then once."""
+    calls = []
+
+    def load():
+        calls.append(1)
+        return tiny_data()
+
+    workload = dataclasses.replace(tiny_workload(), data=load)
+    workload.build()
+    assert not calls
+    assert workload.dataset is workload.dataset
+    assert calls == [1]
+
+
+def test_given_weights_are_loaded_and_nothing_is_trained(tmp_path, fits):
+    """With ``weights`` the dense model is the file's, in eval mode, even where ``fit`` is given too."""
+    model = tiny_net(width=4)
+    artifact.save(model.train(), tmp_path / "weights")
+    workload = dataclasses.replace(tiny_workload(), weights=tmp_path / "weights")
+    dense = dense_model(workload, progress=False)
+    assert dense.classifier.weight.equal(model.classifier.weight)
+    assert not dense.training
+    assert not fits
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    """Weights that do not fit the factory's network are an error of the file, which is named."""
+    artifact.save(torch.nn.Linear(2, 2), tmp_path / "weights")
+    with pytest.raises(ArtifactError, match="holds another network"):
+        dense_model(dataclasses.replace(tiny_workload(), weights=tmp_path / "weights"), progress=False)
+
+
+def test_a_factory_may_return_a_trained_model(fits):
+    """With neither weights nor training run, what the factory builds is the dense model, in eval mode."""
+    ready = tiny_net()
+    workload = dataclasses.replace(tiny_workload(), model_factory=lambda: ready, model_args={}, fit=None)
+    assert dense_model(workload, progress=False) is ready
+    assert not ready.training
+    assert not fits
+
+
+def test_the_dense_model_is_trained_once(fits):
+    """A second call takes the first one's model out of the cache, equal to the bit and in eval mode."""
+    first = dense_model(tiny_workload(), progress=False)
+    second = dense_model(tiny_workload(), progress=False)
+    assert len(fits) == 1
+    assert artifact.digest(first) == artifact.digest(second)
+    assert not first.training
+    assert not second.training
+
+
+def test_training_depends_on_the_seed_alone(monkeypatch, tmp_path):
+    """Without a cache, training again gives the same model to the bit, whatever was drawn before."""
+    first = trained(tiny_workload())
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
+    torch.manual_seed(5)
+    assert trained(tiny_workload()) == first
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model_args": {"width": 3}},
+        {"fit": dataclasses.replace(tiny_workload().fit, seed=1)},
+        {"data": lambda: dataclasses.replace(tiny_data(), train_sha256="other")},
+    ],
+)
+def test_whatever_changes_the_model_trains_it_again(fits, change):
+    """Other arguments, settings or data are another model, which the cache does not have."""
+    trained(tiny_workload())
+    trained(dataclasses.replace(tiny_workload(), **change))
+    assert len(fits) == 2
+
+
+def test_a_factory_without_a_name_is_refused():
+    """A partial or another callable object has neither a source file nor a name: the rule is said."""
+    with pytest.raises(ConfigError, match=r"^model_factory must be a function or a class, got functools\.partial"):
+        dataclasses.replace(tiny_workload(), model_factory=functools.partial(tiny_net, width=4))
