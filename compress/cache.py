@@ -11,26 +11,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import platformdirs
 import torch
 from torch import nn
 
 from compress import artifact
 from compress.errors import ArtifactError
-
-
-def cache_folder() -> Path:
-    """The user's cache directory for this package, made if need be; ``XDG_CACHE_HOME`` moves it.
-
-    Raises:
-        ArtifactError: if it cannot be made.
-    """
-    folder = platformdirs.user_cache_path("pytest-compress")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as cause:
-        raise ArtifactError(f"cannot make the cache folder {folder}: {cause.strerror or cause}") from cause
-    return folder
+from compress.files import cache_folder
 
 
 def cache_path(name: str, ingredients: Mapping[str, Any], sources: Iterable[ModuleType | Callable[..., Any]]) -> Path:
@@ -49,7 +35,12 @@ def cache_path(name: str, ingredients: Mapping[str, Any], sources: Iterable[Modu
     }
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True, default=str).encode()).hexdigest()
     readable = "".join(character if character.isalnum() else "-" for character in name)[:60]
-    return cache_folder() / f"{readable}-{digest[:16]}.safetensors"
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as cause:
+        raise ArtifactError(f"cannot make the cache folder {folder}: {cause.strerror or cause}") from cause
+    return folder / f"{readable}-{digest[:16]}.safetensors"
 
 
 def cached_model(path: Path, build: Callable[[], nn.Module], make: Callable[[], nn.Module]) -> nn.Module:

@@ -7,7 +7,14 @@ import os
 import tempfile
 from pathlib import Path
 
+import platformdirs
+
 from compress.errors import CompressError
+
+
+def cache_folder() -> Path:
+    """The user's cache directory for this package, which may not exist yet; ``XDG_CACHE_HOME`` moves it."""
+    return platformdirs.user_cache_path("pytest-compress")
 
 
 def write_atomically(path: Path, content: bytes, error: type[CompressError]) -> None:

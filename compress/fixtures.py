@@ -12,7 +12,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,11 +19,9 @@ import pytest
 
 from compress.errors import CompressError
 from compress.gate.baseline import Baseline
-from compress.gate.checks import Status
 from compress.gate.limits import Limit, parse_limits
 from compress.gate.recording import Provenance
-from compress.gate.verdict import Verdict
-from compress.gate_session import GATE, GateSession
+from compress.gate_session import GATE, NO_CUDA, Gate, Measure, Meter
 from compress.results import Measurement
 
 if TYPE_CHECKING:
@@ -35,70 +32,6 @@ if TYPE_CHECKING:
     from compress.recipe import Recipe
     from compress.train import Evaluation
     from compress.workload import Workload
-
-Measure = Callable[["nn.Module", "nn.Module"], Measurement]
-
-NO_CUDA = "no CUDA device"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Meter:
-    """Measures one metric: called with the compressed and the dense model, returns both values.
-
-    Attributes:
-        metric: a key of :data:`compress.results.METRICS`.
-        measure: what is called.
-    """
-
-    metric: str
-    measure: Measure
-
-    def __call__(self, compressed: nn.Module, dense: nn.Module) -> Measurement:
-        return self.measure(compressed, dense)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gate:
-    """Holds what a meter measures against the recipe's limit and the baseline, and fails the test if it is worse.
-
-    Attributes:
-        session: where verdicts are kept for the table and for recording.
-        recipe: what made the compressed model.
-        limits: of the recipe, by metric.
-        baseline: to compare with; None for no comparison.
-        node_id: of the running test, for the message.
-        require_cuda: whether a missing CUDA device fails what needs one.
-    """
-
-    session: GateSession
-    recipe: str
-    limits: dict[str, Limit]
-    baseline: Baseline | None
-    node_id: str
-    require_cuda: bool
-
-    def __call__(self, meter: Meter, compressed: nn.Module, dense: nn.Module) -> Verdict:
-        """Measure, judge, and let the test go on only if the verdict is no worse than inconclusive.
-
-        Raises:
-            pytest.fail.Exception: if the metric regressed or could not be measured.
-            pytest.skip.Exception: if it needs a CUDA device, there is none, and none is required.
-        """
-
-        def measure() -> Measurement:
-            try:
-                return meter(compressed, dense)
-            except CompressError as error:
-                # What cannot be measured must stand in the table too, not only in a traceback.
-                return Measurement(metric=meter.metric, unmeasured=str(error))
-
-        limit = self.limits.get(meter.metric)
-        verdict = self.session.check(measure, recipe=self.recipe, limit=limit, baseline=self.baseline)
-        if verdict.measurement.unmeasured == NO_CUDA and not self.require_cuda:
-            pytest.skip(f"NOT MEASURED: {NO_CUDA}; with --require-cuda this fails")
-        if verdict.status in (Status.REGRESSED, Status.NOT_MEASURED):
-            pytest.fail(verdict.message(self.node_id), pytrace=False)
-        return verdict
 
 
 @pytest.fixture(scope="session")

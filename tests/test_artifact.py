@@ -58,14 +58,6 @@ class Oddments(nn.Module):
         self.ratio, self.flag, self.nothing, self.type = 0.5, False, None, "none"
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def path(tmp_path):
     """Where a model is saved."""

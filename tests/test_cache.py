@@ -7,8 +7,9 @@ import pytest
 from torch import nn
 
 from compress import artifact, cache, models
-from compress.cache import cache_folder, cache_path, cached_model
+from compress.cache import cache_path, cached_model
 from compress.errors import ArtifactError
+from compress.files import cache_folder
 from compress.pruning.unstructured import prune_weights
 from tests.workloads import tiny_net
 
@@ -26,8 +27,9 @@ def never() -> nn.Module:
 
 
 def test_the_folder_is_made_where_the_user_says(folder):
-    """``XDG_CACHE_HOME`` moves the cache, and the folder is there when asked for."""
+    """``XDG_CACHE_HOME`` moves the cache, and the folder is there once a path in it is asked for."""
     assert cache_folder() == folder
+    cache_path("name", {}, ())
     assert folder.is_dir()
 
 

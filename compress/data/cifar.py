@@ -20,8 +20,8 @@ from torchvision.datasets.utils import download_url
 
 from compress.data.memory import from_tensors
 from compress.data.splits import ImageData
-from compress.data.storage import cache_dir
 from compress.errors import DataError
+from compress.files import cache_folder
 
 _URL = "https://www.cs.toronto.edu/~kriz/"
 _SHAPE = (3, 32, 32)
@@ -88,7 +88,7 @@ def cifar100(root: str | Path | None = None) -> ImageData:
 
 
 def _load(archive: _Archive, root: str | Path | None) -> ImageData:
-    folder = cache_dir() if root is None else Path(root).expanduser()
+    folder = cache_folder() if root is None else Path(root).expanduser()
     try:
         download_url(_URL + archive.file, folder, archive.file, archive.md5)
     except (OSError, RuntimeError) as error:

@@ -17,8 +17,9 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from compress.data.files import FileSplit, decode, num_workers, read_image
 from compress.data.memory import from_tensors
 from compress.data.splits import ImageData
-from compress.data.storage import cache_dir, load_tensors, save_tensors
+from compress.data.storage import load_tensors, save_tensors
 from compress.errors import ConfigError, DataError
+from compress.files import cache_folder
 
 _SMALL_SIDE = 64
 _SMALL_BYTES = 512 * 2**20
@@ -144,7 +145,7 @@ def _content(folder: _Folder, image_size: int | None) -> tuple[Mapping[str, Tens
     """Digests of both splits, and their pixels if they are small: from the cache if nothing changed since."""
     fingerprint = _fingerprint(folder, image_size)
     place = hashlib.sha256(os.fsencode(folder.root.resolve())).hexdigest()[:16]
-    cached = cache_dir() / f"imagefolder-{place}.safetensors"
+    cached = cache_folder() / f"imagefolder-{place}.safetensors"
     with contextlib.suppress(DataError):
         tensors, digests = load_tensors(cached, DataError)
         if digests.get("fingerprint") == fingerprint:

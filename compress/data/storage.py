@@ -6,17 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors
-from platformdirs import user_cache_dir
 from safetensors.torch import save
 from torch import Tensor
 
 from compress.errors import CompressError
 from compress.files import write_atomically
-
-
-def cache_dir() -> Path:
-    """The user's cache folder for this package; may not exist yet. ``XDG_CACHE_HOME`` moves it."""
-    return Path(user_cache_dir("pytest-compress"))
 
 
 def save_tensors(

@@ -10,8 +10,8 @@ from PIL import Image
 
 from compress.data import TensorSplit, files, folder, image_folder
 from compress.data.files import FileSplit
-from compress.data.storage import cache_dir
 from compress.errors import ConfigError, DataError
+from compress.files import cache_folder
 
 
 def write_image(path, *, size: tuple[int, int] = (8, 8), value: int = 0) -> None:
@@ -75,7 +75,7 @@ def test_a_changed_file_is_read_again(tmp_path):
 def test_a_damaged_cache_is_made_anew(tmp_path):
     """A cut cache file costs time, nothing else."""
     before = image_folder(write_folder(tmp_path))
-    (cached,) = cache_dir().iterdir()
+    (cached,) = cache_folder().iterdir()
     cached.write_bytes(cached.read_bytes()[:100])
     assert image_folder(tmp_path).sha256 == before.sha256
     assert cached.stat().st_size > 100

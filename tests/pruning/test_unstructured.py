@@ -15,12 +15,8 @@ from tests.workloads import tiny_net
 
 
 @pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _seeded():
     torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
 
 
 def num_zeros(*layers: nn.Module) -> int:

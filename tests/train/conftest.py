@@ -9,14 +9,6 @@ from torch import nn
 from compress.data import Augmentation, ImageData, from_tensors
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def net():
     """Convolution, batch norm, dropout, linear: what training must carry state and randomness for."""
