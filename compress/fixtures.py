@@ -124,6 +124,7 @@ def gate(
         baseline=baseline,
         node_id=request.node.nodeid,
         require_cuda=bool(request.config.getoption("--require-cuda")),
+        options=(f"--compress-workload={spec}",) if (spec := request.config.getoption("--compress-workload")) else (),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,7 +55,7 @@ class GateSession:
         """
         if not self.compare:
             return None
-        return load_baseline(self.folder / f"{workload if self.compare is True else self.compare}.json")
+        return load_baseline(self._path(workload if self.compare is True else self.compare))
 
     def check(
         self, measure: Callable[[], Measurement], *, recipe: str, limit: Limit | None, baseline: Baseline | None
@@ -82,7 +83,7 @@ class GateSession:
         runs: dict[str, list[Measurement]] = {}
         for verdict in self.verdicts:
             runs.setdefault(verdict.recipe, []).append(verdict.measurement)
-        return record(self.folder / f"{name}.json", runs, provenance=self.provenance)
+        return record(self._path(name), runs, provenance=self.provenance)
 
     def render_terminal(self, *, width: int, color: bool) -> str:
         """The reference table for a terminal."""
@@ -95,6 +96,10 @@ class GateSession:
             CompressError: if the file cannot be written.
         """
         write_atomically(path, render_markdown(self._table()).encode(), CompressError)
+
+    def _path(self, name: str) -> Path:
+        """The file of a baseline; a workload's name may hold what a file's had better not."""
+        return self.folder / (re.sub(r"[^\w.-]+", "-", name) + ".json")
 
     def _table(self) -> Table:
         where = self.provenance
@@ -132,6 +137,7 @@ class Gate:
         baseline: to compare with; None for no comparison.
         node_id: of the running test, for the message.
         require_cuda: whether a missing CUDA device fails what needs one.
+        options: of the command line, without which another model would be measured.
     """
 
     session: GateSession
@@ -140,6 +146,7 @@ class Gate:
     baseline: Baseline | None
     node_id: str
     require_cuda: bool
+    options: tuple[str, ...] = ()
 
     def __call__(self, meter: Meter, compressed: nn.Module, dense: nn.Module) -> Verdict:
         """Measure, judge, and let the test go on only if the verdict is no worse than inconclusive.
@@ -161,7 +168,7 @@ class Gate:
         if verdict.measurement.unmeasured == NO_CUDA and not self.require_cuda:
             pytest.skip(f"NOT MEASURED: {NO_CUDA}; with --require-cuda this fails")
         if verdict.status in (Status.REGRESSED, Status.NOT_MEASURED):
-            pytest.fail(verdict.message(self.node_id), pytrace=False)
+            pytest.fail(verdict.message(self.node_id, self.options), pytrace=False)
         return verdict
 
 

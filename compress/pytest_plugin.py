@@ -61,7 +61,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Find out what to compare with, before pytest-benchmark does."""
-    folder = config.rootpath / str(config.getini("compress_baselines"))
+    folder = _relative(config.rootpath / str(config.getini("compress_baselines")))
     gate = config.stash[GATE] = GateSession(folder=folder, compare=_comparison(config, folder))
     if gate.compare and not _has_timings(config, gate.compare):
         # Our baselines are there to compare with; that pytest-benchmark has none of its own deserves no warning.
@@ -150,14 +150,14 @@ def _has_timings(config: pytest.Config, value: str | Literal[True]) -> bool:
 
 
 def _recipes(config: pytest.Config) -> list[Path]:
-    folder = config.rootpath / str(config.getini("compress_recipes"))
+    folder = _relative(config.rootpath / str(config.getini("compress_recipes")))
     paths = sorted(folder.glob("*.toml"))
     if not paths:
         raise pytest.Collector.CollectError(
             f"no recipes in {folder}; name one with --compress-recipe, or the folder with the ini option"
             " compress_recipes"
         )
-    return [_relative(path) for path in paths]
+    return paths
 
 
 def _relative(path: Path) -> Path:

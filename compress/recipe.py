@@ -33,8 +33,10 @@ from torch import nn
 from compress import artifact, channels, data, pruning, train
 from compress.cache import cache_path, cached_model
 from compress.errors import CompressError, ConfigError
+from compress.pruning.checks import check_ratio
+from compress.pruning.importance import importance_of
 from compress.pruning.structured import prune_channels
-from compress.pruning.unstructured import Scope, prune_weights
+from compress.pruning.unstructured import Scope, check_settings, prune_weights
 from compress.train import FitConfig
 from compress.workload import Workload, ingredients
 
@@ -46,6 +48,11 @@ class PruneChannels:
     pruning_ratio: float = 0.2
     importance: str = "l1"
 
+    def __post_init__(self) -> None:
+        # Now, not after hours of training the dense model.
+        check_ratio(self.pruning_ratio)
+        importance_of(self.importance)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PruneWeights:
@@ -53,6 +60,9 @@ class PruneWeights:
 
     sparsity: float = 0.2
     scope: Scope = "layer"
+
+    def __post_init__(self) -> None:
+        check_settings(self.sparsity, self.scope)
 
 
 Settings = PruneChannels | PruneWeights | FitConfig

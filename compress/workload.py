@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from compress import artifact, data, train
 from compress.cache import cache_path, cached_model
 from compress.data import ImageData
-from compress.errors import ConfigError
+from compress.errors import CompressError, ConfigError
 from compress.models import googlenet
 from compress.train import FitConfig
 
@@ -75,7 +75,7 @@ def load_workload(spec: str) -> Workload:
             ``module:function`` for a function without arguments that returns a :class:`Workload`.
 
     Raises:
-        ConfigError: if ``spec`` names nothing, or the function returns something else.
+        ConfigError: if ``spec`` names nothing, or the function fails or returns something else.
         DataError: if the data cannot be loaded.
     """
     module_name, _, function_name = spec.partition(":")
@@ -90,7 +90,12 @@ def load_workload(spec: str) -> Workload:
         raise ConfigError(
             f"workload {spec!r} must be a function that returns a compress.Workload, got {type(function).__name__}"
         )
-    workload = function()
+    try:
+        workload = function()
+    except CompressError:
+        raise
+    except Exception as cause:
+        raise ConfigError(f"workload {spec!r} failed: {type(cause).__name__}: {cause}") from cause
     if not isinstance(workload, Workload):
         raise ConfigError(f"workload {spec!r} must return a compress.Workload, got {type(workload).__name__}")
     return workload

@@ -230,11 +230,11 @@ def test_whatever_the_model_depends_on_runs_the_steps_again(written, dense, step
         ('use = "prune_weights"\nscope = "rows"', ConfigError, "scope must be one of layer, global, got 'rows'"),
     ],
 )
-def test_an_error_in_a_step_names_recipe_and_step(written, dense, settings, kind, message):
-    """The technique's own sentence and kind, and the place in the recipe after it."""
+def test_an_error_in_a_step_names_recipe_and_step(written, settings, kind, message):
+    """The technique's own sentence and kind, and the place in the recipe after it, before anything is trained."""
     path = written(f"{STEP}{settings}\n")
     with pytest.raises(kind) as caught:
-        run(path, dense)
+        load_recipe(path)
     assert str(caught.value) == f"{message} (recipe {path}, step 2)"
 
 

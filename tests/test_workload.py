@@ -52,6 +52,7 @@ def test_a_function_is_imported_and_called():
         ("tests.workloads:nothing", "cannot be imported: module 'tests.workloads' has no attribute 'nothing'"),
         (":workload", "cannot be imported: Empty module name"),
         (".workloads:tiny_workload", "cannot be imported: "),
+        ("tests.workloads:a_failure", "failed: ImportError: no module named what it needs"),
         ("tests.workloads:a_number", "must return a compress.Workload, got int"),
         ("tests.workloads:NO_FUNCTION", "must be a function that returns a compress.Workload, got Workload"),
     ],

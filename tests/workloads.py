@@ -65,6 +65,11 @@ def tiny_workload() -> Workload:
     )
 
 
+def a_failure() -> None:
+    """A workload's function that fails on its way."""
+    raise ImportError("no module named what it needs")
+
+
 def a_number() -> int:
     """No workload."""
     return 3

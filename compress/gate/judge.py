@@ -14,6 +14,12 @@ from compress.gate.verdict import Verdict
 from compress.results import Measurement
 
 _WORST_LAST = tuple(Status)
+_FIRST = {
+    Status.PASSED: "passed",
+    Status.INCONCLUSIVE: "was inconclusive",
+    Status.NOT_MEASURED: "could not be measured",
+    Status.REGRESSED: "lay beyond its bound",
+}
 
 
 def judge(
@@ -65,10 +71,11 @@ def confirm(first: Verdict, second: Verdict) -> Verdict:
 
     A machine that is busy for some seconds can push one measurement over a bound; it rarely does so twice.
     """
-    if second.status is not Status.REGRESSED or first.status is Status.REGRESSED:
-        return second
-    note = "only the second of two measurements lies beyond its bound: undecided"
-    return replace(second, status=Status.INCONCLUSIVE, notes=(*second.notes, note))
+    if second.status is Status.REGRESSED and first.status is not Status.REGRESSED:
+        note = "only the second of two measurements lies beyond its bound: undecided"
+        return replace(second, status=Status.INCONCLUSIVE, notes=(*second.notes, note))
+    note = f"measured twice, the first time it {_FIRST[first.status]}"
+    return replace(second, notes=(*second.notes, note))
 
 
 def _checks(

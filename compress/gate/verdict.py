@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from compress.gate.baseline import Baseline
@@ -65,11 +65,12 @@ class Verdict:
             if check.status is not Status.PASSED
         )
 
-    def message(self, node_id: str = "") -> str:
+    def message(self, node_id: str = "", options: Sequence[str] = ()) -> str:
         """Everything a reader of a failed build needs, in several lines.
 
         Args:
             node_id: pytest's name of the test that measured, to be run again; "" for any of this recipe.
+            options: what else the command line needs to measure the same again.
         """
         rows = [(self.metric.title, _values(self)), *((check.side.value, check.text) for check in self.checks)]
         rows += [("note", note) for note in self.notes]
@@ -77,7 +78,7 @@ class Verdict:
         lines = [f"{self.metric.name} of recipe {self.recipe!r} {_HEADLINES[self.status]}", ""]
         lines += [f"  {label:<{width}}  {text}" for label, text in rows]
         if self.status is not Status.PASSED:
-            lines += ["", *_next_steps(self, node_id)]
+            lines += ["", *_next_steps(self, node_id, options)]
         return "\n".join(lines)
 
 
@@ -107,9 +108,10 @@ def _value(metric: Metric, value: float | None) -> str:
     return f"{text} ({write_exact(metric, value)})" if metric.unit is Unit.BYTES else text
 
 
-def _next_steps(verdict: Verdict, node_id: str) -> list[str]:
+def _next_steps(verdict: Verdict, node_id: str, options: Sequence[str]) -> list[str]:
     """What to run, and what to change if the new value is meant."""
-    command = f"pytest {shlex.quote(node_id)}" if node_id else f"pytest benchmarks -k {shlex.quote(verdict.recipe)}"
+    tests = [node_id] if node_id else ["benchmarks", "-k", verdict.recipe]
+    command = shlex.join(["pytest", *tests, *options])
     compare = " --benchmark-compare" if verdict.baseline is not None else ""
     lines = [f"To look further, run: {command}{compare}"]
     broken = {check.side for check in verdict.checks if check.status is Status.REGRESSED}

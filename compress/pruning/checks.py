@@ -16,6 +16,16 @@ from compress.errors import ConfigError, ModelError
 _QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")
 
 
+def check_ratio(ratio: float) -> None:
+    """Refuse a share of channels that leaves none, or is no share.
+
+    Raises:
+        ConfigError: if ``ratio`` is not a number in [0, 1).
+    """
+    if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 <= ratio < 1:
+        raise ConfigError(f"pruning_ratio must be in [0, 1), got {ratio!r}")
+
+
 def check_model(model: nn.Module) -> None:
     """Refuse what has no channels of its own to cut.
 

@@ -20,7 +20,7 @@ from compress.channels.groups import Channels, Group, is_channel_group, resolve
 from compress.channels.labels import Ids, Slot
 from compress.channels.trace import Example, Trace, retrace, trace
 from compress.errors import ConfigError, ModelError
-from compress.pruning.checks import check_example, check_ignore, check_model
+from compress.pruning.checks import check_example, check_ignore, check_model, check_ratio
 from compress.pruning.importance import Importance, importance_of
 from compress.pruning.plan import Member, PlannedGroup, PruningPlan
 from compress.pruning.surgery import cut
@@ -81,7 +81,7 @@ def plan_pruning(
     ignore: Collection[str] = (),
 ) -> PruningPlan:
     """Decide and verify what :func:`prune_channels` removes, and say why the rest stays. Same arguments and errors."""
-    _check_ratio(pruning_ratio)
+    check_ratio(pruning_ratio)
     rank = importance_of(importance)
     check_model(model)
     check_ignore(model, ignore)
@@ -92,11 +92,6 @@ def plan_pruning(
     orders = _orders(model, channels, draft.frozen, rank)
     removed = _verified_cut(model, example, draft, orders, pruning_ratio)
     return _plan(model, draft, removed, pruning_ratio)
-
-
-def _check_ratio(ratio: float) -> None:
-    if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 <= ratio < 1:
-        raise ConfigError(f"pruning_ratio must be in [0, 1), got {ratio!r}")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

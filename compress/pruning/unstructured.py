@@ -47,10 +47,7 @@ def prune_weights(model: M, sparsity: float = 0.2, scope: Scope = "layer") -> M:
         ConfigError: if ``sparsity`` is outside [0, 1) or ``scope`` is unknown.
         ModelError: if there is nothing to prune, or a weight is not a finite number.
     """
-    if not 0 <= sparsity < 1:
-        raise ConfigError(f"sparsity must be in [0, 1), got {sparsity}")
-    if scope not in get_args(Scope):
-        raise ConfigError(f"scope must be one of {', '.join(get_args(Scope))}, got {scope!r}")
+    check_settings(sparsity, scope)
     model = make_permanent_(deepcopy(model))
     weights = _weights(model)
     if not weights:
@@ -73,6 +70,18 @@ def prune_weights(model: M, sparsity: float = 0.2, scope: Scope = "layer") -> M:
         module.register_forward_pre_hook(_zero_pruned_)
     _zero_pruned_(model)
     return model
+
+
+def check_settings(sparsity: float, scope: str) -> None:
+    """Refuse settings of :func:`prune_weights` that make no sense.
+
+    Raises:
+        ConfigError: if ``sparsity`` is outside [0, 1) or ``scope`` is unknown.
+    """
+    if not 0 <= sparsity < 1:
+        raise ConfigError(f"sparsity must be in [0, 1), got {sparsity}")
+    if scope not in get_args(Scope):
+        raise ConfigError(f"scope must be one of {', '.join(get_args(Scope))}, got {scope!r}")
 
 
 def make_permanent_(model: M) -> M:
