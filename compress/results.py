@@ -1,4 +1,4 @@
-"""What was measured, and on what: plain numbers, free of torch, that go to JSON and back unchanged."""
+"""What was measured, and on what: plain numbers, free of torch, that all other parts exchange."""
 
 from __future__ import annotations
 
