@@ -25,6 +25,7 @@ from compress import artifact
 from compress.errors import MeasureError
 from compress.measure.environment import cpu_class, cuda_class
 from compress.results import Measurement
+from compress.train.evaluation import device_of
 
 CHILD_TIMEOUT_S = 300
 _SAMPLING_INTERVAL_S = 0.01
@@ -91,7 +92,7 @@ def model_bytes(model: nn.Module) -> int:
 
 
 def _cuda_peak(model: nn.Module, example_input: Tensor) -> int:
-    home = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    home = device_of(model)
     # Only what is allocated from here on belongs to the model: other models of this run may be on the device too.
     model.to("cpu")
     others = torch.cuda.memory_allocated()

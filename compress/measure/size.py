@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from compress import artifact
 from compress.results import Measurement
+from compress.train.evaluation import device_of, evaluating
 
 
 def num_params(compressed: nn.Module, dense: nn.Module) -> Measurement:
@@ -54,25 +54,11 @@ def count_file_bytes(model: nn.Module) -> int:
 
 def count_macs(model: nn.Module, example_input: Tensor) -> int:
     """Multiply-accumulates for one input, in convolutions and matrix products, as torch's own counter sees them."""
-    device = next((parameter.device for parameter in model.parameters()), example_input.device)
-    with _inference(model), FlopCounterMode(display=False) as counter:
-        model(example_input.to(device))
+    # In train mode a mere forward pass would move running statistics.
+    with evaluating(model), torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        model(example_input.to(device_of(model)))
     # The counter's unit is floating point operations, of which a multiply-accumulate is two.
     return int(counter.get_total_flops()) // 2 // len(example_input)
-
-
-@contextmanager
-def _inference(model: nn.Module) -> Iterator[None]:
-    """Every module out of train mode for a while, in which a mere forward pass would move running statistics."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        for module, _ in modes:
-            module.training = False
-        with torch.inference_mode():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _pair(metric: str, count: Callable[[nn.Module], int], compressed: nn.Module, dense: nn.Module) -> Measurement:

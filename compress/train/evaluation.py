@@ -94,7 +94,7 @@ def true_class_ranks(
     batches = split.batches(batch_size, rank=processes.rank, world_size=processes.world_size)
     total = math.ceil(len(split) / (batch_size * processes.world_size))
     ranks = [torch.empty(0, dtype=torch.int64)]
-    with _evaluating(model), torch.inference_mode(), torch.autocast(device.type, enabled=False):
+    with evaluating(model), torch.inference_mode(), torch.autocast(device.type, enabled=False):
         for images, labels in track(batches, total=total, description="evaluating", shown=progress):
             logits = logits_of(model, images.to(device), split.num_classes)
             if logits.isnan().any():
@@ -137,7 +137,7 @@ def _ranks(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Eval mode, and afterwards each module's own mode again."""
     modes = [(module, module.training) for module in model.modules()]
     # An exported graph has one mode, the one it was exported in, and refuses to be asked for another.
