@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 import compress
-from compress import artifact, cli, train, workload
+from compress import artifact, train, workload
 from compress.cli import main
+from compress.commands import models
 from tests.workloads import tiny_net
 
 ROOT = Path(compress.__file__).parents[1]
@@ -142,6 +143,6 @@ def test_an_interrupt_is_130(monkeypatch, capsys):
     def interrupted(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_train", interrupted)
+    monkeypatch.setattr(models, "_train", interrupted)
     assert main(["train", "--output", "out"]) == 130
     assert capsys.readouterr().err == "interrupted; run the same command again to go on\n"

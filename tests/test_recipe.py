@@ -9,11 +9,12 @@ from torch import nn
 
 from compress import artifact, recipe, train
 from compress.errors import CompressError, ConfigError, ModelError
-from compress.recipe import PruneChannels, PruneWeights, load_recipe, run_recipe
+from compress.recipe import load_recipe, run_recipe, steps
+from compress.recipe.steps import PruneChannels, PruneWeights
 from compress.train import FitConfig
 from tests.workloads import tiny_net, tiny_workload
 
-SHIPPED = Path(recipe.__file__).parents[1] / "benchmarks" / "recipes"
+SHIPPED = Path(recipe.__file__).parents[2] / "benchmarks" / "recipes"
 
 CUT_AND_FIT = """
 [[steps]]
@@ -66,7 +67,7 @@ def steps_run(monkeypatch):
 
         return step
 
-    for place, name in ((recipe, "prune_channels"), (recipe, "prune_weights"), (train, "fit")):
+    for place, name in ((steps, "prune_channels"), (steps, "prune_weights"), (train, "fit")):
         monkeypatch.setattr(place, name, counted(name, getattr(place, name)))
     return calls
 

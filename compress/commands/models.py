@@ -1,0 +1,75 @@
+"""``train`` and ``run``: make a dense model, make a compressed one of it, keep the file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from compress.workload import Workload
+
+WORKLOAD_HELP = (
+    "model and data: digits, cifar10, cifar100, imagefolder:DIR, or module:function returning a compress.Workload"
+)
+
+
+def add_train_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """``train``."""
+    train = commands.add_parser("train", help="train the dense model of a workload", description=_train.__doc__)
+    train.set_defaults(run=_train)
+    _add_options(train)
+
+
+def add_run_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """``run``."""
+    run = commands.add_parser("run", help="compress a workload's model by a recipe", description=_run.__doc__)
+    run.add_argument("recipe", type=Path, help="recipe file, e.g. benchmarks/recipes/structured.toml")
+    run.set_defaults(run=_run)
+    _add_options(run)
+
+
+def _add_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--workload", metavar="SPEC", default="digits", help=f"{WORKLOAD_HELP} (default: digits)")
+    command.add_argument("--output", metavar="FILE", type=Path, required=True, help="where to save the model")
+    command.add_argument("--quiet", action="store_true", help="show no progress")
+
+
+def _train(options: argparse.Namespace) -> None:
+    """Train the dense model of a workload, or take it from the cache, and save it."""
+    from compress.workload import dense_model, load_workload
+
+    workload = load_workload(options.workload)
+    model = dense_model(workload, progress=not options.quiet)
+    _save(model, workload, options)
+
+
+def _run(options: argparse.Namespace) -> None:
+    """Compress the dense model of a workload by a recipe and save the result."""
+    from compress.recipe import load_recipe, run_recipe
+    from compress.workload import dense_model, load_workload
+
+    # Read first: a typing error in it should not show after an hour of training.
+    recipe = load_recipe(options.recipe)
+    workload = load_workload(options.workload)
+    dense = dense_model(workload, progress=not options.quiet)
+    model = run_recipe(recipe, dense, workload, progress=not options.quiet)
+    _save(model, workload, options)
+
+
+def _save(model: nn.Module, workload: Workload, options: argparse.Namespace) -> None:
+    """Write the file, and one line that says what is in it."""
+    from compress.artifact import save
+    from compress.measure.size import count_params
+    from compress.train import evaluate
+
+    path: Path = options.output
+    save(model, path)
+    evaluation = evaluate(model, workload.dataset.test, progress=not options.quiet)
+    print(
+        f"{path}: {count_params(model):,} parameters, {path.stat().st_size / 1e6:.2f} MB,"
+        f" top-1 error {evaluation.top1_error:.2%}, top-5 error {evaluation.top5_error:.2%}"
+        f" on {evaluation.num_examples:,} test images"
+    )

@@ -1,0 +1,139 @@
+"""Reading a recipe file, strictly.
+
+A recipe file reads::
+
+    description = "20 % of the channels of every layer removed, then fine-tuned"
+
+    [[steps]]
+    use = "prune_channels"
+    pruning_ratio = 0.2
+
+    [[steps]]
+    use = "fit"
+    epochs = 4
+
+    [limits]
+    num_params = { max_ratio = 0.65 }
+
+The limits are what the compressed model must hold relative to the dense one; they are read here and judged elsewhere.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from compress.errors import ConfigError
+from compress.recipe.steps import STEPS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What a recipe file says.
+
+    Attributes:
+        name: the file's name without its ending.
+        path: the file, for messages.
+        description: one line for people.
+        steps: the settings of each step, in order; their type says which step it is. None at all leaves the model as it
+            is: for limits on a model that is compressed elsewhere.
+        limits: the table ``[limits]`` as it stands in the file.
+    """
+
+    name: str
+    path: Path
+    description: str = ""
+    steps: tuple[Any, ...]
+    limits: Mapping[str, object] = field(default_factory=dict)
+
+
+def load_recipe(path: str | Path) -> Recipe:
+    """Read a recipe file.
+
+    Raises:
+        ConfigError: if the file is missing or malformed, or a step or a setting in it is unknown or of a wrong type.
+    """
+    path = Path(path)
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as cause:
+        raise ConfigError(f"cannot read recipe {path}: {cause.strerror or cause}") from cause
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:
+        raise ConfigError(f"recipe {path} is not valid TOML: {cause}") from cause
+    _check_keys(content, ("description", "steps", "limits"), f"recipe {path}")
+    steps = content.get("steps", [])
+    if not isinstance(steps, list):
+        raise ConfigError(f"steps must be [[steps]] tables, got {steps!r} (recipe {path})")
+    description = content.get("description", "")
+    if not isinstance(description, str):
+        raise ConfigError(f"'description' must be a string, got {description!r} (recipe {path})")
+    limits = content.get("limits", {})
+    if not isinstance(limits, dict):
+        raise ConfigError(f"'limits' must be a table [limits], got {limits!r} (recipe {path})")
+    return Recipe(
+        name=path.stem,
+        path=path,
+        description=description,
+        steps=tuple(_read_step(step, f"recipe {path}, step {i}") for i, step in enumerate(steps, 1)),
+        limits=limits,
+    )
+
+
+def _read_step(table: object, where: str) -> Any:
+    if not isinstance(table, dict):
+        raise ConfigError(f"a step must be a table, got {table!r} ({where})")
+    name, given = table.get("use"), {key: value for key, value in table.items() if key != "use"}
+    if not isinstance(name, str) or name not in STEPS:
+        raise ConfigError(f"'use' must be one of {', '.join(STEPS)}, got {name!r}{_suggest(name, STEPS)} ({where})")
+    settings = STEPS[name].settings
+    known = get_type_hints(settings)
+    _check_keys(given, known, where)
+    for key, value in given.items():
+        if not _fits(value, known[key]):
+            raise ConfigError(f"{key} must be {_in_words(known[key])}, got {value!r} ({where})")
+    try:
+        # TOML's arrays are lists, settings are frozen.
+        return settings(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})
+    except ConfigError as cause:
+        raise ConfigError(f"{cause} ({where})") from cause
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Whether TOML's ``value`` is of the type that a settings dataclass states for it."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_fits(value, one) for one in arguments)
+    if origin is Literal:
+        # Which values there are, the dataclass says itself.
+        return type(value) in {type(one) for one in arguments}
+    if origin is tuple:
+        return isinstance(value, list) and all(_fits(item, arguments[0]) for item in value)
+    # TOML writes 1 where a fraction is meant; and a bool is an int in Python, but never a count.
+    return type(value) is hint or (hint is float and type(value) is int)
+
+
+def _in_words(hint: Any) -> str:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return " or ".join(_in_words(one) for one in arguments if one is not NoneType)
+    if origin is Literal:
+        return f"of type {type(arguments[0]).__name__}"
+    if origin is tuple:
+        return f"a list, each entry {_in_words(arguments[0])}"
+    return f"of type {hint.__name__}"
+
+
+def _check_keys(table: Mapping[str, object], known: Any, where: str) -> None:
+    for key in table:
+        if key not in known:
+            raise ConfigError(f"unknown key {key!r}{_suggest(key, known)}; known are {', '.join(known)} ({where})")
+
+
+def _suggest(name: object, known: Any) -> str:
+    near = difflib.get_close_matches(str(name), known, n=1)
+    return f" - did you mean {near[0]!r}?" if near else ""
