@@ -99,6 +99,12 @@ def test_what_the_shipped_recipes_say():
     assert unstructured.limits["num_nonzero_params"] == {"max_ratio": 0.81}
 
 
+def test_a_recipe_names_its_runtime(written):
+    """Times are measured under it; without a word, eagerly."""
+    assert load_recipe(written('runtime = "inductor"')).runtime == "inductor"
+    assert load_recipe(written("")).runtime == "eager"
+
+
 def test_settings_left_out_have_their_defaults(written):
     """A step is its name alone where nothing else is said, and whole numbers stand for fractions."""
     read = load_recipe(written('[[steps]]\nuse="prune_weights"\nsparsity=0\n[[steps]]\nuse="fit"\n'))
@@ -119,7 +125,11 @@ STEP = '[[steps]]\nuse = "prune_weights"\n\n[[steps]]\n'
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("setps = []", "unknown key 'setps' - did you mean 'steps'?; known are description, steps, limits (recipe "),
+        ('runtime = "tvm"', "'runtime' must be one of eager, inductor, got 'tvm' (recipe "),
+        (
+            "setps = []",
+            "unknown key 'setps' - did you mean 'steps'?; known are description, runtime, steps, limits (recipe ",
+        ),
         (
             STEP + 'use = "prune_chanels"',
             (

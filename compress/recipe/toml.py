@@ -30,6 +30,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from compress.errors import ConfigError
 from compress.recipe.steps import STEPS
+from compress.runtimes import RUNTIMES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,7 @@ class Recipe:
         description: one line for people.
         steps: the settings of each step, in order; their type says which step it is. None at all leaves the model as it
             is: for limits on a model that is compressed elsewhere.
+        runtime: what both models run under when their time is measured, one of :data:`compress.runtimes.RUNTIMES`.
         limits: the table ``[limits]`` as it stands in the file.
     """
 
@@ -49,6 +51,7 @@ class Recipe:
     path: Path
     description: str = ""
     steps: tuple[Any, ...]
+    runtime: str = "eager"
     limits: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -65,7 +68,7 @@ def load_recipe(path: str | Path) -> Recipe:
         raise ConfigError(f"cannot read recipe {path}: {cause.strerror or cause}") from cause
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:
         raise ConfigError(f"recipe {path} is not valid TOML: {cause}") from cause
-    _check_keys(content, ("description", "steps", "limits"), f"recipe {path}")
+    _check_keys(content, ("description", "runtime", "steps", "limits"), f"recipe {path}")
     steps = content.get("steps", [])
     if not isinstance(steps, list):
         raise ConfigError(f"steps must be [[steps]] tables, got {steps!r} (recipe {path})")
@@ -75,10 +78,14 @@ def load_recipe(path: str | Path) -> Recipe:
     limits = content.get("limits", {})
     if not isinstance(limits, dict):
         raise ConfigError(f"'limits' must be a table [limits], got {limits!r} (recipe {path})")
+    runtime = content.get("runtime", "eager")
+    if runtime not in RUNTIMES:
+        raise ConfigError(f"'runtime' must be one of {', '.join(RUNTIMES)}, got {runtime!r} (recipe {path})")
     return Recipe(
         name=path.stem,
         path=path,
         description=description,
+        runtime=runtime,
         steps=tuple(_read_step(step, f"recipe {path}, step {i}") for i, step in enumerate(steps, 1)),
         limits=limits,
     )
