@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from compress.gate.baseline import Entry, as_recorded
-from compress.gate.checks import Check, Facts, Side, Status
+from compress.gate.checks import CONFIDENCE, Check, Facts, Side, Status
 from compress.gate.error_rules import baseline_of_error, limit_of_error, stale_note
 from compress.gate.figures import write_change, write_exact, write_increase
 from compress.gate.limits import Limit, exceeds
-from compress.gate.statistics import RatioInterval
+from compress.gate.statistics import RatioInterval, relative_ratio
 from compress.results import Kind, Metric
 
 
@@ -30,7 +30,7 @@ def hold_baseline(facts: Facts, entry: Entry, where: str) -> Check:
 
 
 def place_ratio(intervals: Sequence[RatioInterval], bound: float) -> Status:
-    """Where a ratio lies: beyond the bound only if all of every interval does, within it only if all of them do."""
+    """Where a ratio lies: beyond the bound only if every process's whole interval does, within it only if all do."""
     if all(exceeds(interval.low, bound) for interval in intervals):
         return Status.REGRESSED
     if not any(exceeds(interval.high, bound) for interval in intervals):
@@ -71,16 +71,27 @@ def _baseline_of_value(facts: Facts, entry: Entry, where: str) -> Check:
 
 
 def _baseline_of_ratio(facts: Facts, entry: Entry, where: str) -> Check:
-    recorded, tolerance = entry.ratio or 0.0, facts.metric.tolerance
-    status = place_ratio(facts.intervals, recorded * (1 + tolerance))
-    stale = all(exceeds(recorded * (1 - tolerance), interval.high) for interval in facts.intervals)
-    now = ", ".join(f"x{interval.median:.3f}" for interval in facts.intervals)
+    """Whether the ratio has changed since, both uncertainties considered, by more than half of what must be found."""
+    recorded, tolerance = _recorded_ratio(entry), facts.metric.tolerance
+    changes = [relative_ratio(interval, recorded) for interval in facts.intervals]
+    status = place_ratio(changes, 1 + tolerance / 2)
+    stale = all(exceeds(1 - tolerance / 2, change.high) for change in changes)
+    spread = f" (x{recorded.low:.3f} to x{recorded.high:.3f})" if recorded.low < recorded.high else ""
+    # Halfway between "as before" and what must be found, either mistake is equally far away.
+    allowance = f" + {50 * tolerance:g} %, half of the {100 * tolerance:g} % that must be found"
+    now = f"x{facts.measurement.ratio:.3f}"
     return Check(
         side=Side.BASELINE,
         status=status,
-        text=f"x{recorded:.3f}{_allowance(facts.metric)} ({where}): {_RATIO_WORDS[status]}",
-        notes=(stale_note(f"{now} against x{recorded:.3f}"),) if stale else (),
+        text=f"x{recorded.median:.3f}{spread}{allowance} ({where}): {_RATIO_WORDS[status]}",
+        notes=(stale_note(f"{now} against x{recorded.median:.3f}"),) if stale else (),
     )
+
+
+def _recorded_ratio(entry: Entry) -> RatioInterval:
+    ratio = entry.ratio or 0.0
+    low, high = entry.ratio_interval or (ratio, ratio)
+    return RatioInterval(median=ratio, low=low, high=high, num_pairs=0, confidence=CONFIDENCE)
 
 
 def _allowance(metric: Metric) -> str:
@@ -88,9 +99,9 @@ def _allowance(metric: Metric) -> str:
 
 
 _RATIO_WORDS: Mapping[Status, str] = {
-    Status.REGRESSED: "exceeded, all of the interval lies above it",
-    Status.PASSED: "held, all of the interval lies within it",
-    Status.INCONCLUSIVE: "undecided, the interval reaches across it",
+    Status.REGRESSED: "exceeded, the interval of every process lies above it",
+    Status.PASSED: "held, the interval of every process lies within it",
+    Status.INCONCLUSIVE: "undecided, not every process's interval lies on the same side of it",
 }
 
 _LIMIT_RULES: Mapping[Kind, Callable[[Facts, Limit], Check]] = {
