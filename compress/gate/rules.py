@@ -49,7 +49,8 @@ def _limit_of_value(facts: Facts, limit: Limit) -> Check:
 
 def _limit_of_ratio(facts: Facts, limit: Limit) -> Check:
     status = place_ratio(facts.intervals, limit.bound(1.0))
-    return Check(side=Side.LIMIT, status=status, text=f"{limit.describe(facts.dense)}: {_RATIO_WORDS[status]}")
+    outcome = _in_words(status, len(facts.intervals))
+    return Check(side=Side.LIMIT, status=status, text=f"{limit.describe(facts.dense)}: {outcome}")
 
 
 def _baseline_of_value(facts: Facts, entry: Entry, where: str) -> Check:
@@ -78,12 +79,12 @@ def _baseline_of_ratio(facts: Facts, entry: Entry, where: str) -> Check:
     stale = all(exceeds(1 - tolerance / 2, change.high) for change in changes)
     spread = f" (x{recorded.low:.3f} to x{recorded.high:.3f})" if recorded.low < recorded.high else ""
     # Halfway between "as before" and what must be found, either mistake is equally far away.
-    allowance = f" + {50 * tolerance:g} %, half of the {100 * tolerance:g} % that must be found"
+    allowance = f" + {50 * tolerance:g} %, halfway to the {100 * tolerance:g} % that must be found"
     now = f"x{facts.measurement.ratio:.3f}"
     return Check(
         side=Side.BASELINE,
         status=status,
-        text=f"x{recorded.median:.3f}{spread}{allowance} ({where}): {_RATIO_WORDS[status]}",
+        text=f"x{recorded.median:.3f}{spread}{allowance} ({where}): {_in_words(status, len(facts.intervals))}",
         notes=(stale_note(f"{now} against x{recorded.median:.3f}"),) if stale else (),
     )
 
@@ -94,15 +95,22 @@ def _recorded_ratio(entry: Entry) -> RatioInterval:
     return RatioInterval(median=ratio, low=low, high=high, num_pairs=0, confidence=CONFIDENCE)
 
 
+def _in_words(status: Status, num_processes: int) -> str:
+    each = f" in each of {num_processes} processes" if num_processes > 1 else ""
+    match status:
+        case Status.REGRESSED:
+            return f"exceeded, all of the interval lies above it{each}"
+        case Status.PASSED:
+            return f"held, all of the interval lies within it{each}"
+        case _ if num_processes > 1:
+            return f"undecided, {num_processes} processes do not all lie on one side of it"
+        case _:
+            return "undecided, the interval reaches across it"
+
+
 def _allowance(metric: Metric) -> str:
     return f" + {100 * metric.tolerance:g} %" if metric.tolerance else ""
 
-
-_RATIO_WORDS: Mapping[Status, str] = {
-    Status.REGRESSED: "exceeded, the interval of every process lies above it",
-    Status.PASSED: "held, the interval of every process lies within it",
-    Status.INCONCLUSIVE: "undecided, not every process's interval lies on the same side of it",
-}
 
 _LIMIT_RULES: Mapping[Kind, Callable[[Facts, Limit], Check]] = {
     Kind.EXACT: _limit_of_value,
