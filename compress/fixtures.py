@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -212,10 +212,11 @@ def cpu_latency(request: pytest.FixtureRequest, _conditions: Conditions, _childr
     """Milliseconds of one forward pass on the CPU, dense and compressed called in turn, in several fresh processes."""
     from compress.measure import latency
 
-    effort, timings = _effort(request.config), _PytestBenchmark(request)
+    looks, timings = _Looks(request.config), _PytestBenchmark(request)
 
     def measure(compressed: nn.Module, dense: nn.Module) -> Measurement:
         timings.refuse_if_disabled()
+        effort = looks.effort(compressed, dense)
         measured = latency.cpu_latency(compressed, dense, _conditions, effort=effort, children=_children)
         timings.show(measured)
         return measured
@@ -236,11 +237,12 @@ def cuda_latency(request: pytest.FixtureRequest, workload: Workload) -> Meter:
     """Milliseconds of one forward pass on the CUDA device, until the host has seen it end, both models in turn."""
     from compress.measure import cuda
 
-    timings = _PytestBenchmark(request)
+    looks, timings = _Looks(request.config), _PytestBenchmark(request)
 
     def measure(compressed: nn.Module, dense: nn.Module) -> Measurement:
         timings.refuse_if_disabled()
-        measured = cuda.cuda_latency(compressed, dense, workload.example_input, effort=_effort(request.config))
+        effort = looks.effort(compressed, dense)
+        measured = cuda.cuda_latency(compressed, dense, workload.example_input, effort=effort)
         timings.show(measured)
         return measured
 
@@ -252,10 +254,13 @@ def cuda_device_time(pytestconfig: pytest.Config, workload: Workload) -> Meter:
     """Milliseconds between two CUDA events around one forward pass, both models in turn on inputs that rotate."""
     from compress.measure import cuda
 
-    example, effort = workload.example_input, _effort(pytestconfig)
-    return _cuda_meter(
-        "cuda_device_ms", lambda small, large: cuda.cuda_device_time(small, large, example, effort=effort)
-    )
+    looks = _Looks(pytestconfig)
+
+    def measure(compressed: nn.Module, dense: nn.Module) -> Measurement:
+        effort = looks.effort(compressed, dense)
+        return cuda.cuda_device_time(compressed, dense, workload.example_input, effort=effort)
+
+    return _cuda_meter("cuda_device_ms", measure)
 
 
 @pytest.fixture
@@ -263,8 +268,13 @@ def cuda_graph_time(pytestconfig: pytest.Config, workload: Workload) -> Meter:
     """Milliseconds between two CUDA events around the replay of one forward pass captured as a CUDA graph."""
     from compress.measure import cuda
 
-    example, effort = workload.example_input, _effort(pytestconfig)
-    return _cuda_meter("cuda_graph_ms", lambda small, large: cuda.cuda_graph_time(small, large, example, effort=effort))
+    looks = _Looks(pytestconfig)
+
+    def measure(compressed: nn.Module, dense: nn.Module) -> Measurement:
+        effort = looks.effort(compressed, dense)
+        return cuda.cuda_graph_time(compressed, dense, workload.example_input, effort=effort)
+
+    return _cuda_meter("cuda_graph_ms", measure)
 
 
 @pytest.fixture(scope="session")
@@ -393,8 +403,19 @@ def _processes(config: pytest.Config) -> int:
     return int(config.getoption("--compress-processes"))
 
 
-def _effort(config: pytest.Config) -> Effort:
-    """Half of a test's time for one measurement: what does not pass is measured once more."""
-    from compress.measure.latency import Effort
+@dataclass
+class _Looks:
+    """How long a test may look at a pair of models, and then look again at what is in doubt."""
 
-    return Effort(seconds=float(config.getoption("--compress-seconds")) / 2, enough=precise_enough)
+    config: pytest.Config
+    efforts: dict[tuple[int, int], Iterator[Effort]] = field(default_factory=dict)
+
+    def effort(self, *models: nn.Module) -> Effort:
+        """For the next look at these models."""
+        from compress.measure.latency import looks
+
+        dense, compressed = map(id, models)
+        if (dense, compressed) not in self.efforts:
+            seconds = float(self.config.getoption("--compress-seconds"))
+            self.efforts[dense, compressed] = looks(seconds, precise_enough)
+        return next(self.efforts[dense, compressed])

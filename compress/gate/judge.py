@@ -92,11 +92,16 @@ def confirm(first: Verdict, second: Verdict, both: Verdict) -> Verdict:
         both: the verdict on :func:`both_runs`.
     """
     note = f"measured twice, the first time it {_FIRST[first.status]}"
-    if both.status is Status.INCONCLUSIVE and second.status is Status.PASSED:
+    if confirmed_status(second.status, both.status) is not both.status:
         return replace(second, notes=(*second.notes, note))
     if both.status is Status.INCONCLUSIVE and second.status is Status.REGRESSED:
         note = "only the second of two measurements lies beyond its bound: undecided"
     return replace(both, notes=(*both.notes, note))
+
+
+def confirmed_status(second: Status, both: Status) -> Status:
+    """The status after a second look: what both looks say together, unless only the first one was in doubt."""
+    return second if both is Status.INCONCLUSIVE and second is Status.PASSED else both
 
 
 def _checks(

@@ -38,6 +38,15 @@ def place_ratio(intervals: Sequence[RatioInterval], bound: float) -> Status:
     return Status.INCONCLUSIVE
 
 
+def change_bound(tolerance: float) -> float:
+    """The factor to which a ratio may have grown since: halfway between "as before" and what must be found.
+
+    A slow-down that lies on the bound itself is found every other time at best, and an honest gate leaves it undecided.
+    Halfway, either mistake is equally far away.
+    """
+    return 1 + tolerance / 2
+
+
 def _limit_of_value(facts: Facts, limit: Limit) -> Check:
     excess = limit.broken_by(facts.dense, facts.compressed)
     return Check(
@@ -75,10 +84,9 @@ def _baseline_of_ratio(facts: Facts, entry: Entry, where: str) -> Check:
     """Whether the ratio has changed since, both uncertainties considered, by more than half of what must be found."""
     recorded, tolerance = _recorded_ratio(entry), facts.metric.tolerance
     changes = [relative_ratio(interval, recorded) for interval in facts.intervals]
-    status = place_ratio(changes, 1 + tolerance / 2)
+    status = place_ratio(changes, change_bound(tolerance))
     stale = all(exceeds(1 - tolerance / 2, change.high) for change in changes)
     spread = f" (x{recorded.low:.3f} to x{recorded.high:.3f})" if recorded.low < recorded.high else ""
-    # Halfway between "as before" and what must be found, either mistake is equally far away.
     allowance = f" + {50 * tolerance:g} %, halfway to the {100 * tolerance:g} % that must be found"
     now = f"x{facts.measurement.ratio:.3f}"
     return Check(

@@ -60,6 +60,17 @@ class Effort:
     clock: Callable[[], float] = time.monotonic
 
 
+def looks(seconds: float, enough: Enough | None, clock: Callable[[], float] = time.monotonic) -> Iterator[Effort]:
+    """The effort of each look at the same models, which all together are to take ``seconds`` from now.
+
+    The first look takes half of that at most. A second look, at what the first left in doubt, takes all that is left.
+    """
+    deadline = clock() + seconds
+    yield Effort(seconds=seconds / 2, enough=enough, clock=clock)
+    while True:
+        yield Effort(seconds=max(0.0, deadline - clock()), clock=clock)
+
+
 def cpu_latency(
     compressed: nn.Module, dense: nn.Module, conditions: Conditions, *, effort: Effort, children: Children | None = None
 ) -> Measurement:
@@ -79,7 +90,7 @@ def cpu_latency(
     notes = []
     if children is not None and children.count:
         try:
-            runs = _runs_elsewhere({"dense": dense, "compressed": compressed}, conditions, effort, deadline, children)
+            runs = runs_in(children, {"dense": dense, "compressed": compressed}, conditions, effort)
             return time_measurement("cpu_latency_ms", runs, cpu_class(conditions.threads))
         except RebuildError as error:
             notes = [f"measured in this process instead of {children.count} fresh ones: {error}"]
@@ -87,6 +98,33 @@ def cpu_latency(
         first, second = (partial(elapsed_ms, _forward(model, conditions)) for model in (dense, compressed))
         runs = take_runs([partial(take_pairs, first, second)], pair_ms(first, second), deadline, effort)
     return time_measurement("cpu_latency_ms", runs, cpu_class(conditions.threads), notes)
+
+
+def runs_in(
+    children: Children,
+    models: Mapping[str, nn.Module],
+    conditions: Conditions,
+    effort: Effort,
+    *,
+    slowdown: float = 0.0,
+) -> tuple[Pairs, ...]:
+    """The pairs that each of ``children`` takes.
+
+    Args:
+        children: fresh processes.
+        models: those called "dense" and "compressed".
+        conditions: how the processes find them again.
+        effort: how long to go on, from now.
+        slowdown: fraction by which each call of the compressed model is made to take longer, by waiting busily.
+
+    Raises:
+        MeasureError: if a process fails, is killed or hangs; a RebuildError if it cannot make a model again.
+    """
+    deadline = effort.clock() + effort.seconds
+    with saved(models, conditions) as request:
+        once_ms = children.load({"do": "load", "slowdown": slowdown, **request})
+        takers = [partial(children.take_pairs, index) for index in range(children.count)]
+        return take_runs(takers, once_ms, deadline, effort)
 
 
 def cpu_time(compressed: nn.Module, dense: nn.Module, conditions: Conditions) -> Measurement:
@@ -216,15 +254,6 @@ def pinned_threads(threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _runs_elsewhere(
-    models: Mapping[str, nn.Module], conditions: Conditions, effort: Effort, deadline: float, children: Children
-) -> tuple[Pairs, ...]:
-    with saved(models, conditions) as request:
-        once_ms = children.load({"do": "load", "slowdown": 0.0, **request})
-        takers = [partial(children.take_pairs, index) for index in range(children.count)]
-        return take_runs(takers, once_ms, deadline, effort)
 
 
 def _forward(model: nn.Module, conditions: Conditions) -> Call:

@@ -87,7 +87,9 @@ def test_an_uncertain_baseline_leaves_more_undecided(tmp_path):
     uncertain = baseline_of(tmp_path, latency(0.8, noise=0.05))
     verdict = held(now, baseline=uncertain)
     assert verdict.status is Status.INCONCLUSIVE
-    assert re.search(r"^baseline: x0\.\d{3} \(x0\.7\d\d to x0\.8\d\d\) \+ 2\.5 %, halfway to the 5 %", verdict.reasons[0])
+    assert re.search(
+        r"^baseline: x0\.\d{3} \(x0\.7\d\d to x0\.8\d\d\) \+ 2\.5 %, halfway to the 5 %", verdict.reasons[0]
+    )
 
 
 def test_a_baseline_without_its_interval_is_taken_at_its_word(tmp_path):
