@@ -13,8 +13,9 @@ import numpy as np
 
 from compress.errors import BaselineError
 from compress.files import write_atomically
-from compress.gate.baseline import SCHEMA, Baseline, Entry, as_recorded, load_baseline
+from compress.gate.baseline import Baseline, Entry, as_recorded, load_baseline
 from compress.gate.lock import locked
+from compress.gate.schema import SCHEMA
 from compress.results import METRICS, Environment, Kind, Measurement, Metric, Unit
 
 
@@ -222,6 +223,8 @@ def _table(metric: Metric, entry: Entry) -> dict[str, object]:
     }
     if entry.ratio is not None:
         table["ratio"] = entry.ratio
+    if entry.ratio_interval is not None:
+        table["ratio_interval"] = list(entry.ratio_interval)
     if entry.correct is not None:
         table["correct"] = base64.b64encode(entry.correct).decode("ascii")
     return table
