@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from compress.errors import CompressError as CompressError
     from compress.pruning.options import PruneOptions as PruneOptions
     from compress.pruning.recalibration import recalibrate as recalibrate
+    from compress.pruning.semi_structured import to_semi_structured_ as to_semi_structured_
     from compress.pruning.structured import plan_pruning as plan_pruning
     from compress.pruning.structured import prune_channels as prune_channels
     from compress.pruning.unstructured import make_permanent_ as make_permanent_
@@ -54,6 +55,7 @@ _HOME = {
     "recalibrate": "compress.pruning.recalibration",
     "run_recipe": "compress.recipe",
     "save": "compress.artifact",
+    "to_semi_structured_": "compress.pruning.semi_structured",
 }
 
 __all__ = [
@@ -78,6 +80,7 @@ __all__ = [
     "recalibrate",
     "run_recipe",
     "save",
+    "to_semi_structured_",
 ]
 
 

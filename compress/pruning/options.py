@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -73,6 +73,9 @@ class PruneOptions:
             raise ConfigError(f"threads must be a whole number at least 1, got {self.threads!r}")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed must be a whole number in [0, 2**32), got {self.seed!r}")
+        if isinstance(self.batches, Iterator):
+            # They may be gone over more than once.
+            object.__setattr__(self, "batches", tuple(self.batches))
         for name in _TARGETS:
             value = getattr(self, name)
             if value is not None and not (_is_number(value) and math.isfinite(value) and value > 0):
