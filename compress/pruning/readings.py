@@ -102,7 +102,9 @@ def cross_entropy(outputs: Any, labels: Any) -> Tensor:
     """
     if not isinstance(outputs, Tensor) or outputs.ndim < 2 or not outputs.is_floating_point():  # noqa: PLR2004
         raise ModelError("a model whose output is no tensor of logits [n, classes] needs a loss of its own for taylor")
-    return F.cross_entropy(outputs.float(), outputs.detach().argmax(dim=1) if labels is None else labels)
+    # A softmax over many classes loses too much in half precision.
+    logits = outputs.float() if outputs.itemsize < 4 else outputs  # noqa: PLR2004
+    return F.cross_entropy(logits, outputs.detach().argmax(dim=1) if labels is None else labels)
 
 
 def activations(model: nn.Module, cells: Sequence[Sequence[Place]], evidence: Evidence) -> list[Rows]:

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from compress.errors import ConfigError
-from compress.pruning.importance import IMPORTANCES, importance_of, l1, l2
+from compress.pruning.importance import IMPORTANCES, activation, bn_scale, importance_of, l1, l2, random, taylor
 
 ROWS = torch.tensor([[3.0, -4.0], [0.0, 1.0], [-2.0, -2.0]])
 MORE = torch.tensor([[1.0], [-5.0], [0.0]])
@@ -40,3 +40,28 @@ def test_an_unknown_importance_is_refused_with_the_known_names(choice):
     """The message lists what there is."""
     with pytest.raises(ConfigError, match=r"^importance must be one of l1, l2, .*, random, or a function, got "):
         importance_of(choice)
+
+
+def test_bn_scale_adds_absolute_scales():
+    """The sum over a channel's norms."""
+    assert bn_scale([torch.tensor([[0.5], [-2.0]]), torch.tensor([[1.0], [0.25]])]).tolist() == [1.5, 2.25]
+
+
+def test_taylor_is_the_mean_square_over_batches():
+    """Terms of opposite sign in two batches do not cancel."""
+    assert taylor([torch.tensor([[1.0, -1.0], [0.5, 0.0]])]).tolist() == [1.0, 0.125]
+
+
+def test_activation_is_the_mean_over_places():
+    """Every place counts alike, in however many layers it lies."""
+    assert activation([torch.tensor([[1.0], [4.0]]), torch.tensor([[2.0], [2.0]])]).tolist() == [1.5, 3.0]
+
+
+def test_random_takes_the_numbers_as_they_are():
+    """What was drawn is the importance."""
+    assert random([torch.tensor([[0.25], [0.75]])]).tolist() == [0.25, 0.75]
+
+
+def test_only_those_that_read_data_need_it():
+    """A network alone is enough for all but two."""
+    assert {name for name, criterion in IMPORTANCES.items() if criterion.needs_data} == {"taylor", "activation"}
