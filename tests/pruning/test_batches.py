@@ -40,7 +40,7 @@ def test_inputs_may_have_names():
 
 
 def test_a_data_loader_gives_batches():
-    """torch's own loader of images with labels, and of images alone."""
+    """Torch's own loader of images with labels, and of images alone."""
     for dataset, with_labels in ((TensorDataset(X, Y), True), (TensorDataset(X), False)):
         read = list(each_batch(MODEL, DataLoader(dataset, batch_size=2)))
         assert torch.cat([batch.inputs.args[0] for batch in read]).equal(X)

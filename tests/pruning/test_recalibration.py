@@ -34,7 +34,7 @@ def net() -> nn.Module:
 
 
 def test_statistics_are_the_mean_over_the_batches():
-    """Mean and unbiased variance of what the norm sees in each batch, averaged over the batches, whatever was before."""
+    """Mean and unbiased variance of what the norm sees in each batch, averaged, whatever was there before."""
     model = net()
     fresh = recalibrate(model, BATCHES)
     with torch.no_grad():
@@ -101,7 +101,7 @@ def test_no_batches_are_refused():
     """An iterator that has been used up would leave statistics of nothing."""
     used = iter(BATCHES)
     list(used)
-    with pytest.raises(ConfigError, match="^batches must hold at least one batch, got none"):
+    with pytest.raises(ConfigError, match=r"^batches must hold at least one batch, got none"):
         recalibrate(net(), used)
 
 

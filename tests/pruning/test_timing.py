@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
@@ -40,9 +41,12 @@ def test_the_ratio_is_the_median_over_pairs():
 def test_threads_are_given_back():
     """As many as before, after an error too."""
     before = torch.get_num_threads()
-    try:
+
+    def fail() -> None:
         with threads_of(before + 1):
             assert torch.get_num_threads() == before + 1
             raise KeyError
-    except KeyError:
-        assert torch.get_num_threads() == before
+
+    with pytest.raises(KeyError):
+        fail()
+    assert torch.get_num_threads() == before
