@@ -83,6 +83,8 @@ def gate_gradients(model: nn.Module, cells: Sequence[Sequence[Place]], evidence:
     for batch in each_batch(model, evidence.batches):
         with torch.enable_grad():
             loss = (evidence.loss or cross_entropy)(run(model, batch.inputs), batch.labels)
+            if loss.ndim or not loss.requires_grad:
+                raise ModelError("the loss for taylor must be a scalar that depends on the model's weights")
             gradients = torch.autograd.grad(loss, [state[name] for name in names], allow_unused=True)
         products = {
             name: torch.zeros_like(state[name]) if gradient is None else state[name].detach() * gradient
@@ -134,7 +136,8 @@ def _input_magnitudes(model: nn.Module, batches: Iterable[Any]) -> dict[int, Ten
     def note(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         data = inputs[0].detach()
         dim = data.ndim - 1 - (len(module.kernel_size) if isinstance(module, _ConvNd) else 0)
-        sums = data.abs().movedim(dim, 0).flatten(1).double().sum(dim=1).cpu()
+        # Summed in double precision: there are many positions.
+        sums = data.abs().sum([other for other in range(data.ndim) if other != dim], dtype=torch.float64).cpu()
         key = id(module.weight)
         totals[key] = totals[key] + sums if key in totals else sums
         counts[key] = counts.get(key, 0) + data.numel() // data.shape[dim]

@@ -18,13 +18,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from compress.pruning.batches import each_batch, run
+from compress.pruning.progress import counted
 
 M = TypeVar("M", bound=nn.Module)
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
-def recalibrate(model: M, batches: Iterable[Any]) -> M:
+def recalibrate(model: M, batches: Iterable[Any], *, progress: bool = False) -> M:
     """A copy of ``model`` whose norms have the average statistics of ``batches``; no weight moves.
 
     Every norm with running statistics takes the mean of what it sees in each batch. All else runs in eval mode, without
@@ -35,6 +36,7 @@ def recalibrate(model: M, batches: Iterable[Any]) -> M:
         model: any model that runs on the batches.
         batches: inputs, or pairs ``(inputs, labels)``, whose labels are not used. 50 batches of 64 images of the
             training split are plenty.
+        progress: whether to show a bar, if stderr is a terminal.
 
     Raises:
         ConfigError: if there is no batch.
@@ -53,7 +55,7 @@ def recalibrate(model: M, batches: Iterable[Any]) -> M:
         norm.momentum = None
         norm.training = True
     with torch.no_grad():
-        for batch in each_batch(model, batches):
+        for batch in each_batch(model, counted(batches, "recalibrating", shown=progress)):
             run(model, batch.inputs)
     for norm, momentum, statistics in before:
         norm.momentum = momentum

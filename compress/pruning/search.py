@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import copy
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -17,6 +15,7 @@ from compress.channels.trace import Example
 from compress.errors import ConfigError
 from compress.pruning.choosing import Removed
 from compress.pruning.options import Goal, PruneOptions
+from compress.pruning.progress import counted
 from compress.pruning.timing import Pairs, ratio_of, threads_of
 
 _HALVINGS = 9  # of the range of ratios, each for the price of a verified cut: to within 0.2 % of the channels
@@ -82,7 +81,7 @@ def _reach(cutter: Cutter, goal: Goal, options: PruneOptions, round_to: int) -> 
             f"{goal.name} must be reachable: with min_kept = {options.min_kept:g} of the channels left it is"
             f" {reached:g}, got {goal.limit:g}"
         )
-    for _ in _counted(_HALVINGS, goal.name, shown=options.progress):
+    for _ in counted(range(_HALVINGS), f"cutting to {goal.name}", shown=options.progress):
         middle = (low + high) / 2
         removed = cutter.verified(middle, round_to)
         value = size(removed)
@@ -143,9 +142,3 @@ def _best_alignment(cutter: Cutter, found: Found, options: PruneOptions) -> tupl
     best = fastest if shares[fastest] < _PAYS else 1
     seen = ", ".join(f"{round_to} takes x{share:.2f} of the time" for round_to, share in shares.items())
     return best, f"round_to auto: {best}, as {seen} of no rounding"
-
-
-def _counted(count: int, what: str, *, shown: bool) -> Iterable[int]:
-    console = Console(stderr=True)
-    hidden = not (shown and console.is_terminal)
-    return track(range(count), f"cutting to {what}", console=console, transient=True, disable=hidden)

@@ -24,7 +24,7 @@ Scope = Literal["layer", "global"]
 M = TypeVar("M", bound=nn.Module)
 
 DEFAULT_SPARSITY = 0.2
-_MASK = "weight_mask"  # the name torch.nn.utils.prune gives it too
+MASK = "weight_mask"  # the name torch.nn.utils.prune gives it too
 
 # Layers whose `weight` multiplies activations. Norms and biases are few and every one of them matters.
 _PRUNABLE = (
@@ -66,7 +66,7 @@ def prune_weights(model: M, sparsity: float | None = None, scope: Scope = "layer
         return model
     for weight, mask in masks.items():
         for layer in weights[weight]:
-            layer.register_buffer(_MASK, mask)
+            layer.register_buffer(MASK, mask)
     # On the model too, because attention reads the weight of its output projection without calling that layer.
     masked = [layer for weight in masks for layer in weights[weight] if layer is not model]
     hooked: list[nn.Module] = [model, *masked]
@@ -123,8 +123,8 @@ def make_permanent_(model: M) -> M:
     """Turn every mask into plain zeros in the weights, in place; returns ``model``."""
     _zero_pruned_(model)
     for module in model.modules():
-        if _MASK in module._buffers:
-            delattr(module, _MASK)
+        if MASK in module._buffers:
+            delattr(module, MASK)
         for key, hook in list(module._forward_pre_hooks.items()):
             if hook is _zero_pruned_:
                 del module._forward_pre_hooks[key]
@@ -136,8 +136,8 @@ def _zero_pruned_(model: nn.Module, _inputs: object = None) -> None:
     # The weight stays an ordinary leaf parameter this way. A parametrization would swap the layer's class, which copies
     # of the model share, so that removing it from one copy breaks the others.
     for layer in model.modules():
-        if _MASK in layer._buffers:
-            layer.weight.data.mul_(layer.get_buffer(_MASK))  # type: ignore[operator]
+        if MASK in layer._buffers:
+            layer.weight.data.mul_(layer.get_buffer(MASK))  # type: ignore[operator]
 
 
 def _weights(model: nn.Module) -> _Weights:

@@ -167,10 +167,12 @@ class TrainingBatches:
     batch_size: int
     seed: int
 
+    def __len__(self) -> int:
+        return max(1, min(self.batches, len(self.split) // self.batch_size))
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.randperm(len(self.split), generator=torch.Generator().manual_seed(self.seed))
-        whole = len(order) - len(order) % self.batch_size or len(order)
-        chosen = order[: min(whole, self.batches * self.batch_size)]
+        chosen = order[: len(self) * self.batch_size]
         return self.split.subset(chosen).batches(self.batch_size)
 
 
@@ -220,7 +222,8 @@ def _cut(
 
 
 def _recalibrated(count: int, settings: PruneChannels | Recalibrate, model: nn.Module, context: Context) -> nn.Module:
-    return recalibrate(model, _batches(count, settings, context.workload.dataset.train))
+    batches = _batches(count, settings, context.workload.dataset.train)
+    return recalibrate(model, batches, progress=context.progress)
 
 
 def _batches(count: int, settings: PruneChannels | Recalibrate, split: Split) -> TrainingBatches:

@@ -118,6 +118,15 @@ def test_without_logits_a_loss_is_asked_for():
             readings.cross_entropy(outputs, None)
 
 
+@pytest.mark.parametrize(
+    "loss", [lambda outputs, _: outputs, lambda *_: torch.zeros(())], ids=["no scalar", "constant"]
+)
+def test_a_loss_without_gradients_is_refused(loss):
+    """One sentence, not autograd's own."""
+    with pytest.raises(ModelError, match=r"^the loss for taylor must be a scalar that depends on the model's weights$"):
+        read(residual_net(), readings.gate_gradients, Evidence(batches=[X], loss=loss))
+
+
 def test_frozen_and_half_precision_models_have_gradients():
     """What does not learn can be ranked all the same, in any floating type."""
     model = residual_net().bfloat16().requires_grad_(requires_grad=False)

@@ -68,6 +68,7 @@ def test_there_are_no_more_batches_than_images(batches, size, expected):
     """A small split gives what it has, without a last batch that is too small for a norm."""
     drawn = TrainingBatches(split=tiny_data().train, batches=batches, batch_size=size, seed=0)
     assert [len(labels) for _, labels in drawn] == expected
+    assert len(drawn) == len(expected)
 
 
 def test_a_cut_is_recalibrated(net, context):
