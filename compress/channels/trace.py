@@ -20,9 +20,10 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from compress.channels import rules
 from compress.channels.aliases import Write, after_write
 from compress.channels.call import Call, tensors_in
-from compress.channels.history import Fault, History, Step, arguments
+from compress.channels.history import Drift, Fault, History, Step, arguments
 from compress.channels.labels import NONE, NOT_A_CHANNEL, Axis, Ids, Labels, Ledger, Slot
 from compress.channels.modes import FailureWatch, Recorder, plain_forward
+from compress.channels.scaling import Factor, Sources
 from compress.errors import ModelError
 
 
@@ -44,7 +45,9 @@ class Trace:
         used: names of the tensors that took part.
         steps: the calls, for comparison with a later run of the network cut smaller.
         output_shapes: the shapes of the output tensors, in order.
+        factors: products with a number that weights could make good, by the number of the step.
         faults: where a replay behaved otherwise than the run it follows; empty for a first run.
+        drifts: where it differed only in a number that something was multiplied by.
     """
 
     slots: Sequence[Slot]
@@ -52,7 +55,9 @@ class Trace:
     used: frozenset[str]
     steps: Sequence[Step]
     output_shapes: Sequence[tuple[int, ...]]
+    factors: Mapping[int, Factor] = field(default_factory=dict)
     faults: Sequence[Fault] = ()
+    drifts: Sequence[Drift] = ()
 
 
 def trace(model: nn.Module, example: Example) -> Trace:
@@ -114,6 +119,7 @@ class _Run:
         self.memory: dict[int, list[str]] = {}
         for name, tensor in self.state.items():
             self.memory.setdefault(_memory(tensor), []).append(name)
+        self.sources = Sources(state=lambda tensor: id(tensor) in self.names)
         self.used: set[str] = set()
         self.modules: list[tuple[str, object]] = []
         self.watch = FailureWatch()
@@ -147,7 +153,9 @@ class _Run:
             used=frozenset(self.used),
             steps=self.history.steps,
             output_shapes=self.output_shapes,
+            factors=self.sources.factors(),
             faults=self.history.faults,
+            drifts=self.history.drifts,
         )
 
     def labels(self, tensor: Tensor) -> Labels:
@@ -167,11 +175,14 @@ class _Run:
             outs=list(tensors_in([result])),
             ledger=self.ledger,
             lookup=self.labels,
+            inputs=lambda: tensors_in([self.modules[-1][1]] if self.modules else []),
             part_ids=self._part_ids,
         )
-        where = f", layer '{self.modules[-1][0]}'" if self.modules and self.modules[-1][0] else ""
+        self.ledger.module = self.modules[-1][0] if self.modules else ""
+        where = f", layer '{self.ledger.module}'" if self.ledger.module else ""
         self.ledger.place = f"{op._schema.name.replace('::', '.')}{where}"
         found = rules.apply(op, call)
+        self.sources.add(call, found, turn=len(self.history.steps))
         self.history.add(call, found, known=lambda tensor: id(tensor) in self.names, enclosing=self.enclosing)
         for out, labels in zip(call.outs, found, strict=False):
             self._store(out, labels, written=op._schema.is_mutable)
