@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from compress.data import image_folder as image_folder
     from compress.data import load_data as load_data
     from compress.errors import CompressError as CompressError
+    from compress.pruning.options import PruneOptions as PruneOptions
+    from compress.pruning.recalibration import recalibrate as recalibrate
     from compress.pruning.structured import plan_pruning as plan_pruning
     from compress.pruning.structured import prune_channels as prune_channels
     from compress.pruning.unstructured import make_permanent_ as make_permanent_
@@ -34,6 +36,7 @@ _HOME = {
     "CompressError": "compress.errors",
     "FitConfig": "compress.train",
     "ImageData": "compress.data",
+    "PruneOptions": "compress.pruning.options",
     "Workload": "compress.workload",
     "dense_model": "compress.workload",
     "evaluate": "compress.train",
@@ -48,6 +51,7 @@ _HOME = {
     "plan_pruning": "compress.pruning.structured",
     "prune_channels": "compress.pruning.structured",
     "prune_weights": "compress.pruning.unstructured",
+    "recalibrate": "compress.pruning.recalibration",
     "run_recipe": "compress.recipe",
     "save": "compress.artifact",
 }
@@ -56,6 +60,7 @@ __all__ = [
     "CompressError",
     "FitConfig",
     "ImageData",
+    "PruneOptions",
     "Workload",
     "dense_model",
     "evaluate",
@@ -70,6 +75,7 @@ __all__ = [
     "plan_pruning",
     "prune_channels",
     "prune_weights",
+    "recalibrate",
     "run_recipe",
     "save",
 ]

@@ -41,12 +41,13 @@ class PruningPlan:
     """A verified decision, made for one model.
 
     Attributes:
-        pruning_ratio: the fraction of channels asked to be removed from each group.
+        pruning_ratio: the fraction of channels asked to be removed, or found to reach the target that was asked.
         groups: every group, those that stay whole too.
         kept: for each dimension that loses something, the indices that stay: ``[kept]``, ascending. For dimension 1 of
             a grouped convolution's weight ``[parts, kept]``, since each part of dimension 0 has channels of its own.
         num_params_before: parameters of the model.
         num_params_after: parameters of the model once pruned.
+        notes: what was measured to choose the cut, a sentence each.
     """
 
     pruning_ratio: float
@@ -54,6 +55,7 @@ class PruningPlan:
     kept: Mapping[Member, Ids]
     num_params_before: int
     num_params_after: int
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
@@ -65,6 +67,7 @@ class PruningPlan:
             f"pruning_ratio {self.pruning_ratio:g}: {self.num_params_before:,} -> {self.num_params_after:,} "
             f"parameters ({share:.1%})"
         )
+        yield from self.notes
         for group in self.groups:
             where = ", ".join(str(member) for member in group.members[:3])
             more = f" and {len(group.members) - 3} more" if len(group.members) > 3 else ""  # noqa: PLR2004

@@ -7,32 +7,38 @@ only a network whose channels still meet as they met before is handed out.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import torch
 from torch import Tensor, nn
 
 from compress.channels.groups import Channels, Group, is_channel_group, resolve
 from compress.channels.labels import Ids, Slot
 from compress.channels.trace import Example, Trace, retrace, trace
 from compress.errors import ConfigError, ModelError
-from compress.pruning.checks import check_example, check_ignore, check_model, check_ratio
+from compress.pruning.checks import check_example, check_ignore, check_model
+from compress.pruning.choosing import Candidates, Removed, choose, growth_since
 from compress.pruning.importance import Importance, importance_of
+from compress.pruning.options import PruneOptions, goal_of
 from compress.pruning.plan import Member, PlannedGroup, PruningPlan
+from compress.pruning.readings import Evidence
+from compress.pruning.scores import score
+from compress.pruning.search import Cutter, Found, find_cut
 from compress.pruning.surgery import cut
+
+_DEFAULT = PruneOptions()
 
 
 def prune_channels(
     model: nn.Module,
     example_inputs: Any,
-    pruning_ratio: float = 0.2,
+    pruning_ratio: float | None = None,
     importance: str | Importance = "l1",
     *,
     ignore: Collection[str] = (),
+    options: PruneOptions = _DEFAULT,
 ) -> nn.Module:
     """A new, smaller model, without the least important channels of every group; the given one is untouched.
 
@@ -40,21 +46,23 @@ def prune_channels(
         model: any model that runs on ``example_inputs``.
         example_inputs: a tensor, a tuple of positional arguments, or a mapping of keyword arguments.
         pruning_ratio: the fraction of each group's channels to remove, in [0, 1). Of ``n`` channels
-            ``floor(n * (1 - pruning_ratio))`` stay, and at least one.
+            ``floor(n * (1 - pruning_ratio))`` stay, and at least one. 0.2 if neither it nor a target in ``options`` is
+            given.
         importance: a name out of :data:`~compress.pruning.importance.IMPORTANCES`, or a function.
         ignore: names of modules whose tensors all stay as they are.
+        options: targets in place of a ratio, scope, rounding, and data for importances that need it.
 
     Returns:
         The model, in the modes (train or eval) of the given one. Running statistics of norms are those of the kept
-        channels: recalibrate them before judging the accuracy.
+        channels: :func:`compress.recalibrate` them before judging the accuracy.
 
     Raises:
-        ConfigError: if a setting breaks its rule.
+        ConfigError: if a setting breaks its rule, or a target cannot be reached.
         ModelError: if the model cannot be copied, traced or ranked.
 
     Source: Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017.
     """
-    plan = plan_pruning(model, example_inputs, pruning_ratio, importance, ignore=ignore)
+    plan = plan_pruning(model, example_inputs, pruning_ratio, importance, ignore=ignore, options=options)
     return apply_plan(model, plan)
 
 
@@ -75,23 +83,41 @@ def apply_plan(model: nn.Module, plan: PruningPlan) -> nn.Module:
 def plan_pruning(
     model: nn.Module,
     example_inputs: Any,
-    pruning_ratio: float = 0.2,
+    pruning_ratio: float | None = None,
     importance: str | Importance = "l1",
     *,
     ignore: Collection[str] = (),
+    options: PruneOptions = _DEFAULT,
 ) -> PruningPlan:
     """Decide and verify what :func:`prune_channels` removes, and say why the rest stays. Same arguments and errors."""
-    check_ratio(pruning_ratio)
-    rank = importance_of(importance)
+    goal = goal_of(pruning_ratio, options)
+    criterion = importance_of(importance)
+    if criterion.needs_data and options.batches is None:
+        raise ConfigError(f"importance {importance!r} needs data: give options=PruneOptions(batches=...)")
     check_model(model)
     check_ignore(model, ignore)
     example = check_example(model, example_inputs)
     first = trace(model, example)
     channels = resolve(first)
     draft = _Draft(first=first, channels=channels, frozen=_ignored(channels, ignore))
-    orders = _orders(model, channels, draft.frozen, rank)
-    removed = _verified_cut(model, example, draft, orders, pruning_ratio)
-    return _plan(model, draft, removed, pruning_ratio)
+    evidence = Evidence(batches=options.batches or (), loss=options.loss, seed=options.seed)
+    scores = score(model, channels, draft.frozen, criterion, evidence)
+    candidates = Candidates(
+        channels=channels,
+        scores=scores,
+        growth=growth_since(options.relative_to, channels, scores),
+        scope=options.scope,
+        min_kept=0.0 if options.scope == "layer" and goal.name == "pruning_ratio" else options.min_kept,
+    )
+
+    def verified(ratio: float, round_to: int) -> Removed:
+        return _verified_cut(model, example, draft, lambda frozen: choose(candidates, frozen, ratio, round_to))
+
+    def build(removed: Removed) -> nn.Module:
+        return cut(model, _kept(channels, removed))
+
+    cutter = Cutter(model=model, example=example, verified=verified, build=build)
+    return _plan(model, draft, find_cut(cutter, goal, options))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -101,10 +127,6 @@ class _Draft:
     first: Trace
     channels: Channels
     frozen: dict[int, str]
-
-
-Removed = npt.NDArray[np.bool_]  # [channels]
-Orders = Mapping[int, Sequence[Ids]]  # for each group, for each cell: its channels, least important first
 
 
 def _ignored(channels: Channels, ignore: Collection[str]) -> dict[int, str]:
@@ -118,79 +140,20 @@ def _ignored(channels: Channels, ignore: Collection[str]) -> dict[int, str]:
     return frozen
 
 
-def _orders(model: nn.Module, channels: Channels, frozen: Mapping[int, str], rank: Importance) -> Orders:
-    state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    return {
-        index: [cell.units[_ranked(channels, state, cell.ids, rank)] for cell in group.cells]
-        for index, group in enumerate(channels.groups)
-        if index not in frozen
-    }
-
-
-def _ranked(channels: Channels, state: Mapping[str, Tensor], ids: Ids, rank: Importance) -> Ids:
-    """The order of a cell's channels, least important first; ``ids: [channels, places]``."""
-    slots = channels.slot_of(ids[0])
-    produces = channels.is_output[ids].all(axis=0)
-    # A bias or a norm's weight says little of a channel where the filter that produces it is known.
-    layers = produces & np.array([state[channels.slots[slot].tensor].ndim > 1 for slot in slots])
-    columns = np.flatnonzero(layers if layers.any() else produces)
-    names = [channels.slots[slots[column]].tensor for column in columns]
-    weights = [
-        _rows(state[name], channels.slots[slots[column]], ids[:, column] - channels.starts[slots[column]])
-        for name, column in zip(names, columns, strict=True)
-    ]
-    scores = rank(weights)
-    place = f"layer '{names[0].rpartition('.')[0]}'"
-    if not isinstance(scores, Tensor) or scores.shape != (len(ids),):
-        raise ConfigError(f"importance must give one number for each of {len(ids)} channels ({place})")
-    if not bool(scores.isfinite().all()):
-        bad = next((name for name, weight in zip(names, weights, strict=True) if not weight.isfinite().all()), names[0])
-        raise ModelError(f"importance must be finite, got NaN or infinity (layer '{bad.rpartition('.')[0]}')")
-    return np.argsort(scores.detach().cpu().numpy(), kind="stable")
-
-
-def _rows(weight: Tensor, slot: Slot, positions: Ids) -> Tensor:
-    """``[positions, elements]``: what belongs to each position along ``slot``."""
-    data = weight.detach()
-    if slot.ids.ndim == 1:
-        rows = data.movedim(slot.dim, 0).reshape(slot.ids.size, -1)
-    else:
-        parts, size = slot.ids.shape
-        rows = data.reshape(parts, -1, size, data[0, 0].numel()).movedim(2, 1).reshape(parts * size, -1)
-    if not np.array_equal(positions, np.arange(len(rows))):
-        rows = rows[torch.from_numpy(positions).to(rows.device)]
-    # A long sum in half precision would drop most of it.
-    return rows.float() if rows.dtype in {torch.float16, torch.bfloat16} else rows
-
-
-def _verified_cut(model: nn.Module, example: Example, draft: _Draft, orders: Orders, ratio: float) -> Removed:
-    """Which channels go. Each turn of the loop freezes a group more, so it ends."""
-    channels = draft.channels
+def _verified_cut(
+    model: nn.Module, example: Example, draft: _Draft, choice: Callable[[Container[int]], Removed]
+) -> Removed:
+    """Which channels go, as ``choice`` says of groups not frozen. Each turn freezes a group more, so it ends."""
     while True:
-        removed = np.zeros(len(channels.group_of), dtype=np.bool_)
-        for index, order in orders.items():
-            if index not in draft.frozen:
-                _remove(removed, order, ratio)
+        removed = choice(draft.frozen)
         if not removed.any():
             return removed
-        kept = _kept(channels, removed)
-        second = retrace(cut(model, kept), example, _survivors(channels, removed), draft.first)
+        kept = _kept(draft.channels, removed)
+        second = retrace(cut(model, kept), example, _survivors(draft.channels, removed), draft.first)
         found = _violations(draft, second)
         if not found:
             return removed
         draft.frozen.update(found)
-
-
-def _remove(removed: Removed, order: Sequence[Ids], ratio: float) -> None:
-    """Mark the least important channels of each cell of a group, the same fraction of all."""
-    sizes = [len(units) for units in order]
-    # Parts that hold equally many channels of cells of several sizes still do if all lose the same fraction.
-    unit = math.gcd(*sizes)
-    wanted = unit * (1 - ratio)
-    # Nothing finer than 1 / unit can be removed: where that is coarse, rather too little than too much.
-    kept = math.floor(wanted + 1e-9) if len(set(sizes)) == 1 else math.ceil(wanted - 1e-9)
-    for units in order:
-        removed[units[: len(units) // unit * (unit - max(1, kept))]] = True
 
 
 def _kept(channels: Channels, removed: Removed) -> dict[Member, Ids]:
@@ -244,20 +207,21 @@ def _violations(draft: _Draft, second: Trace) -> dict[int, str]:
     return found
 
 
-def _plan(model: nn.Module, draft: _Draft, removed: Removed, ratio: float) -> PruningPlan:
-    kept = _kept(draft.channels, removed)
+def _plan(model: nn.Module, draft: _Draft, found: Found) -> PruningPlan:
+    kept = _kept(draft.channels, found.removed)
     groups = [
-        _planned(draft, index, group, removed)
+        _planned(draft, index, group, found.removed)
         for index, group in enumerate(draft.channels.groups)
         if is_channel_group(group)
     ]
     parameters = dict(model.named_parameters())
     return PruningPlan(
-        pruning_ratio=float(ratio),
+        pruning_ratio=found.ratio,
         groups=groups,
         kept=kept,
         num_params_before=sum(parameter.numel() for parameter in parameters.values()),
         num_params_after=sum(_size_after(name, parameter, kept) for name, parameter in parameters.items()),
+        notes=found.notes,
     )
 
 
