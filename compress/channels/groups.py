@@ -61,6 +61,7 @@ class Channels:
         is_output: ``[ids]``, whether the slice produces the channel.
         group_of: ``[channels]``, index of each channel's group.
         groups: all groups, in the order of the tensors they live in.
+        bound: channels that stand in a group with others only because attention code may take one width for another.
     """
 
     slots: Sequence[Slot]
@@ -69,6 +70,7 @@ class Channels:
     is_output: npt.NDArray[np.bool_]
     group_of: Ids
     groups: Sequence[Group]
+    bound: Ids
 
     def slot_of(self, ids: Ids) -> Ids:
         """The index of the slot of each id."""
@@ -85,13 +87,22 @@ def resolve(trace: Trace) -> Channels:
     for ids in trace.ledger.outputs:
         is_output[ids[ids >= 0]] = True
     reasons, reason_of = _reasons(trace, units, num_units, is_output)
-    parts = [*trace.ledger.parts, *_bound(trace, units, reason_of)]
+    bound = _bound(trace, units, reason_of)
+    parts = [*trace.ledger.parts, *bound]
     classes = _classes(trace, parts, units, reason_of)
     together = _balanced(parts, units, classes)
     groups, group_of = _groups(
         units, classes, together, [None if r < 0 else reasons[r] for r in reason_of.tolist()], starts
     )
-    return Channels(slots=slots, starts=starts[:-1], units=units, is_output=is_output, group_of=group_of, groups=groups)
+    return Channels(
+        slots=slots,
+        starts=starts[:-1],
+        units=units,
+        is_output=is_output,
+        group_of=group_of,
+        groups=groups,
+        bound=np.unique(np.concatenate([np.empty(0, np.int64), *(units[parts.ids] for parts in bound)])),
+    )
 
 
 def _units(trace: Trace, num_ids: int) -> tuple[Ids, int]:

@@ -163,7 +163,9 @@ class History:
     ) -> None:
         """Report that this run went wrong, at tensors among the first of ``suspects``, or else among the next."""
         ids = [
-            np.concatenate([np.empty(0, np.int64), *(axis.ids.reshape(-1) for tensor in some for axis in lookup(tensor).values())])
+            np.concatenate(
+                [np.empty(0, np.int64), *(axis.ids.reshape(-1) for tensor in some for axis in lookup(tensor).values())]
+            )
             for some in suspects
         ]
         self.faults.append(Fault(reason, [some[some >= 0] for some in ids]))

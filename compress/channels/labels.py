@@ -27,8 +27,8 @@ class Axis(NamedTuple):
     """The labels along one dimension.
 
     Attributes:
-        ids: ``[size]``, an id, FIXED or WILD for each index; ``[*parts, size]`` where they differ along other dimensions
-            too, as the heads of an attention do.
+        ids: ``[size]``, an id, FIXED or WILD for each index; ``[*parts, size]`` where they differ along other
+            dimensions too, as the heads of an attention do.
         zero: whether the positions a cut removes hold exact zeros once their weights are zero. Only then may a sum
             run over the dimension: a sigmoid of a removed channel is 0.5, and a sum that lost it is another sum.
         parts: those other dimensions, ascending. They never shrink; this one shrinks equally in each of them.
@@ -112,6 +112,20 @@ class Binding(NamedTuple):
     to: Ids
 
 
+class Split(NamedTuple):
+    """A dimension split into parts.
+
+    Attributes:
+        turn: the number of the choice which of the new dimensions shrinks.
+        axis: that one.
+        heads: the dimension before it, which shrinks instead where whole heads go.
+    """
+
+    turn: int
+    axis: Axis
+    heads: int
+
+
 class Width(NamedTuple):
     """A size that a module of the model gave to an operation, and the ids which it is the number of."""
 
@@ -136,6 +150,7 @@ class Ledger:
         attended: ids of the factors of batched products, whose parts are heads.
         bindings: widths that attention code may take one for the other.
         widths: sizes written in Python.
+        splits: dimensions split into parts.
     """
 
     replay: Sequence[int] | None = None
@@ -149,6 +164,7 @@ class Ledger:
     attended: list[Ids] = field(default_factory=list)
     bindings: list[Binding] = field(default_factory=list)
     widths: list[Width] = field(default_factory=list)
+    splits: list[Split] = field(default_factory=list)
 
     def freeze(self, axis: Axis | None, why: str) -> None:
         """Keep every channel of ``axis``, because of ``why`` at the operation now at work."""

@@ -23,9 +23,7 @@ def pointwise(call: Call) -> Labels:
     result = {}
     for out_dim in sorted(dims):
         axes = [
-            _spread(call, (labels, tensor, shift), out_dim)
-            if out_dim >= shift
-            else _BROADCAST
+            _spread(call, (labels, tensor, shift), out_dim) if out_dim >= shift else _BROADCAST
             for shift, tensor, labels in operands
         ]
         axis = _meet(call, [axis for axis in axes if axis is not _BROADCAST])

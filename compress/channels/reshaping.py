@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from compress.channels.call import Call, Rule
-from compress.channels.labels import NONE, WILD, Axis, Binding, Ids, Labels, moved
+from compress.channels.labels import NONE, WILD, Axis, Binding, Ids, Labels, Split, moved
 from compress.channels.parts import joined, shifted, tied_rows
 
 _Block = tuple[Sequence[int], Sequence[int]]
@@ -86,7 +86,10 @@ def _reshaped(call: Call, axis: Axis, dim: int, blocks: Sequence[_Block]) -> tup
     ids = tied_rows(call.ledger, dense.reshape(-1, *dense.shape[len(tied) :]))
     found = Axis(ids, axis.zero, tuple(parts))
     if any(one in own for one in parts):
+        # Each must keep equally many.
         call.ledger.balance(found, len(found.rows))
+        heads = [one for one in parts if one in own][-1]
+        call.ledger.splits.append(Split(len(call.ledger.choices) - 1, found, heads))
         _bind(call, axis)
     return kept, found
 

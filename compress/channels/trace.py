@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor, nn
@@ -60,13 +60,41 @@ class Trace:
     drifts: Sequence[Drift] = ()
 
 
-def trace(model: nn.Module, example: Example) -> Trace:
+Heads = Literal["dims", "whole"]
+
+
+def trace(model: nn.Module, example: Example, heads: Heads = "dims") -> Trace:
     """Run ``model`` on labels of its own. A copy runs, in eval mode: nothing of ``model`` changes.
+
+    Args:
+        model: any that runs on ``example``.
+        example: its inputs.
+        heads: whether the channels of an attention are the dimensions of its heads, or whole heads.
 
     Raises:
         ModelError: if the model cannot be copied, if its forward pass fails, or puts out no tensor.
     """
-    run = _Run(_copy(model), slots=None, first=None)
+    found = _first_run(model, example, choices=None)
+    if heads == "whole":
+        whole = _whole_heads(found.ledger)
+        if whole != found.ledger.choices:
+            return _first_run(model, example, choices=whole)
+    return found
+
+
+def _whole_heads(ledger: Ledger) -> list[int]:
+    """The choices of a run, where it split heads changed to what shrinks by whole ones."""
+    attended = {(int(row[0]), len(row)) for rows in ledger.attended if len(rows) > 1 for row in rows}
+    choices = list(ledger.choices)
+    for split in ledger.splits:
+        rows = split.axis.rows
+        if any((int(row[0]), len(row)) in attended for row in rows):
+            choices[split.turn] = split.heads
+    return choices
+
+
+def _first_run(model: nn.Module, example: Example, choices: Sequence[int] | None) -> Trace:
+    run = _Run(_copy(model), slots=None, first=None, choices=choices)
     try:
         run.forward(example)
     except Exception as error:
@@ -110,9 +138,15 @@ def _sentence(error: Exception) -> str:
 class _Run:
     """The state of one run: labels of every live tensor, and the module at work."""
 
-    def __init__(self, model: nn.Module, slots: Sequence[Slot] | None, first: Trace | None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        slots: Sequence[Slot] | None,
+        first: Trace | None,
+        choices: Sequence[int] | None = None,
+    ) -> None:
         self.model = model
-        self.ledger = Ledger(replay=None if first is None else first.ledger.choices)
+        self.ledger = Ledger(replay=choices if first is None else first.ledger.choices)
         self.history = History(before=None if first is None else first.steps)
         self.state = dict(_state_of(model))
         self.names = {id(tensor): name for name, tensor in self.state.items()}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -13,27 +15,49 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from compress.channels.labels import Ids
 from compress.pruning.plan import Member
+from compress.pruning.repairs import Repair
+
+_NO_SCALES: Mapping[Member, npt.NDArray[np.float64]] = MappingProxyType({})
 
 
-def cut(model: nn.Module, kept: Mapping[Member, Ids]) -> nn.Module:
-    """A copy of ``model`` in which each dimension named by ``kept`` has only the indices given there."""
+def cut(
+    model: nn.Module,
+    kept: Mapping[Member, Ids],
+    repairs: Iterable[Repair] = (),
+    scales: Mapping[Member, npt.NDArray[np.float64]] = _NO_SCALES,
+) -> nn.Module:
+    """A copy of ``model`` in which each dimension named by ``kept`` has only the indices given there.
+
+    Args:
+        model: stays as it is.
+        kept: indices, by dimension.
+        repairs: attributes to change in the copy.
+        scales: by dimension, what its kept slices are multiplied by: ``[kept]``.
+    """
     state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    by_tensor: dict[str, dict[int, Ids]] = {}
+    by_tensor: dict[str, dict[int, Ids]] = {member.tensor: {} for member in scales}
     for member, ids in kept.items():
         by_tensor.setdefault(member.tensor, {})[member.dim] = ids
     # As already copied, in deepcopy's own books: the big tensors are never copied, and one shared by several modules
     # stays shared.
     smaller = {id(state[name]): _smaller(state[name], dims) for name, dims in by_tensor.items()}
+    with torch.no_grad():
+        for member, factors in scales.items():
+            tensor = smaller[id(state[member.tensor])]
+            shape = [-1 if dim == member.dim else 1 for dim in range(tensor.ndim)]
+            tensor.mul_(torch.from_numpy(factors).to(tensor).reshape(shape))
     new = {id(tensor) for tensor in smaller.values()}
     small = copy.deepcopy(model, dict[int, object](smaller))
     for module in small.modules():
         if any(id(tensor) in new for tensor in _tensors(module)):
             _tell_width(module)
+    for repair in repairs:
+        setattr(small.get_submodule(repair.module), repair.attribute, repair.after)
     return small
 
 
 def _smaller(tensor: Tensor, dims: Mapping[int, Ids]) -> Tensor:
-    result = tensor.detach()
+    result = tensor.detach() if dims else tensor.detach().clone()
     # A matrix of indices counts in the parts of dimension 0 as it was, so it goes first.
     for dim, kept in sorted(dims.items(), key=lambda item: -item[1].ndim):
         if kept.ndim == 1:
@@ -94,6 +118,16 @@ def _group_norm(module: nn.GroupNorm) -> None:
     module.num_channels = module.weight.shape[0]
 
 
+def _attention(module: nn.MultiheadAttention) -> None:
+    # What the number of heads and their width are now is for repairs to say.
+    if module.in_proj_weight is None:
+        module.embed_dim, module.kdim, module.vdim = (
+            weight.shape[1] for weight in (module.q_proj_weight, module.k_proj_weight, module.v_proj_weight)
+        )
+    else:
+        module.embed_dim = module.kdim = module.vdim = module.in_proj_weight.shape[1]
+
+
 def _prelu(module: nn.PReLU) -> None:
     module.num_parameters = module.weight.shape[0]
 
@@ -115,5 +149,6 @@ _WIDTHS: Sequence[tuple[type[nn.Module], Callable[..., None]]] = (
     (nn.LayerNorm, _layer_norm),
     (nn.GroupNorm, _group_norm),
     (nn.PReLU, _prelu),
+    (nn.MultiheadAttention, _attention),
     (nn.Embedding, _embedding),
 )
