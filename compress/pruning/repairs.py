@@ -7,7 +7,9 @@ value, and believed only if it fits in all modules of its class at once; the sec
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from inspect import unwrap
+from types import CodeType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,16 +54,35 @@ def repairs(
             by_class.setdefault(kind, {})[path] = sizes
     found = []
     for kind, instances in by_class.items():
-        for name in _names(modules, instances, _inner(kind)):
+        for name in _names(modules, instances, _read_by_forward(kind)):
             for path, sizes in instances.items():
                 before = vars(modules[path])[name]
                 found.append(Repair(path, name, before, _replaced(before, sizes)))
     return [repair for repair in found if repair.before != repair.after]
 
 
-def _inner(kind: type[nn.Module]) -> Sequence[str] | None:
-    # The others of this class are widths of its tensors.
-    return ("head_dim", "num_heads") if issubclass(kind, nn.MultiheadAttention) else None
+def _read_by_forward(kind: type[nn.Module]) -> frozenset[str]:
+    """The names that the class's forward, and the methods it calls, speak of."""
+    if issubclass(kind, nn.MultiheadAttention):
+        # Its other widths are those of its tensors.
+        return frozenset({"head_dim", "num_heads"})
+    names: set[str] = set()
+    new = {"forward"}
+    while new:
+        names |= new
+        new = {name for method in new for name in _names_in(getattr(kind, method, None))} - names
+    return frozenset(names)
+
+
+def _names_in(method: Any) -> Iterator[str]:
+    if isinstance(method, property):
+        method = method.fget
+    code = getattr(unwrap(method), "__code__", None) if callable(method) else None
+    todo = [] if code is None else [code]
+    while todo:
+        one = todo.pop()
+        yield from one.co_names
+        todo += [constant for constant in one.co_consts if isinstance(constant, CodeType)]
 
 
 def _sizes(channels: Channels, widths: Sequence[Width], removed: npt.NDArray[np.bool_]) -> dict[str, _Sizes]:
@@ -76,7 +97,7 @@ def _sizes(channels: Channels, widths: Sequence[Width], removed: npt.NDArray[np.
     }
 
 
-def _names(modules: Mapping[str, nn.Module], instances: Mapping[str, _Sizes], among: Sequence[str] | None) -> list[str]:
+def _names(modules: Mapping[str, nn.Module], instances: Mapping[str, _Sizes], among: Container[str]) -> list[str]:
     """The attributes that are one of the sizes in every instance, those that look like something else left out."""
     attributes = [
         {name: value for name, value in vars(modules[path]).items() if _is_sizes(value)} for path in instances
@@ -84,7 +105,7 @@ def _names(modules: Mapping[str, nn.Module], instances: Mapping[str, _Sizes], am
     everywhere = [
         name
         for name in attributes[0]
-        if (among is None or name in among)
+        if name in among
         and all(
             name in own and _replaced(own[name], sizes) is not None
             for own, sizes in zip(attributes, instances.values(), strict=True)

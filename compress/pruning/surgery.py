@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
@@ -38,22 +39,46 @@ def cut(
     by_tensor: dict[str, dict[int, Ids]] = {member.tensor: {} for member in scales}
     for member, ids in kept.items():
         by_tensor.setdefault(member.tensor, {})[member.dim] = ids
-    # As already copied, in deepcopy's own books: the big tensors are never copied, and one shared by several modules
-    # stays shared.
-    smaller = {id(state[name]): _smaller(state[name], dims) for name, dims in by_tensor.items()}
+    smaller = {name: _smaller(state[name], dims) for name, dims in by_tensor.items()}
     with torch.no_grad():
         for member, factors in scales.items():
-            tensor = smaller[id(state[member.tensor])]
+            tensor = smaller[member.tensor]
             shape = [-1 if dim == member.dim else 1 for dim in range(tensor.ndim)]
             tensor.mul_(torch.from_numpy(factors).to(tensor).reshape(shape))
-    new = {id(tensor) for tensor in smaller.values()}
-    small = copy.deepcopy(model, dict[int, object](smaller))
-    for module in small.modules():
+    return _with(model, {id(state[name]): tensor for name, tensor in smaller.items()}, repairs)
+
+
+def outline(model: nn.Module, kept: Mapping[Member, Ids], repairs: Iterable[Repair]) -> nn.Module:
+    """What :func:`cut` makes, but for the values of parameters: some of the uncut ones, and in their memory.
+
+    Enough to see whether it runs, and what goes where. It must not be written to.
+    """
+    state: dict[str, Tensor] = {**dict(model.named_buffers()), **dict(model.named_parameters())}
+    shapes = {member.tensor: list(state[member.tensor].shape) for member in kept}
+    for member, ids in kept.items():
+        shapes[member.tensor][member.dim] = ids.shape[-1]
+    stand_ins: dict[int, Tensor] = {id(parameter): parameter for parameter in model.parameters()}
+    stand_ins |= {id(state[name]): _first_elements(state[name], shape) for name, shape in shapes.items()}
+    return _with(model, stand_ins, repairs)
+
+
+def _first_elements(tensor: Tensor, shape: Sequence[int]) -> Tensor:
+    flat = tensor.detach().reshape(-1)[: math.prod(shape)].view(*shape)
+    return nn.Parameter(flat, requires_grad=False) if isinstance(tensor, nn.Parameter) else flat.clone()
+
+
+def _with(model: nn.Module, tensors: Mapping[int, Tensor], repairs: Iterable[Repair]) -> nn.Module:
+    """A copy of ``model`` with other tensors, by the identity of those they stand for."""
+    # As already copied, in deepcopy's own books: the big tensors are never copied, and one shared by several modules
+    # stays shared.
+    copied = copy.deepcopy(model, dict[int, object](tensors))
+    new = {id(tensor) for tensor in tensors.values()}
+    for module in copied.modules():
         if any(id(tensor) in new for tensor in _tensors(module)):
             _tell_width(module)
     for repair in repairs:
-        setattr(small.get_submodule(repair.module), repair.attribute, repair.after)
-    return small
+        setattr(copied.get_submodule(repair.module), repair.attribute, repair.after)
+    return copied
 
 
 def _smaller(tensor: Tensor, dims: Mapping[int, Ids]) -> Tensor:

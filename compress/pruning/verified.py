@@ -16,7 +16,7 @@ from compress.channels.trace import Example, Trace, retrace
 from compress.pruning.choosing import Removed
 from compress.pruning.plan import Member
 from compress.pruning.repairs import Repair, repairs
-from compress.pruning.surgery import cut
+from compress.pruning.surgery import cut, outline
 
 Scales = Mapping[Member, npt.NDArray[np.float64]]
 
@@ -74,7 +74,7 @@ def verified_cut(
         if not removed.any():
             return Verified(removed=removed, kept=kept)
         told = repairs(model, draft.channels, draft.first.ledger.widths, removed)
-        smaller = cut(model, kept, told)
+        smaller = cut(model, kept, told) if draft.first.writes else outline(model, kept, told)
         second = retrace(smaller, example, _survivors(draft.channels, removed), draft.first)
         blamed = _violations(draft, second)
         if not blamed:
