@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from torch import nn
 
+from compress.channels.trace import Heads
 from compress.errors import ConfigError
 from compress.pruning.checks import check_ratio
 from compress.pruning.readings import Loss
@@ -31,6 +32,8 @@ class PruneOptions:
         scope: "layer" removes the same fraction of every group's channels; "global" that fraction of all channels
             together, the least important ones wherever they are. Scores are then divided by the root of their mean
             square in each group, so that groups compare.
+        heads: how attention gets narrower. "dims" takes the same number of dimensions from each head; "whole" takes
+            whole heads and leaves the others as they were. Either way queries and keys lose the same dimensions.
         min_kept: the smallest fraction of a group's channels that stays, where the fraction is not asked outright:
             under the scope "global" and in the search for a target.
         round_to: the number of channels that stays in a group is rounded up to a multiple of it, for kernels that like
@@ -52,6 +55,7 @@ class PruneOptions:
     max_params: int | None = None
     max_latency_ms: float | None = None
     scope: Scope = "layer"
+    heads: Heads = "dims"
     min_kept: float = 0.1
     round_to: int | Literal["auto"] = 1
     batches: Iterable[Any] | None = None
@@ -65,6 +69,8 @@ class PruneOptions:
     def __post_init__(self) -> None:
         if self.scope not in get_args(Scope):
             raise ConfigError(f"scope must be one of {', '.join(get_args(Scope))}, got {self.scope!r}")
+        if self.heads not in get_args(Heads):
+            raise ConfigError(f"heads must be one of {', '.join(get_args(Heads))}, got {self.heads!r}")
         if not _is_number(self.min_kept) or not 0 <= self.min_kept <= 1:
             raise ConfigError(f"min_kept must be in [0, 1], got {self.min_kept!r}")
         if self.round_to != "auto" and not _is_count(self.round_to):

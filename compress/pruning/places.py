@@ -73,7 +73,10 @@ def rows(tensor: Tensor, place: Place) -> Tensor:
     else:
         parts, size = slot.ids.shape
         result = data.reshape(parts, -1, size, data[0, 0].numel()).movedim(2, 1).reshape(parts * size, -1)
-    if not np.array_equal(place.positions, np.arange(len(result))):
+    first, count = int(place.positions[0]), len(place.positions)
+    if np.array_equal(place.positions, np.arange(first, first + count)):
+        result = result[first : first + count]
+    else:
         result = result[torch.from_numpy(place.positions).to(result.device)]
     # A long sum in half precision would drop most of it.
     return result.float() if result.dtype in {torch.float16, torch.bfloat16} else result

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from compress.channels.labels import Ids
+from compress.pruning.repairs import Repair
 
 
 class Member(NamedTuple):
@@ -48,6 +52,9 @@ class PruningPlan:
         num_params_before: parameters of the model.
         num_params_after: parameters of the model once pruned.
         notes: what was measured to choose the cut, a sentence each.
+        repairs: attributes of modules that said how wide something was, and change.
+        scales: for dimensions whose kept slices are multiplied by something, because a number that the network computes
+            of its width would else change: ``[kept]``.
     """
 
     pruning_ratio: float
@@ -56,6 +63,8 @@ class PruningPlan:
     num_params_before: int
     num_params_after: int
     notes: tuple[str, ...] = ()
+    repairs: Sequence[Repair] = ()
+    scales: Mapping[Member, npt.NDArray[np.float64]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
@@ -73,3 +82,7 @@ class PruningPlan:
             more = f" and {len(group.members) - 3} more" if len(group.members) > 3 else ""  # noqa: PLR2004
             why = f": whole, {group.frozen}" if group.frozen else ""
             yield f"{group.channels:6} -> {group.kept:5}  {where}{more}{why}"
+        for repair in self.repairs:
+            yield f"repaired  {repair}"
+        for member, factors in self.scales.items():
+            yield f"scaled    {member} by {factors.min():.4g} to {factors.max():.4g}"

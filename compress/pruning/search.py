@@ -13,10 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from compress.channels.trace import Example
 from compress.errors import ConfigError
-from compress.pruning.choosing import Removed
 from compress.pruning.options import Goal, PruneOptions
 from compress.pruning.progress import counted
 from compress.pruning.timing import Pairs, ratio_of, threads_of
+from compress.pruning.verified import Verified
 
 _HALVINGS = 9  # of the range of ratios, each for the price of a verified cut: to within 0.2 % of the channels
 _ALIGNMENTS = (8, 16)
@@ -31,21 +31,21 @@ class Cutter:
     Attributes:
         model: as it is.
         example: what it runs on.
-        verified: ``(ratio, round_to)`` to the channels that go, verified.
-        build: the model without them.
+        verified: ``(ratio, round_to)`` to a verified cut.
+        build: the model after it.
     """
 
     model: nn.Module
     example: Example
-    verified: Callable[[float, int], Removed]
-    build: Callable[[Removed], nn.Module]
+    verified: Callable[[float, int], Verified]
+    build: Callable[[Verified], nn.Module]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Found:
     """A cut, the ratio that led to it, and what is to be said about how it was found."""
 
-    removed: Removed
+    cut: Verified
     ratio: float
     notes: tuple[str, ...] = ()
 
@@ -62,20 +62,20 @@ def find_cut(cutter: Cutter, goal: Goal, options: PruneOptions) -> Found:
     round_to, note = _best_alignment(cutter, found, options)
     if round_to > 1:
         found = _reach(cutter, goal, options, round_to)
-    return Found(removed=found.removed, ratio=found.ratio, notes=(*found.notes, note))
+    return Found(cut=found.cut, ratio=found.ratio, notes=(*found.notes, note))
 
 
 def _reach(cutter: Cutter, goal: Goal, options: PruneOptions, round_to: int) -> Found:
     if goal.name == "pruning_ratio":
-        return Found(removed=cutter.verified(goal.limit, round_to), ratio=goal.limit)
+        return Found(cut=cutter.verified(goal.limit, round_to), ratio=goal.limit)
     size = _size_of(goal.name, cutter, options)
     dense = size(None)
     if dense <= goal.limit:
         note = f"{goal.name} {goal.limit:g} holds without a cut: {dense:g}"
-        return Found(removed=cutter.verified(0.0, round_to), ratio=0.0, notes=(note,))
+        return Found(cut=cutter.verified(0.0, round_to), ratio=0.0, notes=(note,))
     low, high = 0.0, 1 - options.min_kept
-    best = Found(removed=cutter.verified(high, round_to), ratio=high)
-    reached = size(best.removed)
+    best = Found(cut=cutter.verified(high, round_to), ratio=high)
+    reached = size(best.cut)
     if reached > goal.limit:
         raise ConfigError(
             f"{goal.name} must be reachable: with min_kept = {options.min_kept:g} of the channels left it is"
@@ -83,17 +83,17 @@ def _reach(cutter: Cutter, goal: Goal, options: PruneOptions, round_to: int) -> 
         )
     for _ in counted(range(_HALVINGS), f"cutting to {goal.name}", shown=options.progress):
         middle = (low + high) / 2
-        removed = cutter.verified(middle, round_to)
-        value = size(removed)
+        cut = cutter.verified(middle, round_to)
+        value = size(cut)
         if value <= goal.limit:
-            best, reached, high = Found(removed=removed, ratio=middle), value, middle
+            best, reached, high = Found(cut=cut, ratio=middle), value, middle
         else:
             low = middle
     note = f"{goal.name} {goal.limit:g}: reached {reached:g}, from {dense:g}"
-    return Found(removed=best.removed, ratio=best.ratio, notes=(note,))
+    return Found(cut=best.cut, ratio=best.ratio, notes=(note,))
 
 
-Size = Callable[[Removed | None], float]
+Size = Callable[[Verified | None], float]
 """What a target limits, of the model without some of its channels; of the model as it is for None."""
 
 
@@ -111,7 +111,7 @@ def _size_of(name: str, cutter: Cutter, options: PruneOptions) -> Size:
         return _count_macs(model, cutter.example)
 
     count = {"max_params": _count_params, "max_macs": macs, "max_latency_ms": latency_ms}[name]
-    return lambda removed: count(dense if removed is None else cutter.build(removed).eval())
+    return lambda cut: count(dense if cut is None else cutter.build(cut).eval())
 
 
 def _count_params(model: nn.Module) -> float:
@@ -132,12 +132,12 @@ def _paired(compressed: nn.Module, dense: nn.Module, example: Example, options: 
 
 def _best_alignment(cutter: Cutter, found: Found, options: PruneOptions) -> tuple[int, str]:
     """What to round to so that the model is fastest, 1 for not at all, and a sentence about it."""
-    plain = cutter.build(found.removed).eval()
+    plain = cutter.build(found.cut).eval()
     # A rounded model is never narrower than the plain one: where it is faster, the width is what made it so.
     shares = {}
     for round_to in _ALIGNMENTS:
-        removed = cutter.verified(found.ratio, round_to)
-        shares[round_to] = ratio_of(_paired(cutter.build(removed).eval(), plain, cutter.example, options))
+        cut = cutter.verified(found.ratio, round_to)
+        shares[round_to] = ratio_of(_paired(cutter.build(cut).eval(), plain, cutter.example, options))
     fastest = min(shares, key=lambda round_to: shares[round_to])
     best = fastest if shares[fastest] < _PAYS else 1
     seen = ", ".join(f"{round_to} takes x{share:.2f} of the time" for round_to, share in shares.items())

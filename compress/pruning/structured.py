@@ -7,26 +7,25 @@ only a network whose channels still meet as they met before is handed out.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Container, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 
-from compress.channels.groups import Channels, Group, is_channel_group, resolve
-from compress.channels.labels import Ids, Slot
-from compress.channels.trace import Example, Trace, retrace, trace
+from compress.channels.groups import Group, is_channel_group, resolve
+from compress.channels.labels import Ids
+from compress.channels.trace import Example, Trace, trace
 from compress.errors import ConfigError, ModelError
 from compress.pruning.checks import check_example, check_ignore, check_model
 from compress.pruning.choosing import Candidates, Removed, choose, growth_since
 from compress.pruning.importance import Importance, importance_of
-from compress.pruning.options import PruneOptions, goal_of
+from compress.pruning.options import Goal, PruneOptions, goal_of
 from compress.pruning.plan import Member, PlannedGroup, PruningPlan
 from compress.pruning.readings import Evidence
-from compress.pruning.scores import score
+from compress.pruning.scores import Scores, score
 from compress.pruning.search import Cutter, Found, find_cut
 from compress.pruning.surgery import cut
+from compress.pruning.verified import Draft, Unbound, Verified, verified_cut
 
 _DEFAULT = PruneOptions()
 
@@ -77,7 +76,7 @@ def apply_plan(model: nn.Module, plan: PruningPlan) -> nn.Module:
         tensor = state.get(member.tensor)
         if tensor is None or member.dim >= tensor.ndim or int(kept.max()) >= tensor.shape[member.dim]:
             raise ModelError(f"the pruning plan was made for another model: this one has no such {member}")
-    return cut(model, plan.kept)
+    return cut(model, plan.kept, plan.repairs, plan.scales)
 
 
 def plan_pruning(
@@ -97,120 +96,52 @@ def plan_pruning(
     check_model(model)
     check_ignore(model, ignore)
     example = check_example(model, example_inputs)
-    first = trace(model, example)
+    first = trace(model, example, options.heads)
+    while True:
+        draft = _draft(first, ignore)
+        evidence = Evidence(batches=options.batches or (), loss=options.loss, seed=options.seed)
+        scores = score(model, draft.channels, draft.frozen, criterion, evidence)
+        cutter = _cutter(model, example, draft, _candidates(draft, scores, goal, options))
+        try:
+            return _plan(model, draft, find_cut(cutter, goal, options))
+        except Unbound as found:
+            first.ledger.freezes.extend(found.freezes)
+
+
+def _draft(first: Trace, ignore: Collection[str]) -> Draft:
+    for slot in first.slots:
+        name = next((name for name in ignore if not name or slot.tensor.startswith(f"{name}.")), None)
+        if name is not None:
+            first.ledger.freeze_ids(slot.ids, f"'{name}' is to be ignored")
     channels = resolve(first)
-    draft = _Draft(first=first, channels=channels, frozen=_ignored(channels, ignore))
-    evidence = Evidence(batches=options.batches or (), loss=options.loss, seed=options.seed)
-    scores = score(model, channels, draft.frozen, criterion, evidence)
-    candidates = Candidates(
-        channels=channels,
+    frozen = {index: group.reason for index, group in enumerate(channels.groups) if group.reason is not None}
+    return Draft(first=first, channels=channels, frozen=frozen)
+
+
+def _candidates(draft: Draft, scores: Scores, goal: Goal, options: PruneOptions) -> Candidates:
+    return Candidates(
+        channels=draft.channels,
         scores=scores,
-        growth=growth_since(options.relative_to, channels, scores),
+        growth=growth_since(options.relative_to, draft.channels, scores),
         scope=options.scope,
         min_kept=0.0 if options.scope == "layer" and goal.name == "pruning_ratio" else options.min_kept,
     )
 
-    def verified(ratio: float, round_to: int) -> Removed:
-        return _verified_cut(model, example, draft, lambda frozen: choose(candidates, frozen, ratio, round_to))
 
-    def build(removed: Removed) -> nn.Module:
-        return cut(model, _kept(channels, removed))
+def _cutter(model: nn.Module, example: Example, draft: Draft, candidates: Candidates) -> Cutter:
+    def verified(ratio: float, round_to: int) -> Verified:
+        return verified_cut(model, example, draft, lambda frozen: choose(candidates, frozen, ratio, round_to))
 
-    cutter = Cutter(model=model, example=example, verified=verified, build=build)
-    return _plan(model, draft, find_cut(cutter, goal, options))
+    def build(found: Verified) -> nn.Module:
+        return cut(model, found.kept, found.repairs, found.scales)
 
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Draft:
-    """The uncut network's run, its channels, and the groups that stay whole for a reason found so far, by index."""
-
-    first: Trace
-    channels: Channels
-    frozen: dict[int, str]
+    return Cutter(model=model, example=example, verified=verified, build=build)
 
 
-def _ignored(channels: Channels, ignore: Collection[str]) -> dict[int, str]:
-    frozen = {index: group.reason for index, group in enumerate(channels.groups) if group.reason is not None}
-    for index, group in enumerate(channels.groups):
-        for slot in group.members:
-            tensor = channels.slots[slot].tensor
-            name = next((name for name in ignore if not name or tensor.startswith(f"{name}.")), None)
-            if name is not None:
-                frozen.setdefault(index, f"'{name}' is to be ignored")
-    return frozen
-
-
-def _verified_cut(
-    model: nn.Module, example: Example, draft: _Draft, choice: Callable[[Container[int]], Removed]
-) -> Removed:
-    """Which channels go, as ``choice`` says of groups not frozen. Each turn freezes a group more, so it ends."""
-    while True:
-        removed = choice(draft.frozen)
-        if not removed.any():
-            return removed
-        kept = _kept(draft.channels, removed)
-        second = retrace(cut(model, kept), example, _survivors(draft.channels, removed), draft.first)
-        found = _violations(draft, second)
-        if not found:
-            return removed
-        draft.frozen.update(found)
-
-
-def _kept(channels: Channels, removed: Removed) -> dict[Member, Ids]:
-    kept = {}
-    for slot, start in zip(channels.slots, channels.starts.tolist(), strict=True):
-        stays = ~removed[channels.units[start : start + slot.ids.size]]
-        if not stays.all():
-            indices = np.flatnonzero(stays)
-            if slot.ids.ndim > 1:
-                parts, size = slot.ids.shape
-                indices = indices.reshape(parts, -1) % size
-            kept[Member(slot.tensor, slot.dim)] = indices
-    return kept
-
-
-def _survivors(channels: Channels, removed: Removed) -> list[Slot]:
-    """The slots of the cut model, their ids now the channels that they belong to."""
-    survivors = []
-    for slot, start in zip(channels.slots, channels.starts.tolist(), strict=True):
-        units = channels.units[start : start + slot.ids.size]
-        units = units[~removed[units]]
-        ids = units.reshape(len(slot.ids), -1) if slot.ids.ndim > 1 else units
-        survivors.append(Slot(tensor=slot.tensor, dim=slot.dim, ids=ids))
-    return survivors
-
-
-def _violations(draft: _Draft, second: Trace) -> dict[int, str]:
-    """The groups, not frozen yet, whose cut made the network another one, and what was seen."""
-    found: dict[int, str] = {}
-
-    def blame(units: Ids, reason: str) -> None:
-        for index in np.unique(draft.channels.group_of[units]).tolist():
-            if index not in draft.frozen:
-                found.setdefault(index, reason)
-
-    for tie in second.ledger.ties:
-        apart = tie.first != tie.second
-        blame(tie.first[apart], f"a cut would mix up channels ({tie.place})")
-        blame(tie.second[apart], f"a cut would mix up channels ({tie.place})")
-    for freeze in second.ledger.freezes:
-        blame(freeze.ids, freeze.reason)
-    for fault in second.faults:
-        known = len(found)
-        for suspects in fault.suspects:
-            blame(suspects, fault.reason)
-            if len(found) > known:
-                break
-    if second.faults and not found:
-        # Nobody knows which group it was, so none is trusted.
-        blame(np.arange(len(draft.channels.group_of)), second.faults[0].reason)
-    return found
-
-
-def _plan(model: nn.Module, draft: _Draft, found: Found) -> PruningPlan:
-    kept = _kept(draft.channels, found.removed)
+def _plan(model: nn.Module, draft: Draft, found: Found) -> PruningPlan:
+    kept = found.cut.kept
     groups = [
-        _planned(draft, index, group, found.removed)
+        _planned(draft, index, group, found.cut.removed)
         for index, group in enumerate(draft.channels.groups)
         if is_channel_group(group)
     ]
@@ -222,10 +153,12 @@ def _plan(model: nn.Module, draft: _Draft, found: Found) -> PruningPlan:
         num_params_before=sum(parameter.numel() for parameter in parameters.values()),
         num_params_after=sum(_size_after(name, parameter, kept) for name, parameter in parameters.items()),
         notes=found.notes,
+        repairs=found.cut.repairs,
+        scales=found.cut.scales,
     )
 
 
-def _planned(draft: _Draft, index: int, group: Group, removed: Removed) -> PlannedGroup:
+def _planned(draft: Draft, index: int, group: Group, removed: Removed) -> PlannedGroup:
     slots = [draft.channels.slots[slot] for slot in group.members]
     gone = sum(int(removed[cell.units].sum()) for cell in group.cells)
     return PlannedGroup(
