@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from compress.data import image_folder as image_folder
     from compress.data import load_data as load_data
     from compress.errors import CompressError as CompressError
+    from compress.pruning.options import PruneOptions as PruneOptions
+    from compress.pruning.recalibration import recalibrate as recalibrate
+    from compress.pruning.semi_structured import to_semi_structured_ as to_semi_structured_
     from compress.pruning.structured import plan_pruning as plan_pruning
     from compress.pruning.structured import prune_channels as prune_channels
     from compress.pruning.unstructured import make_permanent_ as make_permanent_
@@ -34,6 +37,7 @@ _HOME = {
     "CompressError": "compress.errors",
     "FitConfig": "compress.train",
     "ImageData": "compress.data",
+    "PruneOptions": "compress.pruning.options",
     "Workload": "compress.workload",
     "dense_model": "compress.workload",
     "evaluate": "compress.train",
@@ -48,14 +52,17 @@ _HOME = {
     "plan_pruning": "compress.pruning.structured",
     "prune_channels": "compress.pruning.structured",
     "prune_weights": "compress.pruning.unstructured",
+    "recalibrate": "compress.pruning.recalibration",
     "run_recipe": "compress.recipe",
     "save": "compress.artifact",
+    "to_semi_structured_": "compress.pruning.semi_structured",
 }
 
 __all__ = [
     "CompressError",
     "FitConfig",
     "ImageData",
+    "PruneOptions",
     "Workload",
     "dense_model",
     "evaluate",
@@ -70,8 +77,10 @@ __all__ = [
     "plan_pruning",
     "prune_channels",
     "prune_weights",
+    "recalibrate",
     "run_recipe",
     "save",
+    "to_semi_structured_",
 ]
 
 

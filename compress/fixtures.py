@@ -187,6 +187,14 @@ def file_bytes() -> Meter:
 
 
 @pytest.fixture(scope="session")
+def compressed_file_bytes() -> Meter:
+    """Bytes of the saved model after DEFLATE."""
+    from compress.measure import size
+
+    return Meter(metric="compressed_file_bytes", measure=size.compressed_file_bytes)
+
+
+@pytest.fixture(scope="session")
 def top1_error(_evaluate: Callable[[nn.Module], Evaluation]) -> Meter:
     """Share of test images whose most likely class is wrong."""
     from compress.measure import accuracy

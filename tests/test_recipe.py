@@ -9,8 +9,9 @@ from torch import nn
 
 from compress import artifact, recipe, train
 from compress.errors import CompressError, ConfigError, ModelError
-from compress.recipe import load_recipe, run_recipe, steps
-from compress.recipe.steps import PruneChannels, PruneWeights
+from compress.recipe import load_recipe, pruning_steps, run_recipe
+from compress.recipe.pruning_steps import PruneChannels, PruneWeights
+from compress.recipe.steps import STEPS
 from compress.train import FitConfig
 from tests.workloads import tiny_net, tiny_workload
 
@@ -67,7 +68,7 @@ def steps_run(monkeypatch):
 
         return step
 
-    for place, name in ((steps, "prune_channels"), (steps, "prune_weights"), (train, "fit")):
+    for place, name in ((pruning_steps, "prune_channels"), (pruning_steps, "prune_weights"), (train, "fit")):
         monkeypatch.setattr(place, name, counted(name, getattr(place, name)))
     return calls
 
@@ -119,6 +120,7 @@ def test_a_recipe_may_have_no_steps(written):
     assert read.limits == {"macs": {"max_ratio": 1.0}}
 
 
+SETTINGS = ", ".join(field.name for field in dataclasses.fields(PruneWeights))
 STEP = '[[steps]]\nuse = "prune_weights"\n\n[[steps]]\n'
 
 
@@ -133,15 +135,21 @@ STEP = '[[steps]]\nuse = "prune_weights"\n\n[[steps]]\n'
         (
             STEP + 'use = "prune_chanels"',
             (
-                "'use' must be one of fit, prune_channels, prune_weights, got 'prune_chanels'"
+                "'use' must be one of {steps}, got 'prune_chanels'"
                 " - did you mean 'prune_channels'? (recipe {path}, step 2)"
             ),
         ),
-        (STEP + "sparsity = 0.2", "'use' must be one of fit, prune_channels, prune_weights, got None (recipe {path}, "),
-        (STEP + 'use = ["fit"]', "'use' must be one of fit, prune_channels, prune_weights, got ['fit']"),
+        (
+            STEP + "sparsity = 0.2",
+            "'use' must be one of {steps}, got None (recipe {path}, ",
+        ),
+        (
+            STEP + 'use = ["fit"]',
+            "'use' must be one of {steps}, got ['fit']",
+        ),
         (
             STEP + 'use = "prune_weights"\nsparsty = 0.2',
-            "unknown key 'sparsty' - did you mean 'sparsity'?; known are sparsity, scope (recipe {path}, step 2)",
+            "unknown key 'sparsty' - did you mean 'sparsity'?; known are {settings} (recipe {path}, step 2)",
         ),
         (
             STEP + 'use = "prune_weights"\nsparsity = "0.2"',
@@ -163,7 +171,7 @@ def test_a_mistake_in_a_recipe_is_one_sentence(written, content, message):
     path = written(content)
     with pytest.raises(ConfigError) as caught:
         load_recipe(path)
-    assert str(caught.value).startswith(message.format(path=path))
+    assert str(caught.value).startswith(message.format(path=path, steps=", ".join(STEPS), settings=SETTINGS))
     assert "\n" not in str(caught.value)
 
 

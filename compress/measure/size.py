@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 
 import torch
@@ -28,6 +29,11 @@ def file_bytes(compressed: nn.Module, dense: nn.Module) -> Measurement:
     return _pair("file_bytes", count_file_bytes, compressed, dense)
 
 
+def compressed_file_bytes(compressed: nn.Module, dense: nn.Module) -> Measurement:
+    """Bytes of that file after DEFLATE, as zip, gzip and HTTP apply it."""
+    return _pair("compressed_file_bytes", count_compressed_file_bytes, compressed, dense)
+
+
 def macs(compressed: nn.Module, dense: nn.Module, example_input: Tensor) -> Measurement:
     """Multiply-accumulates of one forward pass, for one of the inputs in ``example_input: [n, ...]``."""
 
@@ -50,6 +56,11 @@ def count_nonzero_params(model: nn.Module) -> int:
 def count_file_bytes(model: nn.Module) -> int:
     """Bytes of the saved model."""
     return len(artifact.serialize(model))
+
+
+def count_compressed_file_bytes(model: nn.Module) -> int:
+    """Bytes of the saved model after DEFLATE at zlib's default level."""
+    return len(zlib.compress(artifact.serialize(model)))
 
 
 def count_macs(model: nn.Module, example_input: Tensor) -> int:

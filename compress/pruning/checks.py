@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 from compress.channels.call import tensors_in
 from compress.channels.trace import Example
 from compress.errors import ConfigError, ModelError
+from compress.pruning.unstructured import MASK
 
 _QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")
 
@@ -30,7 +31,7 @@ def check_model(model: nn.Module) -> None:
     """Refuse what has no channels of its own to cut.
 
     Raises:
-        ModelError: if the model is no module, lazy, quantized, scripted or compiled.
+        ModelError: if the model is no module, lazy, quantized, scripted, compiled or masked.
     """
     if not isinstance(model, nn.Module):
         raise ModelError(f"the model must be a torch.nn.Module, got {type(model).__name__}")
@@ -42,6 +43,10 @@ def check_model(model: nn.Module) -> None:
             raise ModelError(f"the model must not be compiled: prune the original (layer '{name}', {kind})")
         if type(module).__module__.startswith(_QUANTIZED):
             raise ModelError(f"the model must not be quantized: prune before quantizing (layer '{name}', {kind})")
+        if MASK in module._buffers:
+            raise ModelError(
+                f"the model must not be masked: prune channels before weights, or make masks permanent (layer '{name}')"
+            )
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if is_lazy(tensor):
             raise ModelError(f"lazy layers must be initialized by a forward pass before pruning (tensor '{name}')")
