@@ -114,7 +114,9 @@ def from_archive(content: bytes, place: str) -> tuple[ExportedProgram, dict[str,
 
 def _read_tensors(archive: zipfile.ZipFile, folder: str, place: str) -> dict[str, Tensor]:
     """The weights or the constants by name; those that share bytes in the file share them in memory."""
-    config = _dict_to_dataclass(schema.PayloadConfig, json.loads(archive.read(folder + _CONFIGS[folder])))
+    config = _dict_to_dataclass(  # type: ignore[no-untyped-call]
+        schema.PayloadConfig, json.loads(archive.read(folder + _CONFIGS[folder]))
+    )
     storages: dict[str, Tensor] = {}
     tensors: dict[str, Tensor] = {}
     for name, payload in config.config.items():

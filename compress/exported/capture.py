@@ -21,21 +21,24 @@ _HERE = Path(__file__).parent
 _OWN_WARNINGS = (DeprecationWarning, FutureWarning, UserWarning)
 
 
-def capture(model: nn.Module, example_input: Tensor) -> ExportedProgram:
+def capture(model: nn.Module, example_input: Tensor, *, fixed: bool = False) -> ExportedProgram:
     """The graph of ``model``, in the mode it is in, for inputs of ``example_input``'s shape and any batch size.
 
     Args:
         model: on the device of ``example_input``.
         example_input: ``[n, ...]``.
+        fixed: for the batch size of ``example_input`` alone.
 
     Raises:
         ModelError: if the model cannot be captured; the message names the line of its code.
     """
     try:
         with torch_warnings_ignored():
-            return torch.export.export(
-                model, (batch_of(example_input, 2),), dynamic_shapes=({0: Dim("batch", min=1)},)
-            )
+            if fixed:
+                return torch.export.export(model, (example_input,))
+            # Of a single input a capture would take the 1 for a constant.
+            inputs = batch_of(example_input, max(2, len(example_input)))
+            return torch.export.export(model, (inputs,), dynamic_shapes=({0: Dim("batch", min=1)},))
     except Exception as cause:
         reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
         if reason.startswith("Constraints violated"):

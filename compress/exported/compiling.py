@@ -14,17 +14,28 @@ from compress.exported.capture import torch_warnings_ignored
 Call = Callable[[Tensor], Any]
 
 
-def compiled(module: nn.Module, *, dynamic: bool | None = None) -> Call:
-    """``module``, compiled on its first call and again for each kind of input that the code at hand does not fit.
+def compiled(module: nn.Module, *, any_batch: bool = False) -> Call:
+    """``module``, compiled on its first call, and again for inputs that the code at hand does not fit.
 
-    Gradients are off in it. ``dynamic=False`` compiles for one shape at a time, else the batch may vary.
+    Args:
+        module: in eval mode.
+        any_batch: compile once for single inputs and once for batches of any size, not for each size.
     """
-    compiling: Call = torch.compile(module, dynamic=dynamic)
+    run: Call = torch.compile(module, dynamic=None if any_batch else False)
+    seen = set()
 
     def call(inputs: Tensor) -> Any:
-        # torch.compile(options={"freezing": True}) comes too late for the parameters to be taken as constants; and
-        # with gradients on nothing is frozen at all.
-        with config.patch(freezing=True), torch.no_grad(), torch_warnings_ignored():
-            return compiling(inputs)
+        # One kind of tensor in one mode: each further one would be compiled for anew.
+        with torch.inference_mode():
+            key = (inputs.shape, inputs.stride(), inputs.dtype, inputs.is_inference(), torch.get_num_threads())
+            if key in seen:
+                return run(inputs)
+            if any_batch and len(inputs) > 1:
+                torch._dynamo.maybe_mark_dynamic(inputs, 0)
+            # torch.compile(options={"freezing": True}) comes too late for the parameters to be taken as constants.
+            with config.patch({"freezing": True, "triton.cudagraphs": inputs.is_cuda}), torch_warnings_ignored():
+                outputs = run(inputs)
+            seen.add(key)
+            return outputs
 
     return call

@@ -63,7 +63,7 @@ def uncompiled(model: nn.Module) -> nn.Module:
 
 def parameters_of(model: nn.Module) -> list[Tensor]:
     """What a model has learned: its parameters, and of a graph, whose integer weights are buffers, its buffers too."""
-    tensors = list(model.parameters())
+    tensors: list[Tensor] = list(model.parameters())
     if isinstance(model, ExportedModel):
-        tensors += model.buffers()
+        tensors.extend(model.buffers())
     return list({id(tensor): tensor for tensor in tensors}.values())

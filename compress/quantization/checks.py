@@ -63,7 +63,7 @@ def calibration_batches(data: Tensor | Iterable[Any], batch_size: int = 64) -> l
     Raises:
         DataError: if there are none, or they are no float32 tensors, not finite, or all the same value.
     """
-    batches = list(data.split(batch_size)) if isinstance(data, Tensor) else [_inputs(batch) for batch in data]
+    batches = list(torch.split(data, batch_size)) if isinstance(data, Tensor) else [_inputs(batch) for batch in data]
     batches = [batch for batch in batches if len(batch)]
     if not batches:
         raise DataError("calibration needs at least one input, got none")

@@ -42,16 +42,16 @@ class QuantizedModel(ExportedModel):
         if torch.compiler.is_compiling():
             return self.graph(inputs)
         if self._run is None:
-            self._run = compiled(self.graph)
-        if len(inputs) > 1:
-            torch._dynamo.maybe_mark_dynamic(inputs, 0)
+            self._run = compiled(self.graph, any_batch=True)
         return self._run(inputs)
 
     def _apply(self, fn: Any, recurse: bool = True) -> QuantizedModel:  # noqa: FBT001, FBT002 - torch's own signature
         moved = fn(torch.zeros(1))
         if moved.device.type != "cpu" or moved.dtype != torch.float32:
-            raise ModelError(f"an int8 model runs on the CPU as it is, it cannot become {moved.dtype} on {moved.device}")
-        super()._apply(fn, recurse)
+            raise ModelError(
+                f"an int8 model runs on the CPU as it is, it cannot become {moved.dtype} on {moved.device}"
+            )
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
 

@@ -78,11 +78,12 @@ def observed(
         )
         config = dataclasses.replace(config, input_activation=spec, output_activation=spec)
     with torch_warnings_ignored():
-        return prepare_pt2e(program.module(check_guards=False), quantizer(config, in_float))
+        graph: fx.GraphModule = prepare_pt2e(program.module(check_guards=False), quantizer(config, in_float))
+    return graph
 
 
 def quantizer(config: Any, in_float: Collection[str]) -> Any:
-    """torchao's quantizer for x86, which leaves the nodes ``in_float`` alone."""
+    """The quantizer for x86, which leaves the nodes ``in_float`` alone."""
     from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86  # noqa: PLC0415 - optional
 
     class Partial(x86.X86InductorQuantizer):  # type: ignore[misc]
@@ -91,7 +92,8 @@ def quantizer(config: Any, in_float: Collection[str]) -> Any:
                 if node.name in in_float:
                     # What is annotated already, the patterns pass over.
                     x86._annotate_nodes_not_quantize(node)
-            return super().annotate(model)
+            annotated: fx.GraphModule = super().annotate(model)
+            return annotated
 
     return Partial().set_global(config)
 

@@ -67,10 +67,15 @@ class QuantizationReport:
         return QuantizationReport(**{**content, "layers": tuple(LayerReport(**layer) for layer in content["layers"])})
 
     def __str__(self) -> str:
-        lines = [
+        summary = (
             f"{len(self.layers) - len(self.float_layers)} of {len(self.layers)} layers in int8,"
             f" {self.int8_kernels} int8 kernels run, {self.accuracy_measure} {self.accuracy_float:.2%}"
             f" -> {self.accuracy_int8:.2%}, outputs {self.output_snr_db:.1f} dB"
-        ]
-        lines += [f"  {layer.name} stays in float: {layer.reason}" for layer in self.float_layers]
-        return "\n".join(lines)
+        )
+        lines = [f"  {layer.name} stays in float: {layer.reason}" for layer in self.float_layers]
+        return "\n".join([summary, *lines])
+
+
+def no_kernel(operation: str) -> str:
+    """Why an operation that quantization knows nothing of stays in float."""
+    return f"there is no int8 kernel for {operation}"

@@ -14,7 +14,7 @@ from compress.quantization.checks import has_vnni
 from compress.quantization.contract import Accuracy, fewest
 from compress.quantization.model import QuantizedModel, quantized_model
 from compress.quantization.observed import Layer, Observer, calibrate_, converted, layers_of, observed
-from compress.quantization.report import FLOAT, INT8, LayerReport
+from compress.quantization.report import FLOAT, INT8, LayerReport, no_kernel
 from compress.quantization.simulation import Simulation, sensitivities
 
 # Inputs that the sensitivity of every layer is measured on; with a forward pass for each layer, few must do.
@@ -98,13 +98,15 @@ def built(found: Found, in_float: int) -> QuantizedModel:
 def layer_reports(found: Found, in_float: int) -> tuple[LayerReport, ...]:
     """Every layer in the order they run in, the given number of the most sensitive ones in float."""
     kept = {layer.node for layer in found.ranked[:in_float]}
-    return tuple(_layer_report(layer, found.sensitivity_db.get(layer.node), layer.node in kept) for layer in
-                 found.simulation.layers)
+    return tuple(
+        _layer_report(layer, found.sensitivity_db.get(layer.node), kept=layer.node in kept)
+        for layer in found.simulation.layers
+    )
 
 
-def _layer_report(layer: Layer, sensitivity_db: float | None, kept: bool) -> LayerReport:
+def _layer_report(layer: Layer, sensitivity_db: float | None, *, kept: bool) -> LayerReport:
     if sensitivity_db is None:
-        return LayerReport(name=layer.name, precision=FLOAT, reason=f"there is no int8 kernel for {layer.operation}")
+        return LayerReport(name=layer.name, precision=FLOAT, reason=no_kernel(layer.operation))
     shown = round(sensitivity_db, 1) if math.isfinite(sensitivity_db) else None
     reason = f"the accuracy contract: alone in int8 it leaves the outputs {shown} dB" if kept else ""
     return LayerReport(name=layer.name, precision=FLOAT if kept else INT8, reason=reason, sensitivity_db=shown)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -14,25 +13,10 @@ from compress.pruning.checks import check_ratio
 from compress.pruning.importance import importance_of
 from compress.pruning.structured import prune_channels
 from compress.pruning.unstructured import Scope, check_settings, prune_weights
+from compress.quantization.aware import QuantizeAwareConfig
+from compress.recipe.context import Context
+from compress.recipe.quantization import Half, Quantize, apply_half, apply_quantize, apply_quantize_aware_fit
 from compress.train import FitConfig
-from compress.workload import Workload
-
-
-@dataclass(frozen=True, kw_only=True)
-class Context:
-    """What a step may need beside the model.
-
-    Attributes:
-        dense: the model before the first step.
-        workload: data and example input.
-        checkpoint: a file of its own, for a step that takes long; gone once the step is done.
-        progress: whether to show how far it is.
-    """
-
-    dense: nn.Module
-    workload: Workload
-    checkpoint: Path
-    progress: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +65,11 @@ def _prune_weights(settings: PruneWeights, model: nn.Module, _: Context) -> nn.M
 
 STEPS: Mapping[str, Step] = {
     "fit": Step(FitConfig, _fit),
+    "half": Step(Half, apply_half),
     "prune_channels": Step(PruneChannels, _prune_channels),
     "prune_weights": Step(PruneWeights, _prune_weights),
+    "quantize": Step(Quantize, apply_quantize),
+    "quantize_aware_fit": Step(QuantizeAwareConfig, apply_quantize_aware_fit),
 }
 
 
