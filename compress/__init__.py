@@ -17,10 +17,14 @@ if TYPE_CHECKING:
     from compress.data import image_folder as image_folder
     from compress.data import load_data as load_data
     from compress.errors import CompressError as CompressError
+    from compress.half import to_half as to_half
     from compress.pruning.structured import plan_pruning as plan_pruning
     from compress.pruning.structured import prune_channels as prune_channels
     from compress.pruning.unstructured import make_permanent_ as make_permanent_
     from compress.pruning.unstructured import prune_weights as prune_weights
+    from compress.quantization.aware import QuantizeAwareConfig as QuantizeAwareConfig
+    from compress.quantization.aware import quantize_aware_fit as quantize_aware_fit
+    from compress.quantization.static import quantize as quantize
     from compress.recipe import load_recipe as load_recipe
     from compress.recipe import run_recipe as run_recipe
     from compress.train import FitConfig as FitConfig
@@ -34,6 +38,7 @@ _HOME = {
     "CompressError": "compress.errors",
     "FitConfig": "compress.train",
     "ImageData": "compress.data",
+    "QuantizeAwareConfig": "compress.quantization.aware",
     "Workload": "compress.workload",
     "dense_model": "compress.workload",
     "evaluate": "compress.train",
@@ -48,14 +53,18 @@ _HOME = {
     "plan_pruning": "compress.pruning.structured",
     "prune_channels": "compress.pruning.structured",
     "prune_weights": "compress.pruning.unstructured",
+    "quantize": "compress.quantization.static",
+    "quantize_aware_fit": "compress.quantization.aware",
     "run_recipe": "compress.recipe",
     "save": "compress.artifact",
+    "to_half": "compress.half",
 }
 
 __all__ = [
     "CompressError",
     "FitConfig",
     "ImageData",
+    "QuantizeAwareConfig",
     "Workload",
     "dense_model",
     "evaluate",
@@ -70,8 +79,11 @@ __all__ = [
     "plan_pruning",
     "prune_channels",
     "prune_weights",
+    "quantize",
+    "quantize_aware_fit",
     "run_recipe",
     "save",
+    "to_half",
 ]
 
 

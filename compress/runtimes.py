@@ -35,8 +35,7 @@ def prepare(model: nn.Module, example_input: Tensor, *, runtime: str = "eager") 
         ConfigError: if there is no such runtime, or what it needs is not installed.
         ModelError: if the model cannot be captured or compiled.
     """
-    if runtime not in _PREPARE:
-        raise ConfigError(f"runtime must be one of {', '.join(RUNTIMES)}, got {runtime!r}")
+    check_runtime(runtime)
     model = model.eval()
     if isinstance(model, OnnxModel) and runtime != "onnxruntime":
         raise ConfigError(f"an ONNX model runs under onnxruntime alone, got runtime {runtime!r}")
@@ -50,6 +49,16 @@ def prepare(model: nn.Module, example_input: Tensor, *, runtime: str = "eager") 
         reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
         raise ModelError(f"{type(model).__name__} does not run under {runtime}: {reason}") from cause
     return call
+
+
+def check_runtime(runtime: str) -> None:
+    """Refuse an unknown runtime.
+
+    Raises:
+        ConfigError: if it is not one of :data:`RUNTIMES`.
+    """
+    if runtime not in RUNTIMES:
+        raise ConfigError(f"runtime must be one of {', '.join(RUNTIMES)}, got {runtime!r}")
 
 
 def _eager(model: nn.Module, _: Tensor) -> Call:

@@ -104,8 +104,8 @@ def snr_db(exact: Any, noisy: Any) -> float:
     """
     if not isinstance(exact, Tensor) or not isinstance(noisy, Tensor):
         raise ModelError(f"a model must put out a tensor to be quantized, got {type(exact).__name__}")
-    noise = float((exact.double() - noisy.double()).square().sum())
-    signal = float(exact.double().square().sum())
+    exact, noisy = exact.detach().double(), noisy.detach().double()
+    noise, signal = float((exact - noisy).square().sum()), float(exact.square().sum())
     if noise == 0:
         return math.inf
     return 10 * math.log10(signal / noise) if signal > 0 else -math.inf
