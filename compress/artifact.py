@@ -156,7 +156,12 @@ def _load_into(path: Path, model_factory: Callable[[], nn.Module]) -> nn.Module:
             if key != _TYPE:
                 setattr(module, key, value)
     _put_tensors_(model, content)
-    return model if content.half is None else HalfModel(model, content.half)
+    if content.half is None:
+        return model
+    try:
+        return HalfModel(model, content.half)
+    except ConfigError as cause:
+        raise ArtifactError(f"{path} is damaged or of another release: {cause}") from cause
 
 
 def _bytes(path: Path) -> bytes:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compress.commands.models import WORKLOAD_HELP
+from compress.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -59,6 +60,9 @@ def _runtimes(options: argparse.Namespace) -> None:
     runtimes = options.runtime or list(RUNTIMES)
     for runtime in runtimes:
         check_runtime(runtime)
+    for name, values in (("batch", options.batch), ("threads", [options.threads])):
+        if min(values) < 1:
+            raise ConfigError(f"--{name} must be at least 1, got {min(values)}")
     recipes = [load_recipe(path) for path in options.recipe]
     workload = load_workload(options.workload)
     dense = dense_model(workload, progress=not options.quiet)

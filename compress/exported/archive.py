@@ -11,7 +11,6 @@ import io
 import json
 import re
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -103,11 +102,12 @@ def from_archive(content: bytes, place: str) -> tuple[ExportedProgram, dict[str,
             notes = json.loads(archive.read(_NOTES)) if _NOTES in names else {}
         program = _bytes_to_dataclass(schema.ExportedProgram, json.dumps(described).encode())
         graph = ExportedProgramDeserializer().deserialize(program, tensors[_WEIGHTS], tensors[_CONSTANTS])
+    except ArtifactError:
+        raise
     except SerializeError as cause:
         raise ArtifactError(f"{place} is of another version of torch, or damaged: {_first_line(cause)}") from cause
-    except (zipfile.BadZipFile, zlib.error, KeyError, TypeError, ValueError, AttributeError, AssertionError) as cause:
-        raise ArtifactError(f"{place} is damaged or no exported model: {_first_line(cause)}") from cause
-    except (RuntimeError, RecursionError, IndexError, NotImplementedError, EOFError) as cause:
+    # zipfile, json and torch each have their own kinds of error for what a damaged file makes of them.
+    except Exception as cause:
         raise ArtifactError(f"{place} is damaged or no exported model: {_first_line(cause)}") from cause
     return graph, notes
 

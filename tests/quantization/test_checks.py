@@ -46,9 +46,9 @@ def test_calibration_data_that_say_nothing_are_refused(data, message):
 
 def test_only_the_cpu_will_do():
     """Another device, by argument or by where the model lies."""
-    with pytest.raises(ConfigError, match="^int8 runs on the CPU, got device 'meta'$"):
+    with pytest.raises(ConfigError, match=r"^int8 runs on the CPU, got device 'meta'$"):
         check_device("meta", nn.Linear(2, 2))
-    with pytest.raises(ModelError, match="^int8 runs on the CPU: move the model there, 'weight' lies on meta$"):
+    with pytest.raises(ModelError, match=r"^int8 runs on the CPU: move the model there, 'weight' lies on meta$"):
         check_device("cpu", nn.Linear(2, 2, device="meta"))
 
 
@@ -56,7 +56,7 @@ def test_integer_weights_are_refused():
     """A model quantized by whatever means."""
     model = nn.Linear(2, 2)
     model.register_buffer("packed", torch.zeros(2, dtype=torch.int8))
-    with pytest.raises(ModelError, match="^the model must not be quantized already, 'packed' is int8$"):
+    with pytest.raises(ModelError, match=r"^the model must not be quantized already, 'packed' is int8$"):
         check_model(model)
 
 
