@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from compress.errors import CompressError, ConfigError, ModelError
 from compress.exported import capture
-from compress.exported.capture import torch_warnings_ignored
+from compress.exported.capture import quiet_torch
 from compress.exported.compiling import compiled
 from compress.exported.model import ExportedModel, uncompiled
 from compress.exported.onnx import OnnxModel, to_onnx
@@ -79,7 +79,7 @@ def _onnxruntime(model: nn.Module, example_input: Tensor) -> Call:
 
 def _aotinductor(model: nn.Module, example_input: Tensor) -> Call:
     program = capture(uncompiled(model), example_input, fixed=True)
-    with tempfile.TemporaryDirectory(prefix="compress-aotinductor-") as folder, torch_warnings_ignored():
+    with tempfile.TemporaryDirectory(prefix="compress-aotinductor-") as folder, quiet_torch():
         package = str(Path(folder, "model.pt2"))
         torch._inductor.aoti_compile_and_package(program, package_path=package, inductor_configs={"freezing": True})
         loaded: Call = torch._inductor.aoti_load_package(package)

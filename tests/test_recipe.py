@@ -119,6 +119,7 @@ def test_a_recipe_may_have_no_steps(written):
     assert read.limits == {"macs": {"max_ratio": 1.0}}
 
 
+NAMES = "fit, half, prune_channels, prune_weights, quantize, quantize_aware_fit"
 STEP = '[[steps]]\nuse = "prune_weights"\n\n[[steps]]\n'
 
 
@@ -133,17 +134,17 @@ STEP = '[[steps]]\nuse = "prune_weights"\n\n[[steps]]\n'
         (
             STEP + 'use = "prune_chanels"',
             (
-                "'use' must be one of fit, half, prune_channels, prune_weights, quantize, quantize_aware_fit, got 'prune_chanels'"
+                f"'use' must be one of {NAMES}, got 'prune_chanels'"
                 " - did you mean 'prune_channels'? (recipe {path}, step 2)"
             ),
         ),
         (
             STEP + "sparsity = 0.2",
-            "'use' must be one of fit, half, prune_channels, prune_weights, quantize, quantize_aware_fit, got None (recipe {path}, ",
+            f"'use' must be one of {NAMES}, got None (recipe {{path}}, ",
         ),
         (
             STEP + 'use = ["fit"]',
-            "'use' must be one of fit, half, prune_channels, prune_weights, quantize, quantize_aware_fit, got ['fit']",
+            f"'use' must be one of {NAMES}, got ['fit']",
         ),
         (
             STEP + 'use = "prune_weights"\nsparsty = 0.2',
@@ -162,7 +163,7 @@ STEP = '[[steps]]\nuse = "prune_weights"\n\n[[steps]]\n'
         ("description = 3", "'description' must be a string, got 3 (recipe {path})"),
         (
             STEP + 'use = "quantize"\nmax_accuracy_drop = 5',
-            "max_accuracy_drop must be in [0, 1], where 0.005 is half a percentage point, got 5 (recipe {path}, step 2)",
+            "max_accuracy_drop must be in [0, 1], where 0.005 is half a percentage point, got 5 (recipe {path}, ",
         ),
         (
             STEP + 'use = "quantize"\nobserver = "best"',

@@ -27,7 +27,7 @@ from torch._export.serde.serialize import (
 from torch.export import ExportedProgram
 
 from compress.errors import ArtifactError
-from compress.exported.capture import torch_warnings_ignored
+from compress.exported.capture import quiet_torch
 
 MAGIC = b"PK\x03\x04"
 _NOTES = "archive/extra/compress.json"
@@ -66,7 +66,7 @@ def to_archive(program: ExportedProgram, notes: Mapping[str, Any] | None = None)
     inputs, program._example_inputs = program._example_inputs, None
     written, packed = io.BytesIO(), io.BytesIO()
     try:
-        with torch_warnings_ignored():
+        with quiet_torch():
             torch.export.save(program, written)
     finally:
         program._example_inputs = inputs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -17,9 +18,6 @@ from compress.errors import ModelError
 _TORCH = Path(torch.__file__).parent
 _HERE = Path(__file__).parent
 
-# What torch says of its own ways during an export; nothing that a user could change.
-_OWN_WARNINGS = (DeprecationWarning, FutureWarning, UserWarning)
-
 
 def capture(model: nn.Module, example_input: Tensor, *, fixed: bool = False) -> ExportedProgram:
     """The graph of ``model``, in the mode it is in, for inputs of ``example_input``'s shape and any batch size.
@@ -33,7 +31,7 @@ def capture(model: nn.Module, example_input: Tensor, *, fixed: bool = False) -> 
         ModelError: if the model cannot be captured; the message names the line of its code.
     """
     try:
-        with torch_warnings_ignored():
+        with quiet_torch():
             if fixed:
                 return torch.export.export(model, (example_input,))
             # Of a single input a capture would take the 1 for a constant.
@@ -47,12 +45,17 @@ def capture(model: nn.Module, example_input: Tensor, *, fixed: bool = False) -> 
 
 
 @contextlib.contextmanager
-def torch_warnings_ignored() -> Iterator[None]:
-    """Say nothing of what torch and its companions warn about while they work on their own graphs."""
-    with warnings.catch_warnings():
-        for kind in _OWN_WARNINGS:
-            warnings.simplefilter("ignore", kind)
-        yield
+def quiet_torch() -> Iterator[None]:
+    """Say nothing of what torch and its companions warn of and log while they work on their own graphs."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for kind in (DeprecationWarning, FutureWarning, UserWarning):
+                warnings.simplefilter("ignore", kind)
+            yield
+    finally:
+        logging.disable(disabled)
 
 
 def batch_of(example_input: Tensor, count: int) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch._inductor import config
 
-from compress.exported.capture import torch_warnings_ignored
+from compress.exported.capture import quiet_torch
 
 Call = Callable[[Tensor], Any]
 
@@ -33,7 +33,7 @@ def compiled(module: nn.Module, *, any_batch: bool = False) -> Call:
             if any_batch and len(inputs) > 1:
                 torch._dynamo.maybe_mark_dynamic(inputs, 0)
             # torch.compile(options={"freezing": True}) comes too late for the parameters to be taken as constants.
-            with config.patch({"freezing": True, "triton.cudagraphs": inputs.is_cuda}), torch_warnings_ignored():
+            with config.patch({"freezing": True, "triton.cudagraphs": inputs.is_cuda}), quiet_torch():
                 outputs = run(inputs)
             seen.add(key)
             return outputs

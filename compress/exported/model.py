@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
@@ -62,8 +63,11 @@ def uncompiled(model: nn.Module) -> nn.Module:
 
 
 def parameters_of(model: nn.Module) -> list[Tensor]:
-    """What a model has learned: its parameters, and of a graph, whose integer weights are buffers, its buffers too."""
+    """What a model has learned: its parameters, and of a graph, whose integer weights are buffers, its buffers too.
+
+    Without its zero points, which are constants: weights are quantized symmetrically.
+    """
     tensors: list[Tensor] = list(model.parameters())
     if isinstance(model, ExportedModel):
-        tensors.extend(model.buffers())
+        tensors.extend(tensor for tensor in model.buffers() if tensor.dtype != torch.int64)
     return list({id(tensor): tensor for tensor in tensors}.values())

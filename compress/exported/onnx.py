@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
-from collections.abc import Iterator
 from typing import Any, Self
 
 import torch
@@ -13,7 +11,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from compress.errors import ArtifactError, ConfigError, ModelError
-from compress.exported.capture import torch_warnings_ignored
+from compress.exported.capture import quiet_torch
 
 _EXTRA = "pip install 'pytest-compress[onnx]'"
 
@@ -31,7 +29,7 @@ def to_onnx(program: ExportedProgram) -> bytes:
     except ImportError as cause:
         raise ConfigError(f"writing ONNX needs onnx and onnxscript: {_EXTRA} ({cause})") from cause
     try:
-        with torch_warnings_ignored(), _quiet():
+        with quiet_torch(), contextlib.redirect_stdout(io.StringIO()):
             exported = torch.onnx.export(program, dynamo=True, verbose=False)
     except OnnxExporterError as cause:
         reason = str(cause.__cause__ or cause).strip().splitlines()[0]
@@ -94,15 +92,3 @@ class OnnxModel(nn.Module):
         except Exception as cause:
             raise ArtifactError(f"{place} is damaged or no ONNX model: {str(cause).splitlines()[0]}") from cause
         self._input = self._session.get_inputs()[0].name
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter prints its progress, and logs what it optimizes."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(disabled)

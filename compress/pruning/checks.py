@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 from compress.channels.call import tensors_in
 from compress.channels.trace import Example
 from compress.errors import ConfigError, ModelError
+from compress.exported import ExportedModel
 
 _QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")
 
@@ -38,6 +39,8 @@ def check_model(model: nn.Module) -> None:
         kind = type(module).__name__
         if isinstance(module, ScriptModule):
             raise ModelError(f"the model must not be scripted: prune the original (layer '{name}', {kind})")
+        if isinstance(module, ExportedModel):
+            raise ModelError(f"the model must not be exported or quantized: prune before (layer '{name}', {kind})")
         if hasattr(module, "_orig_mod"):
             raise ModelError(f"the model must not be compiled: prune the original (layer '{name}', {kind})")
         if type(module).__module__.startswith(_QUANTIZED):

@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from compress import train
 from compress.data import ImageData
 from compress.exported import capture
-from compress.exported.capture import torch_warnings_ignored
+from compress.exported.capture import quiet_torch
 from compress.quantization import checks
 from compress.quantization.extra import require_torchao
 from compress.quantization.model import count_int8_kernels, quantized_model
@@ -142,7 +142,7 @@ def _rounded(model: nn.Module, images: Tensor, *, reduce_range: bool) -> _Rounde
 
     config = get_default_x86_inductor_quantization_config(is_qat=True, reduce_range=reduce_range)
     program = capture(model.train(), images)
-    with torch_warnings_ignored():
+    with quiet_torch():
         graph = prepare_qat_pt2e(program.module(check_guards=False), quantizer(config, ()))
     rounded = _Rounded(graph)
     # The ranges of weights get their shape from the first forward pass; statistics of norms are not to move with it.

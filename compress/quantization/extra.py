@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compress.errors import ConfigError
-from compress.exported.capture import torch_warnings_ignored
+from compress.exported.capture import quiet_torch
 
 
 def require_torchao() -> None:
@@ -13,7 +13,7 @@ def require_torchao() -> None:
         ConfigError: if it is not installed.
     """
     try:
-        with torch_warnings_ignored():
+        with quiet_torch():
             import torchao.quantization.pt2e.quantizer.x86_inductor_quantizer  # noqa: F401, PLC0415
     except ImportError as cause:
         raise ConfigError(

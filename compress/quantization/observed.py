@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 
 from compress.errors import ConfigError
-from compress.exported.capture import torch_warnings_ignored
+from compress.exported.capture import quiet_torch
 from compress.train.progress import track
 
 Observer = Literal["histogram", "minmax"]
@@ -77,7 +77,7 @@ def observed(
             config.input_activation, observer_or_fake_quant_ctr=MinMaxObserver.with_args(eps=_EPS)
         )
         config = dataclasses.replace(config, input_activation=spec, output_activation=spec)
-    with torch_warnings_ignored():
+    with quiet_torch():
         graph: fx.GraphModule = prepare_pt2e(program.module(check_guards=False), quantizer(config, in_float))
     return graph
 
@@ -109,7 +109,7 @@ def converted(graph: fx.GraphModule) -> fx.GraphModule:
     """The observed graph with integers in it: weights as int8, activations between quantize and dequantize."""
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e  # noqa: PLC0415 - optional
 
-    with torch_warnings_ignored():
+    with quiet_torch():
         graph = convert_pt2e(graph)
     used = {node.target for node in graph.graph.nodes if node.op == "get_attr"}
     for name, _ in [*graph.named_parameters(), *graph.named_buffers()]:

@@ -20,6 +20,7 @@ from compress.quantization.observed import Observer, check_observer
 from compress.quantization.report import QuantizationReport
 from compress.quantization.simulation import snr_db
 from compress.train.evaluation import evaluating
+from compress.train.progress import working
 
 # The compiled model rounds a little differently than its simulation, so the contract is held again on it.
 _ROUNDS = 4
@@ -104,10 +105,12 @@ def quantize_by(
         found = search.prepare(model, batches, config.observer, progress=progress)
         accuracy = evaluate or agreement_with(model, batches)
         accuracy_float = accuracy(model)
-        quantized, count, reached = _held(found, accuracy, accuracy_float - config.max_accuracy_drop)
+        quantized, count, kernels, reached = _held(
+            found, accuracy, accuracy_float - config.max_accuracy_drop, progress=progress
+        )
         report = QuantizationReport(
             layers=search.layer_reports(found, count),
-            int8_kernels=count_int8_kernels(quantized, batches[0]),
+            int8_kernels=kernels,
             accuracy_float=accuracy_float,
             accuracy_int8=reached,
             accuracy_measure="agreement with the float model" if evaluate is None else "accuracy",
@@ -118,19 +121,30 @@ def quantize_by(
     return Quantized(quantized, report)
 
 
-def _held(found: search.Found, accuracy: Accuracy, wanted: float) -> tuple[QuantizedModel, int, float]:
-    """The int8 model with as few layers in float as reach the accuracy wanted, their number, and what it reaches."""
+class _Held(NamedTuple):
+    """A model that holds the contract."""
+
+    model: QuantizedModel
+    in_float: int
+    int8_kernels: int
+    accuracy: float
+
+
+def _held(found: search.Found, accuracy: Accuracy, wanted: float, *, progress: bool) -> _Held:
+    """The int8 model with as few layers in float as reach the accuracy wanted."""
     count, reached = 0, math.nan
     for _ in range(_ROUNDS):
         fewest = search.fewest_in_float(found, accuracy, wanted, at_least=count)
         if fewest is None:
             break
         quantized = search.built(found, fewest)
-        if count_int8_kernels(quantized, found.batches[0]) == 0:
+        with working("compiling the int8 model", shown=progress):
+            kernels = count_int8_kernels(quantized, found.batches[0])
+        if kernels == 0:
             raise ModelError("a model must have a layer that runs as an int8 kernel to be quantized, this one has none")
         reached = accuracy(quantized)
         if reached >= wanted:
-            return quantized, fewest, reached
+            return _Held(quantized, fewest, kernels, reached)
         count = fewest + 1
     got = "" if math.isnan(reached) else f", compiled it reached {reached:.2%}"
     raise ModelError(

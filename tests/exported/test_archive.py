@@ -116,7 +116,7 @@ def test_we_read_what_torch_writes(network):
         assert ExportedModel(program)(IMAGES).equal(network(IMAGES))
 
 
-def test_a_shared_tensor_is_stored_once(network):
+def test_a_shared_tensor_is_stored_once():
     """Two layers with one weight: its bytes are in the file once, and one storage again in memory."""
     pair = nn.Sequential(nn.Linear(64, 64, bias=False), nn.Linear(64, 64, bias=False)).eval()
     pair[1].weight = pair[0].weight
@@ -247,7 +247,7 @@ def test_norms_and_dropout_are_in_eval_mode_for_good(network):
         model.train()
 
 
-def test_a_copy_is_a_model_of_its_own(network):
+def test_a_copy_is_a_model_of_its_own():
     """Weights changed in the copy leave the original's outputs."""
     model = ExportedModel(capture(nn.Sequential(conv_bn(3, 4)).eval(), IMAGES), {"a": [1]})
     twin = copy.deepcopy(model)

@@ -128,8 +128,8 @@ def test_a_quantized_model_counts_by_its_state(tiny_int8, tiny_dense):
     """Integer weights, though no parameters, count; norms are folded; MACs are those of the float model."""
     weights = 5 * 27 + 10 * 45 + 30
     measured = size.num_params(tiny_int8.model, tiny_dense)
-    # A bias, a scale and a zero point for each output channel.
-    assert measured.compressed == weights + 3 * (5 + 10 + 3)
+    # A bias and a scale for each output channel.
+    assert measured.compressed == weights + 2 * (5 + 10 + 3)
     assert weights * 0.9 < size.count_nonzero_params(tiny_int8.model) <= weights + 2 * (5 + 10 + 3)
     assert size.macs(tiny_int8.model, tiny_dense, IMAGE).ratio == 1.0
 

@@ -56,7 +56,8 @@ def uncompiled(monkeypatch):
     monkeypatch.setattr(static.QuantizedModel, "forward", lambda self, inputs: self.graph(inputs))
 
 
-def test_the_given_model_is_left_as_it_is(uncompiled, tiny_images):
+@pytest.mark.usefixtures("uncompiled")
+def test_the_given_model_is_left_as_it_is(tiny_images):
     """Weights, statistics and mode of a model in training stay."""
     torch.manual_seed(0)
     model = tiny_net().train()
@@ -66,7 +67,8 @@ def test_the_given_model_is_left_as_it_is(uncompiled, tiny_images):
     assert all(value.equal(model.state_dict()[name]) for name, value in before.items())
 
 
-def test_the_most_sensitive_layers_stay_in_float_until_the_contract_holds(uncompiled, tiny_dense, tiny_images):
+@pytest.mark.usefixtures("uncompiled")
+def test_the_most_sensitive_layers_stay_in_float_until_the_contract_holds(tiny_dense, tiny_images):
     """Accuracy that two layers in float are needed for gives just those two, the most sensitive ones."""
 
     def accuracy(model: nn.Module) -> float:
@@ -97,7 +99,8 @@ def num_int8(model: nn.Module) -> int:
     return sum(tensor.dtype == torch.int8 for tensor in model.buffers())
 
 
-def test_the_contract_is_held_by_the_compiled_model_too(uncompiled, tiny_dense, tiny_images):
+@pytest.mark.usefixtures("uncompiled")
+def test_the_contract_is_held_by_the_compiled_model_too(tiny_dense, tiny_images):
     """Where only the real int8 model falls short, further layers stay in float until it does not."""
 
     def accuracy(model: nn.Module) -> float:
@@ -108,7 +111,8 @@ def test_the_contract_is_held_by_the_compiled_model_too(uncompiled, tiny_dense, 
     assert len(report.float_layers) == 1
 
 
-def test_a_contract_that_no_layer_can_hold_is_an_error(uncompiled, tiny_dense, tiny_images):
+@pytest.mark.usefixtures("uncompiled")
+def test_a_contract_that_no_layer_can_hold_is_an_error(tiny_dense, tiny_images):
     """Never a float model under the name of a quantized one."""
     with pytest.raises(ModelError, match=r"^no set of int8 layers reaches the accuracy of 99\.50%"):
         quantize(tiny_dense, tiny_images, evaluate=lambda model: 1.0 if type(model) is type(tiny_dense) else 0.0)
