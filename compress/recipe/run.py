@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from compress import artifact, channels, data, pruning, train
+from compress import artifact, channels, data, exported, half, pruning, quantization, train
 from compress.cache import cache_path, cached_model
 from compress.errors import CompressError
 from compress.recipe import pruning_steps
@@ -36,7 +36,16 @@ def run_recipe(recipe: Recipe, dense: nn.Module, workload: Workload, *, progress
         "example_input": [list(workload.example_input.shape), str(workload.example_input.dtype)],
         "steps": [[type(step).__name__, asdict(step)] for step in recipe.steps],
     }
-    sources: tuple[ModuleType | Callable[..., Any], ...] = (channels, data, pruning, train, workload.model_factory)
+    sources: tuple[ModuleType | Callable[..., Any], ...] = (
+        channels,
+        data,
+        exported,
+        half,
+        pruning,
+        quantization,
+        train,
+        workload.model_factory,
+    )
     path = cache_path(f"{workload.name}-{recipe.name}", made_from, (*sources, apply_step, pruning_steps))
 
     def compressed() -> nn.Module:
