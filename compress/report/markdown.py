@@ -16,6 +16,8 @@ def render_markdown(table: Table) -> str:
     # The dense model's values stand to the right, so that their digits line up.
     rule = [f"{'-' * (width - 1)}:" if column == 1 else "-" * width for column, width in enumerate(widths)]
     text = [_join(lines[0], widths), f"| {' | '.join(rule)} |", *(_join(line, widths) for line in lines[1:])]
+    if table.title:
+        text = [f"### {_escape(table.title)}", "", *text]
     if table.footer:
         text += ["", *(f"- {_escape(line)}" for line in table.footer)]
     return "\n".join(text) + "\n"
