@@ -18,7 +18,7 @@ _BROADCAST = Axis(np.empty(0, dtype=np.int64), zero=False)
 def pointwise(call: Call) -> Labels:
     """``[...], [...] -> [...]`` with broadcasting: position by position along each dimension."""
     ndim = call.out.ndim
-    operands = [(ndim - tensor.ndim, tensor, call.lookup(tensor)) for tensor in call.operands()]
+    operands = [(ndim - tensor.ndim, tensor, call.lookup(tensor)) for tensor in call.operands]
     dims = {shift + dim for shift, _, labels in operands for dim in labels}
     result = {}
     for out_dim in sorted(dims):
