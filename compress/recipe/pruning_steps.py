@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from compress import artifact, train
+from compress.channels.trace import Heads
 from compress.data import Split
 from compress.errors import ArtifactError, ConfigError
 from compress.pruning.importance import importance_of
@@ -36,7 +37,7 @@ class PruneChannels:
         pruning_ratio, max_macs, max_params, max_latency_ms: how much goes; one of them, or a ratio of 0.2.
         importance: a name.
         ignore: names of modules that stay whole.
-        scope, min_kept, round_to, threads: see :class:`compress.PruneOptions`.
+        scope, heads, min_kept, round_to, threads: see :class:`compress.PruneOptions`.
         calibration_batches: batches of the training split, for importances that need data.
         recalibration_batches: batches that the running statistics of norms are measured on anew after the cut; with 0
             they stay as they are.
@@ -51,6 +52,7 @@ class PruneChannels:
     importance: str = "l1"
     ignore: tuple[str, ...] = ()
     scope: Scope = "layer"
+    heads: Heads = "dims"
     min_kept: float = 0.1
     round_to: int | Literal["auto"] = 1
     threads: int = 1
@@ -74,6 +76,7 @@ class PruneChannels:
             max_params=self.max_params,
             max_latency_ms=self.max_latency_ms,
             scope=self.scope,
+            heads=self.heads,
             min_kept=self.min_kept,
             round_to=self.round_to,
             threads=self.threads,
