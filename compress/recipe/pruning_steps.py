@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from compress import artifact, train
 from compress.channels.trace import Heads
@@ -22,6 +21,7 @@ from compress.pruning.recalibration import recalibrate
 from compress.pruning.structured import prune_channels
 from compress.pruning.unstructured import Scope, check_settings, prune_weights
 from compress.recipe.context import Context
+from compress.recipe.training_batches import TrainingBatches
 from compress.train import FitConfig
 from compress.train.evaluation import device_of
 from compress.train.processes import best_device
@@ -156,27 +156,6 @@ class PruneWeights:
 
     def __post_init__(self) -> None:
         check_settings(self.sparsity, self.scope, self.pattern)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingBatches:
-    """Images of a training split, drawn by ``seed`` and not augmented; the same ones each time they are gone over.
-
-    All batches are of ``batch_size``; there are fewer of them, or only a smaller one, where the split holds no more.
-    """
-
-    split: Split
-    batches: int
-    batch_size: int
-    seed: int
-
-    def __len__(self) -> int:
-        return max(1, min(self.batches, len(self.split) // self.batch_size))
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        order = torch.randperm(len(self.split), generator=torch.Generator().manual_seed(self.seed))
-        chosen = order[: len(self) * self.batch_size]
-        return self.split.subset(chosen).batches(self.batch_size)
 
 
 def apply_prune_channels(settings: PruneChannels, model: nn.Module, context: Context) -> nn.Module:

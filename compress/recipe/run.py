@@ -12,7 +12,7 @@ from torch import nn
 from compress import artifact, channels, data, pruning, train
 from compress.cache import cache_path, cached_model
 from compress.errors import CompressError
-from compress.recipe import pruning_steps
+from compress.recipe import pruning_steps, training_batches
 from compress.recipe.context import Context
 from compress.recipe.steps import apply_step
 from compress.recipe.toml import Recipe
@@ -37,7 +37,7 @@ def run_recipe(recipe: Recipe, dense: nn.Module, workload: Workload, *, progress
         "steps": [[type(step).__name__, asdict(step)] for step in recipe.steps],
     }
     sources: tuple[ModuleType | Callable[..., Any], ...] = (channels, data, pruning, train, workload.model_factory)
-    path = cache_path(f"{workload.name}-{recipe.name}", made_from, (*sources, apply_step, pruning_steps))
+    path = cache_path(f"{workload.name}-{recipe.name}", made_from, (*sources, apply_step, pruning_steps, training_batches))
 
     def compressed() -> nn.Module:
         model = dense
