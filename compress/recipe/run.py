@@ -36,8 +36,9 @@ def run_recipe(recipe: Recipe, dense: nn.Module, workload: Workload, *, progress
         "example_input": [list(workload.example_input.shape), str(workload.example_input.dtype)],
         "steps": [[type(step).__name__, asdict(step)] for step in recipe.steps],
     }
-    sources: tuple[ModuleType | Callable[..., Any], ...] = (channels, data, pruning, train, workload.model_factory)
-    path = cache_path(f"{workload.name}-{recipe.name}", made_from, (*sources, apply_step, pruning_steps, training_batches))
+    techniques = (channels, data, pruning, train, pruning_steps, training_batches)
+    sources: tuple[ModuleType | Callable[..., Any], ...] = (*techniques, apply_step, workload.model_factory)
+    path = cache_path(f"{workload.name}-{recipe.name}", made_from, sources)
 
     def compressed() -> nn.Module:
         model = dense
