@@ -27,7 +27,7 @@ def project(pytester, monkeypatch):
     """A project in which everything holds, run in processes of its own."""
     # As of pytest-xdist, if these tests run under it themselves.
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
-    return make_asleep_project(pytester)
+    return make_asleep_project(pytester, monkeypatch)
 
 
 @needs("xdist")
