@@ -1,8 +1,9 @@
 """Models on disk: one safetensors file holding the weights and the shape of the network, never a pickle.
 
 A pruned network is what its factory builds, with some tensors smaller and some plain attributes of its modules
-(``out_channels``, ``groups``, a head count, ...) changed. So the file holds every tensor and, as JSON in the
-safetensors header, every plain attribute of every module; :func:`load` calls the factory and puts both back.
+(``out_channels``, ``groups``, a head count, ...) changed; a factorized one has several plain layers in the place of
+one. So the file holds every tensor and, as JSON in the safetensors header, every plain attribute of every module and
+the places of substitutes; :func:`load` calls the factory and puts all of it back.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 from collections.abc import Callable, Container, Iterable
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from compress.errors import ArtifactError
 from compress.files import write_atomically
 from compress.pruning.unstructured import make_permanent_
+from compress.substitute import Substitute, rebuilt, replace_, type_name
 
 FORMAT = "compress-model"
 VERSION = 1
@@ -39,6 +41,7 @@ class _Content(NamedTuple):
     tensors: dict[str, Tensor]
     aliases: dict[str, str]  # a name that shares its tensor -> the name the tensor is stored under
     shape: Shape  # module name -> its type and plain attributes
+    substitutes: dict[str, str]  # module name -> the type of the layer that the factory builds there
 
 
 def save(model: nn.Module, path: str | Path) -> None:
@@ -56,7 +59,9 @@ def serialize(model: nn.Module) -> bytes:
     """The bytes that :func:`save` writes; equal models give equal bytes."""
     model = make_permanent_(deepcopy(model))
     tensors, aliases = _distinct(_tensors(model))
-    header = {"version": VERSION, "modules": _shape_of(model), "aliases": aliases}
+    header: dict[str, Any] = {"version": VERSION, "modules": _shape_of(model), "aliases": aliases}
+    if substitutes := {name: module.replaces for name, module in _substitutes(model)}:
+        header["substitutes"] = substitutes
     # A single entry: safetensors writes several in an order that changes from one call to the next.
     return to_safetensors(tensors, {FORMAT: json.dumps(header, sort_keys=True, separators=(",", ":"))})
 
@@ -80,6 +85,8 @@ def load(path: str | Path, model_factory: Callable[[], M]) -> M:
     path = Path(path)
     content = _read(path)
     model = model_factory()
+    if content.substitutes:
+        model = _with_substitutes(model, content, path)
     _check_same_network(content, model, path)
     for name, module in model.named_modules():
         for key, value in content.shape[name].items():
@@ -103,7 +110,8 @@ def _read(path: Path) -> _Content:
                     f"{path} has format version {header['version']}, this release reads version {VERSION}"
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        return _Content(tensors, _read_aliases(header["aliases"], tensors), _read_shape(header["modules"]))
+        aliases, shape = _read_aliases(header["aliases"], tensors), _read_shape(header["modules"])
+        return _Content(tensors, aliases, shape, _read_substitutes(header.get("substitutes", {}), shape))
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as cause:
         raise ArtifactError(f"{path} is damaged or no saved model: {cause}") from cause
     except OSError as cause:
@@ -120,6 +128,12 @@ def _read_shape(modules: Any) -> Shape:
     if not isinstance(modules, dict) or not all(isinstance(module, dict) for module in modules.values()):
         raise ValueError("the attributes of its modules are not there")
     return {name: {key: _from_json(value) for key, value in module.items()} for name, module in modules.items()}
+
+
+def _read_substitutes(substitutes: Any, shape: Shape) -> dict[str, str]:
+    if not isinstance(substitutes, dict) or not substitutes.keys() <= shape.keys():
+        raise ValueError("a substitute stands for a module that is not there")
+    return substitutes
 
 
 def _tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
@@ -142,11 +156,43 @@ def _distinct(named: Iterable[tuple[str, Tensor]]) -> tuple[dict[str, Tensor], d
     return tensors, aliases
 
 
+def _substitutes(model: nn.Module) -> list[tuple[str, Substitute]]:
+    return [(name, module) for name, module in model.named_modules() if isinstance(module, Substitute)]
+
+
+def _with_substitutes(model: M, content: _Content, path: Path) -> M:
+    """The factory's network with new layers wherever the file has a substitute."""
+    modules = dict(model.named_modules())
+    replacements: dict[str, nn.Module] = {}
+    for name, replaced in content.substitutes.items():
+        if name not in modules or type_name(modules[name]) != replaced:
+            found = type_name(modules[name]) if name in modules else "no module"
+            raise ArtifactError(
+                f"{path} holds another network than the factory builds:"
+                f" module '{name}' replaces a {replaced} in the file and is {found} in the model"
+            )
+        device = next((tensor.device for _, tensor in _tensors(modules[name])), torch.device("cpu"))
+        try:
+            replacements[name] = rebuilt(_layers_of(name, content), replaced, device)
+        except (KeyError, TypeError, ValueError, RuntimeError) as cause:
+            raise ArtifactError(f"{path} is damaged or no saved model: {cause} (module '{name}')") from cause
+    return cast("M", replace_(model, replacements))
+
+
+def _layers_of(name: str, content: _Content) -> list[tuple[str, dict[str, Any], bool]]:
+    """Type, attributes and whether there is a bias, of each layer of the substitute at ``name``."""
+    prefix = f"{name}." if name else ""
+    layers: list[tuple[str, dict[str, Any], bool]] = []
+    while (place := f"{prefix}{len(layers)}") in content.shape:
+        bias = f"{place}.bias"
+        layers.append(
+            (content.shape[place][_TYPE], content.shape[place], bias in content.tensors.keys() | content.aliases.keys())
+        )
+    return layers
+
+
 def _shape_of(model: nn.Module) -> Shape:
-    return {
-        name: {_TYPE: f"{type(module).__module__}.{type(module).__qualname__}", **_plain_attributes(module)}
-        for name, module in model.named_modules()
-    }
+    return {name: {_TYPE: type_name(module), **_plain_attributes(module)} for name, module in model.named_modules()}
 
 
 def _plain_attributes(module: nn.Module) -> dict[str, Any]:

@@ -125,9 +125,9 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
 
 def _content(model: nn.Module) -> list[tuple[str, str]]:
     """A digest of each of a model's tensors."""
+    flat = {name: value.detach().cpu().contiguous().view(-1) for name, value in tensors_of(model).items()}
     return sorted(
-        (name, hashlib.sha256(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()).hexdigest())
-        for name, value in tensors_of(model).items()
+        (name, hashlib.sha256(value.view(torch.uint8).numpy().data).hexdigest()) for name, value in flat.items()
     )
 
 

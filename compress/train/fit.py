@@ -100,7 +100,8 @@ def fit(
     with own_random_state(target):
         state = _fresh_state(model, config, target)
         run = _prepare(state, data, config, processes, teacher)
-        digests = identity(model, data, config, run.objective.teacher and run.objective.teacher.model)
+        taught_by = run.objective.teacher
+        digests = identity(model, data, config, None if taught_by is None else taught_by.model)
         if path is not None:
             _resume_(state, path, run, digests)
         try:
