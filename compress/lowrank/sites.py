@@ -162,9 +162,7 @@ def watched(sites: Collection[Site], see: Callable[[Site, Layer, Tensor, Tensor]
     def hook_of(site: Site, layer: Layer) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         return lambda _module, inputs, output: see(site, layer, inputs[0].detach(), output.detach())
 
-    handles = [
-        layer.register_forward_hook(hook_of(site, layer)) for site in sites for layer in site.layers.values()
-    ]
+    handles = [layer.register_forward_hook(hook_of(site, layer)) for site in sites for layer in site.layers.values()]
     try:
         yield
     finally:
@@ -191,5 +189,3 @@ def batched(layer: Layer, given: Tensor) -> Tensor:
 def ran_in(sites: Collection[Site]) -> dict[str, str]:
     """The layers that the example inputs never reached, with that as the reason to stay whole."""
     return {name: "the example inputs never reach it" for site in sites if not site.passes for name in site.layers}
-
-
