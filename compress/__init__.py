@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from compress.data import image_folder as image_folder
     from compress.data import load_data as load_data
     from compress.errors import CompressError as CompressError
+    from compress.lowrank import LowRankConfig as LowRankConfig
+    from compress.lowrank import factorize as factorize
+    from compress.lowrank import plan_factorization as plan_factorization
     from compress.pruning.structured import plan_pruning as plan_pruning
     from compress.pruning.structured import prune_channels as prune_channels
     from compress.pruning.unstructured import make_permanent_ as make_permanent_
@@ -34,9 +37,11 @@ _HOME = {
     "CompressError": "compress.errors",
     "FitConfig": "compress.train",
     "ImageData": "compress.data",
+    "LowRankConfig": "compress.lowrank",
     "Workload": "compress.workload",
     "dense_model": "compress.workload",
     "evaluate": "compress.train",
+    "factorize": "compress.lowrank",
     "fit": "compress.train",
     "from_tensors": "compress.data",
     "image_folder": "compress.data",
@@ -45,6 +50,7 @@ _HOME = {
     "load_recipe": "compress.recipe",
     "load_workload": "compress.workload",
     "make_permanent_": "compress.pruning.unstructured",
+    "plan_factorization": "compress.lowrank",
     "plan_pruning": "compress.pruning.structured",
     "prune_channels": "compress.pruning.structured",
     "prune_weights": "compress.pruning.unstructured",
@@ -56,9 +62,11 @@ __all__ = [
     "CompressError",
     "FitConfig",
     "ImageData",
+    "LowRankConfig",
     "Workload",
     "dense_model",
     "evaluate",
+    "factorize",
     "fit",
     "from_tensors",
     "image_folder",
@@ -67,6 +75,7 @@ __all__ = [
     "load_recipe",
     "load_workload",
     "make_permanent_",
+    "plan_factorization",
     "plan_pruning",
     "prune_channels",
     "prune_weights",

@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Container, Iterable
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,16 +23,13 @@ from torch import Tensor, nn
 from compress.errors import ArtifactError
 from compress.files import write_atomically
 from compress.pruning.unstructured import make_permanent_
-from compress.substitute import Substitute, rebuilt, replace_, type_name
+from compress.substitute import TYPE, read_substitutes, restored, substitutes_in, type_name
 
 FORMAT = "compress-model"
 VERSION = 1
 
 M = TypeVar("M", bound=nn.Module)
 Shape = dict[str, dict[str, Any]]
-
-# Beside the attributes of a module stands its type, under a name that no attribute in the file can have.
-_TYPE = "_type"
 
 
 class _Content(NamedTuple):
@@ -60,7 +57,7 @@ def serialize(model: nn.Module) -> bytes:
     model = make_permanent_(deepcopy(model))
     tensors, aliases = _distinct(_tensors(model))
     header: dict[str, Any] = {"version": VERSION, "modules": _shape_of(model), "aliases": aliases}
-    if substitutes := {name: module.replaces for name, module in _substitutes(model)}:
+    if substitutes := substitutes_in(model):
         header["substitutes"] = substitutes
     # A single entry: safetensors writes several in an order that changes from one call to the next.
     return to_safetensors(tensors, {FORMAT: json.dumps(header, sort_keys=True, separators=(",", ":"))})
@@ -84,13 +81,12 @@ def load(path: str | Path, model_factory: Callable[[], M]) -> M:
     """
     path = Path(path)
     content = _read(path)
-    model = model_factory()
-    if content.substitutes:
-        model = _with_substitutes(model, content, path)
+    names = content.tensors.keys() | content.aliases.keys()
+    model = restored(model_factory(), content.substitutes, content.shape, names, path)
     _check_same_network(content, model, path)
     for name, module in model.named_modules():
         for key, value in content.shape[name].items():
-            if key != _TYPE:
+            if key != TYPE:
                 setattr(module, key, value)
     _put_tensors_(model, content)
     return model
@@ -111,7 +107,7 @@ def _read(path: Path) -> _Content:
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         aliases, shape = _read_aliases(header["aliases"], tensors), _read_shape(header["modules"])
-        return _Content(tensors, aliases, shape, _read_substitutes(header.get("substitutes", {}), shape))
+        return _Content(tensors, aliases, shape, read_substitutes(header.get("substitutes", {}), shape))
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as cause:
         raise ArtifactError(f"{path} is damaged or no saved model: {cause}") from cause
     except OSError as cause:
@@ -128,12 +124,6 @@ def _read_shape(modules: Any) -> Shape:
     if not isinstance(modules, dict) or not all(isinstance(module, dict) for module in modules.values()):
         raise ValueError("the attributes of its modules are not there")
     return {name: {key: _from_json(value) for key, value in module.items()} for name, module in modules.items()}
-
-
-def _read_substitutes(substitutes: Any, shape: Shape) -> dict[str, str]:
-    if not isinstance(substitutes, dict) or not substitutes.keys() <= shape.keys():
-        raise ValueError("a substitute stands for a module that is not there")
-    return substitutes
 
 
 def _tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
@@ -156,43 +146,8 @@ def _distinct(named: Iterable[tuple[str, Tensor]]) -> tuple[dict[str, Tensor], d
     return tensors, aliases
 
 
-def _substitutes(model: nn.Module) -> list[tuple[str, Substitute]]:
-    return [(name, module) for name, module in model.named_modules() if isinstance(module, Substitute)]
-
-
-def _with_substitutes(model: M, content: _Content, path: Path) -> M:
-    """The factory's network with new layers wherever the file has a substitute."""
-    modules = dict(model.named_modules())
-    replacements: dict[str, nn.Module] = {}
-    for name, replaced in content.substitutes.items():
-        if name not in modules or type_name(modules[name]) != replaced:
-            found = type_name(modules[name]) if name in modules else "no module"
-            raise ArtifactError(
-                f"{path} holds another network than the factory builds:"
-                f" module '{name}' replaces a {replaced} in the file and is {found} in the model"
-            )
-        device = next((tensor.device for _, tensor in _tensors(modules[name])), torch.device("cpu"))
-        try:
-            replacements[name] = rebuilt(_layers_of(name, content), replaced, device)
-        except (KeyError, TypeError, ValueError, RuntimeError) as cause:
-            raise ArtifactError(f"{path} is damaged or no saved model: {cause} (module '{name}')") from cause
-    return cast("M", replace_(model, replacements))
-
-
-def _layers_of(name: str, content: _Content) -> list[tuple[str, dict[str, Any], bool]]:
-    """Type, attributes and whether there is a bias, of each layer of the substitute at ``name``."""
-    prefix = f"{name}." if name else ""
-    layers: list[tuple[str, dict[str, Any], bool]] = []
-    while (place := f"{prefix}{len(layers)}") in content.shape:
-        bias = f"{place}.bias"
-        layers.append(
-            (content.shape[place][_TYPE], content.shape[place], bias in content.tensors.keys() | content.aliases.keys())
-        )
-    return layers
-
-
 def _shape_of(model: nn.Module) -> Shape:
-    return {name: {_TYPE: type_name(module), **_plain_attributes(module)} for name, module in model.named_modules()}
+    return {name: {TYPE: type_name(module), **_plain_attributes(module)} for name, module in model.named_modules()}
 
 
 def _plain_attributes(module: nn.Module) -> dict[str, Any]:
@@ -231,9 +186,9 @@ def _check_same_network(content: _Content, model: nn.Module, path: Path) -> None
         if saved is None or built is None:
             where = "the model, not in the file" if saved is None else "the file, not in the model"
             raise ArtifactError(f"{path} holds another network than the factory builds: module '{name}' is in {where}")
-        if saved.keys() != built.keys() or saved[_TYPE] != built[_TYPE]:
-            what = f"is a {saved.get(_TYPE)} in the file and a {built[_TYPE]} in the model"
-            if saved.get(_TYPE) == built[_TYPE]:
+        if saved.keys() != built.keys() or saved[TYPE] != built[TYPE]:
+            what = f"is a {saved.get(TYPE)} in the file and a {built[TYPE]} in the model"
+            if saved.get(TYPE) == built[TYPE]:
                 what = f"differs in its attributes: {', '.join(sorted(saved.keys() ^ built.keys()))}"
             raise ArtifactError(f"{path} holds another network than the factory builds: module '{name}' {what}")
     names = {name for name, _ in _tensors(model)}

@@ -7,12 +7,22 @@ their attributes. Only the types listed here can come out of a file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import itertools
+from collections.abc import Container, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
 from torch.nn.utils import skip_init
+
+from compress.errors import ArtifactError
+
+M = TypeVar("M", bound=nn.Module)
+Modules = Mapping[str, Mapping[str, Any]]
+
+# In a file, beside the attributes of a module stands its type, under a name that no attribute there can have.
+TYPE = "_type"
 
 _LINEAR = ("in_features", "out_features")
 _CONV = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
@@ -42,21 +52,72 @@ def type_name(module: nn.Module) -> str:
     return f"{type(module).__module__}.{type(module).__qualname__}"
 
 
-def rebuilt(layers: Sequence[tuple[str, Mapping[str, Any], bool]], replaces: str, device: torch.device) -> Substitute:
-    """A substitute with weights of no meaning: ``layers`` are each one's type, attributes, and whether it has a bias.
+def substitutes_in(model: nn.Module) -> dict[str, str]:
+    """The names of the model's substitutes, and the type that each replaces."""
+    return {name: module.replaces for name, module in model.named_modules() if isinstance(module, Substitute)}
+
+
+def read_substitutes(substitutes: Any, modules: Container[str]) -> dict[str, str]:
+    """What a file says of its substitutes.
 
     Raises:
-        ValueError: if a type is not one that substitutes are made of, or its attributes make no layer.
+        ValueError: if it is no table of names out of ``modules`` and of types.
     """
+    if not isinstance(substitutes, dict) or not all(name in modules for name in substitutes):
+        raise ValueError("a substitute stands for a module that is not there")
+    return substitutes
+
+
+def restored(model: M, substitutes: Mapping[str, str], modules: Modules, tensors: Container[str], path: Path) -> M:
+    """The factory's ``model`` with new layers, their weights still to be set, wherever a file has a substitute.
+
+    Args:
+        model: edited in place.
+        substitutes: from :func:`read_substitutes`.
+        modules: type and attributes of every module in the file.
+        tensors: the names of the file's tensors.
+        path: the file, for messages.
+
+    Raises:
+        ArtifactError: if the model holds something else in a place than the substitute there replaces, or a
+            substitute holds what none can.
+    """
+    built = dict(model.named_modules())
+    replacements: dict[str, nn.Module] = {}
+    for name, replaces in substitutes.items():
+        found = type_name(built[name]) if name in built else "missing"
+        if found != replaces:
+            raise ArtifactError(
+                f"{path} holds another network than the factory builds: module '{name}' stands for a {replaces}"
+                f" in the file and is {found} in the model"
+            )
+        device = next((parameter.device for parameter in built[name].parameters()), torch.device("cpu"))
+        try:
+            layers = [_layer(modules[place], f"{place}.bias" in tensors, device) for place in _places(name, modules)]
+        except (KeyError, TypeError, ValueError, RuntimeError) as cause:
+            raise ArtifactError(f"{path} is damaged or no saved model: {cause} (module '{name}')") from cause
+        replacements[name] = Substitute(*layers, replaces=replaces)
+    return cast("M", replace_(model, replacements))
+
+
+def _places(name: str, modules: Modules) -> Iterator[str]:
+    """The names of a substitute's layers."""
+    prefix = f"{name}." if name else ""
+    for number in itertools.count():
+        if (place := f"{prefix}{number}") not in modules:
+            return
+        yield place
+
+
+def _layer(attributes: Mapping[str, Any], bias: bool, device: torch.device) -> nn.Module:  # noqa: FBT001
     kinds = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in _LAYERS}
-    built: list[nn.Module] = []
-    for name, attributes, bias in layers:
-        if name not in kinds:
-            raise ValueError(f"a substitute cannot hold a {name}")
-        arguments = {key: attributes[key] for key in _LAYERS[kinds[name]]}
-        # Its own initialization would be overwritten at once, and would use up random numbers.
-        built.append(skip_init(kinds[name], **arguments, bias=bias, device=device))  # type: ignore[no-untyped-call]
-    return Substitute(*built, replaces=replaces)
+    if attributes[TYPE] not in kinds:
+        raise ValueError(f"a substitute cannot hold a {attributes[TYPE]}")
+    kind = kinds[attributes[TYPE]]
+    arguments = {key: attributes[key] for key in _LAYERS[kind]}
+    # Its own initialization would be overwritten at once, and would use up random numbers.
+    layer: nn.Module = skip_init(kind, **arguments, bias=bias, device=device)  # type: ignore[no-untyped-call]
+    return layer
 
 
 def replace_(model: nn.Module, replacements: Mapping[str, nn.Module]) -> nn.Module:

@@ -10,6 +10,7 @@ from torch import nn
 from compress import artifact, recipe, train
 from compress.errors import CompressError, ConfigError, ModelError
 from compress.recipe import load_recipe, run_recipe, steps
+from compress.recipe.fit_step import Fit
 from compress.recipe.steps import PruneChannels, PruneWeights
 from compress.train import FitConfig
 from tests.workloads import tiny_net, tiny_workload
@@ -108,7 +109,7 @@ def test_a_recipe_names_its_runtime(written):
 def test_settings_left_out_have_their_defaults(written):
     """A step is its name alone where nothing else is said, and whole numbers stand for fractions."""
     read = load_recipe(written('[[steps]]\nuse="prune_weights"\nsparsity=0\n[[steps]]\nuse="fit"\n'))
-    assert read.steps == (PruneWeights(sparsity=0), FitConfig())
+    assert read.steps == (PruneWeights(sparsity=0), Fit())
     assert (read.name, read.description, read.limits) == ("mine", "", {})
 
 
@@ -133,12 +134,12 @@ STEP = '[[steps]]\nuse = "prune_weights"\n\n[[steps]]\n'
         (
             STEP + 'use = "prune_chanels"',
             (
-                "'use' must be one of fit, prune_channels, prune_weights, got 'prune_chanels'"
+                "'use' must be one of {steps}, got 'prune_chanels'"
                 " - did you mean 'prune_channels'? (recipe {path}, step 2)"
             ),
         ),
-        (STEP + "sparsity = 0.2", "'use' must be one of fit, prune_channels, prune_weights, got None (recipe {path}, "),
-        (STEP + 'use = ["fit"]', "'use' must be one of fit, prune_channels, prune_weights, got ['fit']"),
+        (STEP + "sparsity = 0.2", "'use' must be one of {steps}, got None (recipe {path}, "),
+        (STEP + 'use = ["fit"]', "'use' must be one of {steps}, got ['fit']"),
         (
             STEP + 'use = "prune_weights"\nsparsty = 0.2',
             "unknown key 'sparsty' - did you mean 'sparsity'?; known are sparsity, scope (recipe {path}, step 2)",
@@ -163,7 +164,7 @@ def test_a_mistake_in_a_recipe_is_one_sentence(written, content, message):
     path = written(content)
     with pytest.raises(ConfigError) as caught:
         load_recipe(path)
-    assert str(caught.value).startswith(message.format(path=path))
+    assert str(caught.value).startswith(message.format(path=path, steps=", ".join(steps.STEPS)))
     assert "\n" not in str(caught.value)
 
 

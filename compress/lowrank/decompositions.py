@@ -1,7 +1,7 @@
 """A weight as a chain of smaller ones, in three ways, and the error of each at every rank.
 
-All of them are exact orthogonal projections of the weight ``[out, in, *kernel]``, so that the error of a rank is read off
-the energies of the components it leaves out, and full rank leaves out none.
+All of them are orthogonal projections of the weight ``[out, in, *kernel]``, so that the error of a rank is read off the
+energies of the components it leaves out, and full rank leaves out none.
 """
 
 from __future__ import annotations
@@ -195,7 +195,8 @@ def _factors(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _basis(matrix: Tensor) -> Tensor:
     """``[m, n]`` to ``[m, m]``: orthonormal columns, those that hold most of the matrix's energy first."""
-    return torch.linalg.eigh(matrix @ matrix.T).eigenvectors.flip(1)
+    vectors: Tensor = torch.linalg.eigh(matrix @ matrix.T).eigenvectors
+    return vectors.flip(1)
 
 
 def _grid(size: int) -> Counts:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from rich.console import Console
 from rich.progress import track
@@ -15,8 +17,8 @@ from compress.errors import ConfigError, ModelError
 from compress.lowrank.call import Inputs, check_model, run
 from compress.lowrank.chains import chains
 from compress.lowrank.config import LowRankConfig
-from compress.lowrank.decompositions import decompose
-from compress.lowrank.moments import Whitening, output_means, whitenings
+from compress.lowrank.decompositions import decompose, kinds_for
+from compress.lowrank.moments import Whitening, lost_means, whitenings
 from compress.lowrank.plan import FactorizationPlan, PlannedLayer
 from compress.lowrank.ranks import Choice, Table, cheapest_within, shared_out, table_of
 from compress.lowrank.sites import Layer, Site, find_sites, pass_of, watched
@@ -35,15 +37,15 @@ def factorize(
     example_inputs: Inputs,
     config: LowRankConfig = _DEFAULT,
     *,
-    calibration: Iterable[Inputs] = (),
+    calibration: Iterable[Inputs] | None = None,
     measure: Measure | None = None,
     progress: bool = True,
 ) -> nn.Module:
     """A new model with low-rank chains in the places of layers where that saves MACs; the given one is untouched.
 
     A linear layer and a 1 x 1 convolution become two; a larger convolution becomes two or three, in whichever way
-    needs the fewest MACs at an equal error. Stride, padding, dilation and bias are kept, tied weights stay tied. Grouped
-    convolutions, layers of derived types and layers whose weight something else reads stay whole.
+    needs the fewest MACs at an equal error. Stride, padding, dilation and bias are kept, tied weights stay tied.
+    Grouped convolutions, layers of derived types and layers whose weight something else reads stay whole.
 
     Args:
         model: any model that runs on ``example_inputs``.
@@ -75,7 +77,7 @@ def plan_factorization(
     example_inputs: Inputs,
     config: LowRankConfig = _DEFAULT,
     *,
-    calibration: Iterable[Inputs] = (),
+    calibration: Iterable[Inputs] | None = None,
     measure: Measure | None = None,
     progress: bool = True,
 ) -> FactorizationPlan:
@@ -83,27 +85,33 @@ def plan_factorization(
     check_model(model)
     if config.by == "latency" and measure is None:
         raise ConfigError("a target for latency needs a function that measures it: measure=")
-    sites, whole = find_sites(model, config)
-    macs = _observe(model, example_inputs, sites)
-    for site in sites:
-        if not site.passes:
-            whole |= dict.fromkeys(site.layers, "the example inputs never reach it")
-    sites = [site for site in sites if site.passes]
-    batches = list(calibration) if not isinstance(calibration, (Tensor, Mapping)) else [calibration]
+    found, whole = find_sites(model, config)
+    macs = _observe(model, example_inputs, found)
+    whole |= {name: reason for site in found if (reason := _unfit(site, config)) for name in site.layers}
+    sites = [site for site in found if _unfit(site, config) is None]
+    batches = None if calibration is None else list(calibration)
     draft = _Draft(
         model=model,
         sites=sites,
         macs=macs,
         params=sum(parameter.numel() for parameter in model.parameters()),
         batches=batches,
-        whitenings=whitenings(model, batches, sites) if batches else {},
+        whitenings={} if batches is None else whitenings(model, batches, sites),
     )
-    hidden = not (progress and Console(stderr=True).is_terminal)
-    tables = [
-        table_of(site, draft.weight(site), config)
-        for site in track(sites, "factorizing", console=Console(stderr=True), transient=True, disable=hidden)
-    ]
-    return _plan(draft, _choices(draft, tables, config, measure), whole)
+    console = Console(stderr=True)
+    hidden = not (progress and console.is_terminal)
+    shown = track(sites, "factorizing", console=console, transient=True, disable=hidden)
+    tables = [table_of(site, draft.weight(site), config) for site in shown]
+    return _plan(draft, tables, _choices(draft, tables, config, measure), whole)
+
+
+def _unfit(site: Site, config: LowRankConfig) -> str | None:
+    """Why there is nothing to choose for a weight."""
+    if not site.passes:
+        return "the example inputs never reach it"
+    if not kinds_for(site.weight.shape, config.kinds):
+        return f"its kernel cannot be decomposed as {' or '.join(config.kinds)}"
+    return None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -114,7 +122,7 @@ class _Draft:
     sites: Sequence[Site]
     macs: int
     params: int
-    batches: Sequence[Inputs]
+    batches: Sequence[Inputs] | None
     whitenings: Mapping[Site, Whitening]
 
     def weight(self, site: Site) -> Tensor:
@@ -180,13 +188,14 @@ def _as_fast_as(
     return best
 
 
-def _plan(draft: _Draft, choices: Mapping[Site, Choice], whole: Mapping[str, str]) -> FactorizationPlan:
+def _plan(
+    draft: _Draft, tables: Sequence[Table], choices: Mapping[Site, Choice], whole: Mapping[str, str]
+) -> FactorizationPlan:
     made = draft.chains(choices)
-    if draft.batches:
-        for name, lost in output_means(draft.model, draft.batches, made).items():
-            replacement = next(named[name] for named in made.values() if name in named)
-            replacement[-1].bias.data += lost.to(replacement[-1].bias.dtype)
-    layers = [_planned(site, choices.get(site)) for site in draft.sites]
+    replacements = _by_name(made)
+    if draft.batches is not None:
+        _make_up_(replacements, lost_means(draft.model, draft.batches, made))
+    layers = [_planned(table, choices.get(table.site)) for table in tables]
     layers += [PlannedLayer(names=(name,), reason=reason) for name, reason in whole.items()]
     order = {name: number for number, (name, _) in enumerate(draft.model.named_modules())}
     return FactorizationPlan(
@@ -195,18 +204,31 @@ def _plan(draft: _Draft, choices: Mapping[Site, Choice], whole: Mapping[str, str
         macs_after=draft.macs - sum(layer.macs_before - layer.macs_after for layer in layers),
         num_params_before=draft.params,
         num_params_after=draft.params - sum(layer.params_before - layer.params_after for layer in layers),
-        replacements=_by_name(made),
+        replacements=replacements,
     )
 
 
-def _planned(site: Site, choice: Choice | None) -> PlannedLayer:
-    names, params = tuple(site.layers), site.layer.weight.numel()
+def _make_up_(replacements: Mapping[str, Substitute], lost: Mapping[str, Tensor]) -> None:
+    """Add to each chain's bias what its mean output lost; to one that several share, once."""
+    biases = {name: cast("nn.Parameter", replacements[name][-1].bias) for name in lost}
+    for name in {id(bias): name for name, bias in biases.items()}.values():
+        biases[name].data += lost[name].to(biases[name].dtype)
+
+
+def _planned(table: Table, choice: Choice | None) -> PlannedLayer:
+    site = table.site
+    params = site.layer.weight.numel()
     if choice is None:
-        reason = "no rank that is high enough saves MACs"
-        sizes = {"macs_before": site.macs, "macs_after": site.macs, "params_before": params, "params_after": params}
-        return PlannedLayer(names=names, reason=reason, **sizes)
+        return PlannedLayer(
+            names=tuple(site.layers),
+            reason="other layers lose less" if len(table.errors) and table.bound == math.inf else "no rank saves MACs",
+            macs_before=site.macs,
+            macs_after=site.macs,
+            params_before=params,
+            params_after=params,
+        )
     return PlannedLayer(
-        names=names,
+        names=tuple(site.layers),
         kind=choice.kind,
         ranks=choice.ranks if choice.kind == "tucker" else choice.ranks[:1],
         error=choice.error,
@@ -217,7 +239,7 @@ def _planned(site: Site, choice: Choice | None) -> PlannedLayer:
     )
 
 
-def _by_name(made: Mapping[Site, Mapping[str, Substitute]]) -> dict[str, nn.Module]:
+def _by_name(made: Mapping[Site, Mapping[str, Substitute]]) -> dict[str, Substitute]:
     return {name: replacement for named in made.values() for name, replacement in named.items()}
 
 

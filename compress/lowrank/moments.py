@@ -1,12 +1,12 @@
 """What a layer's inputs look like, so that the error counts that matters: of its outputs, not of its weights.
 
-Of ``W x`` the error ``E |W x - W' x|^2`` is that of the weights ``W C^(1/2)``, with ``C`` the second moment of ``x``. For
-a convolution ``x`` is a patch of ``in * k * k`` values; its moment is taken for a product of one over channels and one
-along each spatial dimension, as Grosse and Martens do. Every decomposition of the weight so whitened is then one of the
-layer, in which errors of all kinds and ranks compare.
+Of ``W x`` the error ``E |W x - W' x|^2`` is that of the weights ``W C^(1/2)``, with ``C`` the second moment of ``x``.
+For a convolution ``x`` is a patch of ``in * k * k`` values; its moment is taken for a product of one over channels and
+one along each spatial dimension, as Grosse and Martens do. Every decomposition of the weight so whitened is then one of
+the layer, in which errors of all kinds and ranks compare.
 
-Source: Grosse and Martens, "A Kronecker-factored Approximate Fisher Matrix for Convolution Layers", ICML 2016; Yuan et al.,
-"ASVD", 2023, and Wang et al., "SVD-LLM", ICLR 2025, section 3.1, for linear layers.
+Source: Grosse and Martens, "A Kronecker-factored Approximate Fisher Matrix for Convolution Layers", ICML 2016, for the
+product; Wang et al., "SVD-LLM", ICLR 2025, for whitening before truncation in linear layers.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
 from compress.errors import DataError
 from compress.lowrank.call import Inputs, run
 from compress.lowrank.decompositions import Stage
 from compress.lowrank.sites import Layer, Site, batched, watched
 
-# Directions in which the calibration data hardly vary are held to this share of the mean, for other data may.
+# Directions in which the calibration data do not vary at all still get this share of the mean: other data may.
 _SMALLEST_SHARE = 1e-4
 
 
@@ -84,10 +83,12 @@ class _Sums:
 
     def whitening(self, *, centered: bool) -> Whitening:
         mean = self.total / self.count if centered else torch.zeros_like(self.total)
-        pairs = [_root(self.products / self.count - mean.outer(mean))]
+        # With few rows for many channels chance decides what seems not to vary; the mean of all is the safer guess.
+        doubt = len(mean) / (len(mean) + self.count)
+        pairs = [_root(self.products / self.count - mean.outer(mean), doubt + _SMALLEST_SHARE)]
         for lagged, counts in zip(self.lagged, self.pairs, strict=True):
             moments = [value / max(1, count) - float(mean @ mean) for value, count in zip(lagged, counts, strict=True)]
-            pairs.append(_root(_toeplitz(moments).to(mean.device)))
+            pairs.append(_root(_toeplitz(moments).to(mean.device), _SMALLEST_SHARE))
         return Whitening([root for root, _ in pairs], [inverse for _, inverse in pairs])
 
 
@@ -114,33 +115,25 @@ def whitenings(model: nn.Module, calibration: Iterable[Inputs], sites: Collectio
     return {site: one.whitening(centered=site.layer.bias is not None) for site, one in sums.items() if one.count}
 
 
-def output_means(model: nn.Module, calibration: Iterable[Inputs], chains: Mapping[Site, Mapping[str, nn.Module]]) -> Mapping[str, Tensor]:
-    """For each layer with a bias, by name: its mean output minus that of its chain, on the calibration data."""
+def lost_means(
+    model: nn.Module, calibration: Iterable[Inputs], chains: Mapping[Site, Mapping[str, nn.Module]]
+) -> Mapping[str, Tensor]:
+    """``[out]`` for each layer with a bias, by name: its mean output minus that of its chain on the same inputs."""
     names = {layer: name for site in chains for name, layer in site.layers.items() if layer.bias is not None}
-    sums: dict[str, Tensor] = {}
-    counts: dict[str, int] = {}
+    lost: dict[str, list[Tensor]] = {name: [] for name in names.values()}
+    counts = dict.fromkeys(names.values(), 0)
 
     def see(site: Site, layer: Layer, given: Tensor, output: Tensor) -> None:
-        if layer not in names:
-            return
-        name = names[layer]
-        lost = output - chains[site][name](given)
-        lost = batched_outputs(layer, lost)
-        sums[name] = sums.get(name, 0.0) + lost.double().sum(1)  # type: ignore[operator]
-        counts[name] = counts.get(name, 0) + lost.shape[1]
+        if layer in names:
+            name = names[layer]
+            rows = batched(layer, output - chains[site][name](given)).transpose(0, 1).flatten(1)
+            lost[name].append(rows.sum(1, dtype=torch.float64))
+            counts[name] += rows.shape[1]
 
-    with watched(list(chains), see):
+    with watched(chains, see):
         for batch in calibration:
             run(model, batch)
-    return {name: total / counts[name] for name, total in sums.items()}
-
-
-def batched_outputs(layer: Layer, outputs: Tensor) -> Tensor:
-    """``[out, n]``: all values of each output channel."""
-    if isinstance(layer, _ConvNd):
-        outputs = batched(layer, outputs).transpose(0, 1)
-        return outputs.reshape(len(outputs), -1)
-    return outputs.reshape(-1, outputs.shape[-1]).T
+    return {name: torch.stack(sums).sum(0) / counts[name] for name, sums in lost.items() if sums}
 
 
 def _toeplitz(moments: Sequence[float]) -> Tensor:
@@ -151,15 +144,21 @@ def _toeplitz(moments: Sequence[float]) -> Tensor:
     return torch.tensor(moments, dtype=torch.float64)[(places[:, None] - places).abs()] / moments[0]
 
 
-def _root(moment: Tensor) -> tuple[Tensor, Tensor]:
-    """The symmetric square root of a moment, and its inverse."""
+def _root(moment: Tensor, doubt: float) -> tuple[Tensor, Tensor]:
+    """The symmetric square root of a moment, mixed with a share of its mean in all directions, and the inverse.
+
+    Source: Ledoit and Wolf, "A Well-conditioned Estimator for Large-dimensional Covariance Matrices", 2004.
+    """
     values, vectors = torch.linalg.eigh(moment)
     if not values[-1] > 0:
         identity = torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
         return identity, identity
-    roots = values.clamp(min=_SMALLEST_SHARE * float(values.mean())).sqrt()
+    share = min(1.0, doubt)
+    # Rounding may leave a value below zero.
+    roots = ((1 - share) * values.clamp(min=0.0) + share * values.mean()).sqrt()
     return (vectors * roots) @ vectors.T, (vectors / roots) @ vectors.T
 
 
 def _multiplied(weight: Tensor, matrix: Tensor, dim: int) -> Tensor:
-    return torch.tensordot(weight, matrix, dims=([dim], [0])).movedim(-1, dim)
+    product: Tensor = torch.tensordot(weight, matrix, dims=([dim], [0]))
+    return product.movedim(-1, dim)

@@ -61,36 +61,32 @@ class Table:
 
 
 def table_of(site: Site, weight: Tensor, config: LowRankConfig) -> Table:
-    """Decompose ``weight: [out, in, *kernel]``, whitened or not, in every allowed way.
+    """Decompose ``weight: [out, in, *kernel]``, whitened or not, in every allowed way, of which there must be one.
 
     Raises:
         ConfigError: if the rank that ``config`` names is larger than the weight's.
     """
-    bound = math.inf
-    kinds, ranks, errors, macs, params = [], [], [], [], []
-    for kind in kinds_for(weight.shape, config.kinds):
-        one = decompose(weight, kind)
-        if not kinds:
-            bound = _bound(site, one, config)
-        kinds.append(np.full(len(one.errors), kind))
-        ranks.append(one.ranks)
-        errors.append(one.errors)
-        macs.append(_macs(site, one))
-        params.append(np.sum([size.numel for size in one.sizes], axis=0))
-    if not kinds:
-        empty = np.zeros(0, dtype=np.int64)
-        return Table(
-            site=site, bound=bound, kinds=np.zeros(0, "U8"), ranks=np.zeros((0, 2), np.int64), errors=np.zeros(0),
-            macs=empty, params=empty,
-        )  # fmt: skip
-    columns = [np.concatenate(column) for column in (kinds, ranks, errors, macs, params)]
-    cost = columns[4] if config.by == "params" else columns[3]
-    saves = (columns[3] < site.macs) & (cost < (weight.numel() if config.by == "params" else site.macs))
-    keep = _front(cost, columns[2], saves)
-    return Table(site=site, bound=bound, **dict(zip(_COLUMNS, (column[keep] for column in columns), strict=True)))
-
-
-_COLUMNS = ("kinds", "ranks", "errors", "macs", "params")
+    found = [decompose(weight, kind) for kind in kinds_for(weight.shape, config.kinds)]
+    kinds = np.concatenate([np.full(len(one.errors), one.kind) for one in found])
+    ranks = np.concatenate([one.ranks for one in found])
+    errors = np.concatenate([one.errors for one in found])
+    macs = np.concatenate([_macs(site, one) for one in found])
+    params = np.concatenate([np.sum([size.numel for size in one.sizes], axis=0) for one in found])
+    saves = macs < site.macs
+    cost = macs
+    if config.by == "params":
+        saves &= params < weight.numel()
+        cost = params
+    keep = _front(cost, errors, saves)
+    return Table(
+        site=site,
+        bound=_bound(site, found[0], config),
+        kinds=kinds[keep],
+        ranks=ranks[keep],
+        errors=errors[keep],
+        macs=macs[keep],
+        params=params[keep],
+    )
 
 
 def _bound(site: Site, one: Decomposition, config: LowRankConfig) -> float:
@@ -126,11 +122,10 @@ def _macs(site: Site, one: Decomposition) -> Counts:
 
 def _front(cost: Counts, errors: Errors, allowed: npt.NDArray[np.bool_]) -> Counts:
     """The rows for which no cheaper one has as small an error, the cheapest first."""
-    order = np.lexsort((errors, cost))
+    order: Counts = np.lexsort((errors, cost))
     order = order[allowed[order]]
-    best = np.minimum.accumulate(errors[order]) if len(order) else errors[order]
-    better = np.append(True, best[1:] < best[:-1]) if len(order) else np.zeros(0, dtype=np.bool_)
-    return order[better]
+    best_before = np.minimum.accumulate(np.append(np.inf, errors[order]))[:-1]
+    return order[errors[order] < best_before]
 
 
 def cheapest_within(table: Table) -> Choice | None:
@@ -159,7 +154,7 @@ def shared_out(tables: Sequence[Table], config: LowRankConfig, *, dense: int, bu
     whole = [_dense_cost(table, config) for table in tables]
     fixed = dense - sum(whole)
     costs = [np.append(_cost(table, config), cost) for table, cost in zip(tables, whole, strict=True)]
-    losses = [-np.log1p(-np.append(table.errors, 0.0).clip(max=1 - 1e-12)) for table in tables]
+    losses = [_loss(np.append(table.errors, 0.0)) for table in tables]
 
     def at(price: float) -> tuple[list[int], int]:
         picks = [int(np.argmin(loss + price * cost / dense)) for loss, cost in zip(losses, costs, strict=True)]
@@ -174,10 +169,13 @@ def shared_out(tables: Sequence[Table], config: LowRankConfig, *, dense: int, bu
         low, high = (low, middle) if at(middle)[1] <= budget else (middle, high)
     picks, _ = at(high)
     return {
-        table.site: table.choice(pick)
-        for table, pick in zip(tables, picks, strict=True)
-        if pick < len(table.errors)
+        table.site: table.choice(pick) for table, pick in zip(tables, picks, strict=True) if pick < len(table.errors)
     }
+
+
+def _loss(errors: Errors) -> Errors:
+    kept: Errors = np.maximum(1 - errors, 1e-12)
+    return np.negative(np.log(kept))
 
 
 def _cost(table: Table, config: LowRankConfig) -> Counts:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple, cast
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
@@ -156,7 +155,7 @@ def _stranger(layer: Layer, users: Mapping[int, list[tuple[str, nn.Module]]]) ->
 
 
 @contextmanager
-def watched(sites: Collection[Site], see: Callable[[Site, Layer, Tensor, Tensor], None]) -> Iterator[None]:
+def watched(sites: Iterable[Site], see: Callable[[Site, Layer, Tensor, Tensor], None]) -> Iterator[None]:
     """While it lasts, ``see`` is told of each call of the sites' layers: site, layer, input and output."""
 
     def hook_of(site: Site, layer: Layer) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
@@ -184,8 +183,3 @@ def batched(layer: Layer, given: Tensor) -> Tensor:
     if isinstance(layer, nn.Linear):
         return given.reshape(-1, given.shape[-1])
     return given if given.ndim == layer.weight.ndim else given[None]
-
-
-def ran_in(sites: Collection[Site]) -> dict[str, str]:
-    """The layers that the example inputs never reached, with that as the reason to stay whole."""
-    return {name: "the example inputs never reach it" for site in sites if not site.passes for name in site.layers}

@@ -4,35 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import nn
 
-from compress import train
 from compress.pruning.checks import check_ratio
 from compress.pruning.importance import importance_of
 from compress.pruning.structured import prune_channels
 from compress.pruning.unstructured import Scope, check_settings, prune_weights
-from compress.train import FitConfig
-from compress.workload import Workload
-
-
-@dataclass(frozen=True, kw_only=True)
-class Context:
-    """What a step may need beside the model.
-
-    Attributes:
-        dense: the model before the first step.
-        workload: data and example input.
-        checkpoint: a file of its own, for a step that takes long; gone once the step is done.
-        progress: whether to show how far it is.
-    """
-
-    dense: nn.Module
-    workload: Workload
-    checkpoint: Path
-    progress: bool
+from compress.recipe.context import Context
+from compress.recipe.fit_step import Fit, apply_fit
+from compress.recipe.lowrank_steps import Factorize, apply_factorize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +48,6 @@ class Step(NamedTuple):
     apply: Callable[[Any, nn.Module, Context], nn.Module]
 
 
-def _fit(settings: FitConfig, model: nn.Module, context: Context) -> nn.Module:
-    dataset = context.workload.dataset
-    return train.fit(model, dataset, settings, checkpoint=context.checkpoint, progress=context.progress).model
-
-
 def _prune_channels(settings: PruneChannels, model: nn.Module, context: Context) -> nn.Module:
     return prune_channels(model, context.workload.example_input, settings.pruning_ratio, settings.importance)
 
@@ -80,7 +57,8 @@ def _prune_weights(settings: PruneWeights, model: nn.Module, _: Context) -> nn.M
 
 
 STEPS: Mapping[str, Step] = {
-    "fit": Step(FitConfig, _fit),
+    "factorize": Step(Factorize, apply_factorize),
+    "fit": Step(Fit, apply_fit),
     "prune_channels": Step(PruneChannels, _prune_channels),
     "prune_weights": Step(PruneWeights, _prune_weights),
 }
