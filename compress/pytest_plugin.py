@@ -13,6 +13,7 @@ import pytest
 
 from compress.errors import CompressError
 from compress.gate_session import GATE, GateSession
+from compress.html_session import HTML, html_session
 
 pytest_plugins = ["compress.fixtures"]
 
@@ -54,6 +55,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--compress-report", metavar="FILE", type=Path, help="write the table of the results to FILE as Markdown"
     )
     group.addoption(
+        "--compress-html",
+        metavar="FILE",
+        type=Path,
+        help="write a page of the results to FILE: table, verdicts, layers, history; it needs no network and no script",
+    )
+    group.addoption(
+        "--compress-sweep",
+        metavar="FILE",
+        type=Path,
+        help="draw on that page also the models of a sweep, the .json that python -m compress sweep --output wrote",
+    )
+    group.addoption(
         "--require-cuda", action="store_true", help="fail, rather than skip, what needs a CUDA device if there is none"
     )
 
@@ -66,6 +79,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if gate.compare and not _has_timings(config, gate.compare):
         # Our baselines are there to compare with; that pytest-benchmark has none of its own deserves no warning.
         config.option.benchmark_compare = []
+    config.stash[HTML] = html_session(config)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -74,6 +88,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     paths = metafunc.config.getoption("--compress-recipe") or _recipes(metafunc.config)
     metafunc.parametrize("_recipe_path", paths, indirect=True, ids=[path.stem for path in paths], scope="session")
+
+
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Look at the models while the test still has them."""
+    html = item.config.stash[HTML]
+    if html is not None:
+        html.look_at(item)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -169,16 +190,19 @@ def _relative(path: Path) -> Path:
 
 
 def _write_report(session: pytest.Session, gate: GateSession) -> None:
-    path: Path | None = session.config.getoption("--compress-report")
-    if path is None:
-        return
+    """The files for people: the table as Markdown, the page."""
+    markdown: Path | None = session.config.getoption("--compress-report")
+    html = session.config.stash[HTML]
     try:
-        gate.write_markdown(path)
+        if markdown is not None:
+            gate.write_markdown(markdown)
+            _say(session.config, f"report written to {markdown}")
+        if html is not None:
+            html.write(gate)
+            _say(session.config, f"page written to {html.path}")
     except CompressError as error:
         _say(session.config, f"no report: {error}", red=True)
         session.exitstatus = session.exitstatus or pytest.ExitCode.USAGE_ERROR
-    else:
-        _say(session.config, f"report written to {path}")
 
 
 def _record(session: pytest.Session, gate: GateSession, name: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from compress.report.table import Cell, Table
 
@@ -11,13 +11,26 @@ from compress.report.table import Cell, Table
 def render_markdown(table: Table) -> str:
     """A pipe table, aligned in its source too, with its notes below; ends with a newline."""
     heads = ("criterion", "dense", *table.recipes)
-    lines = [_cells(heads), *(_cells((row.title, row.dense, *map(_write, row.cells))) for row in table.rows)]
-    widths = [max(3, *(len(line[column]) for line in lines)) for column in range(len(heads))]
+    rows = [heads, *((row.title, row.dense, *map(_write, row.cells)) for row in table.rows)]
     # The dense model's values stand to the right, so that their digits line up.
-    rule = [f"{'-' * (width - 1)}:" if column == 1 else "-" * width for column, width in enumerate(widths)]
-    text = [_join(lines[0], widths), f"| {' | '.join(rule)} |", *(_join(line, widths) for line in lines[1:])]
-    if table.footer:
-        text += ["", *(f"- {_escape(line)}" for line in table.footer)]
+    return join_rows(rows, right=(1,), footer=table.footer)
+
+
+def join_rows(rows: Sequence[Sequence[str]], *, right: Container[int], footer: Sequence[str] = ()) -> str:
+    """A pipe table of texts, the first row its head, and a list of notes below it; nothing in them is taken for markup.
+
+    Args:
+        rows: of equally many cells.
+        right: columns whose cells stand to the right.
+        footer: one note each.
+    """
+    lines = [[_escape(text) for text in row] for row in rows]
+    widths = [max(3, *(len(line[column]) for line in lines)) for column in range(len(lines[0]))]
+    rule = [f"{'-' * (width - 1)}:" if column in right else "-" * width for column, width in enumerate(widths)]
+    text = [_join(lines[0], widths, right), f"| {' | '.join(rule)} |"]
+    text += [_join(line, widths, right) for line in lines[1:]]
+    if footer:
+        text += ["", *(f"- {_escape(line)}" for line in footer)]
     return "\n".join(text) + "\n"
 
 
@@ -26,13 +39,9 @@ def _write(cell: Cell) -> str:
     return " ".join(part for part in (cell.value, change, cell.outcome) if part)
 
 
-def _cells(texts: Sequence[str]) -> list[str]:
-    return [_escape(text) for text in texts]
-
-
-def _join(texts: Sequence[str], widths: Sequence[int]) -> str:
+def _join(texts: Sequence[str], widths: Sequence[int], right: Container[int]) -> str:
     padded = [
-        text.rjust(width) if column == 1 else text.ljust(width)
+        text.rjust(width) if column in right else text.ljust(width)
         for column, (text, width) in enumerate(zip(texts, widths, strict=True))
     ]
     return f"| {' | '.join(padded)} |"
