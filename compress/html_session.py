@@ -52,6 +52,7 @@ class HtmlSession:
         )
         report = Report(
             workload=where.workload if where else "",
+            data_sha256=where.data_sha256 if where else "",
             environment=where.environment if where else None,
             verdicts=gate.verdicts,
             layers=self.layers,

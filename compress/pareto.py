@@ -36,8 +36,7 @@ class Candidate:
     @property
     def label(self) -> str:
         """Recipe and settings in one line: ``structured: prune_channels.pruning_ratio=0.3``."""
-        settings = ", ".join(f"{name}={value}" for name, value in self.settings.items())
-        return f"{self.recipe}: {settings}" if settings else self.recipe
+        return _label(self.recipe, self.settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +46,11 @@ class Failure:
     recipe: str
     settings: Mapping[str, object]
     reason: str
+
+    @property
+    def label(self) -> str:
+        """Recipe and settings in one line."""
+        return _label(self.recipe, self.settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +95,11 @@ def on_front(candidates: Sequence[Candidate]) -> list[bool]:
     ]
     front = {index for index, beaten in zip(timed, dominated(points), strict=True) if not beaten}
     return [index in front for index in range(len(candidates))]
+
+
+def _label(recipe: str, settings: Mapping[str, object]) -> str:
+    written = ", ".join(f"{name}={value}" for name, value in settings.items())
+    return f"{recipe}: {written}" if written else recipe
 
 
 def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:

@@ -41,6 +41,7 @@ class Report:
 
     Attributes:
         workload: name of the model and data.
+        data_sha256: hash of the test data.
         environment: where it was measured; None if nobody knows.
         verdicts: in the order in which they came.
         layers: recipe to what became of the dense model's layers.
@@ -49,6 +50,7 @@ class Report:
     """
 
     workload: str
+    data_sha256: str
     environment: Environment | None
     verdicts: Sequence[Verdict]
     layers: Mapping[str, Sequence[LayerChange]] = field(default_factory=dict)
@@ -60,7 +62,7 @@ def render_html(report: Report) -> str:
     """The page; every text in it is escaped.
 
     Raises:
-        ConfigError: if the sweep is of another workload.
+        ConfigError: if the sweep is of another workload or other test data.
     """
     table = build_table(report.verdicts, workload=report.workload, environment=report.environment)
     return _template().render(
@@ -75,7 +77,7 @@ def render_html(report: Report) -> str:
         layers=[layer_section(recipe, layers) for recipe, layers in report.layers.items() if layers],
         footer=_footer(table),
         **_history(report),
-        **tradeoff_section(report.verdicts, report.sweep, workload=report.workload),
+        **tradeoff_section(report.verdicts, report.sweep, workload=report.workload, data_sha256=report.data_sha256),
     )
 
 

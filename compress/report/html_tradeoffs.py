@@ -17,11 +17,13 @@ from compress.results import METRICS, Measurement
 _TIMES = ("cpu_latency_ms", "cuda_latency_ms")
 
 
-def tradeoff_section(verdicts: Sequence[Verdict], sweep: Sweep | None, *, workload: str) -> dict[str, Any]:
+def tradeoff_section(
+    verdicts: Sequence[Verdict], sweep: Sweep | None, *, workload: str, data_sha256: str
+) -> dict[str, Any]:
     """What the template shows; no pictures where neither the run nor a sweep measured both error and size.
 
     Raises:
-        ConfigError: if the sweep is of another workload.
+        ConfigError: if the sweep is of another workload or other test data.
     """
     dense, candidates, device = models_of(verdicts)
     notes: list[str] = []
@@ -29,6 +31,11 @@ def tradeoff_section(verdicts: Sequence[Verdict], sweep: Sweep | None, *, worklo
         if sweep.workload != workload:
             raise ConfigError(
                 f"a page shows one workload, got the sweep of {sweep.workload!r} for a run of {workload!r}"
+            )
+        if sweep.data_sha256 != data_sha256:
+            raise ConfigError(
+                f"a page shows one data set, got a sweep on other test data (sha256 {sweep.data_sha256[:12]},"
+                f" the run's {data_sha256[:12]})"
             )
         dense, candidates = _with_sweep(dense, candidates, sweep, device, notes)
     if dense is None:

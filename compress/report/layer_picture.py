@@ -14,6 +14,7 @@ from compress.results import LayerChange
 HEIGHT = 180
 _NARROWEST = 0.001  # of the whole width
 _GAP = 0.001
+_BAND = 5.0  # pixels
 
 
 class Fate(StrEnum):
@@ -34,7 +35,7 @@ class Share:
 
 
 def fate_of(layer: LayerChange) -> Fate:
-    """How a layer is drawn: quantized outweighs factorized, which the table then still tells."""
+    """How a layer is filled; of one that is quantized and factorized too a band says so."""
     if layer.is_quantized:
         return Fate.QUANTIZED
     return Fate.FACTORIZED if layer.is_factorized else Fate.KEPT
@@ -61,15 +62,18 @@ def visible(layers: Sequence[LayerChange]) -> list[LayerChange]:
 
 def shares(layers: Sequence[LayerChange]) -> list[Share]:
     """What the dense model's bytes have become, those that came to nothing left out."""
-    total = sum(layer.dense_bytes for layer in layers) or 1
+    total = sum(layer.dense_bytes for layer in layers)
+    if not total:
+        return []
     left = {fate: sum(layer.num_bytes for layer in layers if fate_of(layer) is fate) for fate in Fate}
     zeros = sum(_zero_bytes(layer) for layer in layers)
     sums = (
         ("kept", "kept", left[Fate.KEPT]),
         ("in factorized layers", "factorized", left[Fate.FACTORIZED]),
         ("in quantized layers", "quantized", left[Fate.QUANTIZED]),
+        ("of these factorized too", "band", sum(layer.num_bytes for layer in layers if _is_both(layer))),
         ("of what is left exactly zero", "zeros", zeros),
-        ("gone", "gone", total - sum(left.values())),
+        ("saved", "gone", total - sum(left.values())),
     )
     return [Share(title=title, name=name, share=part / total) for title, name, part in sums if part > 0]
 
@@ -102,7 +106,14 @@ def _column(layer: LayerChange, left: float, width: float) -> Markup:
     if layer.zeros and layer.elements:
         zeros = height * layer.zeros / layer.elements
         parts.append(element("rect", {**place, "y": HEIGHT - height, "height": zeros, "class": "zeros"}))
+    if _is_both(layer):
+        band = min(_BAND, height)
+        parts.append(element("rect", {**place, "y": HEIGHT - height, "height": band, "class": Fate.FACTORIZED}))
     return element("g", None, *parts)
+
+
+def _is_both(layer: LayerChange) -> bool:
+    return layer.is_quantized and layer.is_factorized
 
 
 def _zero_bytes(layer: LayerChange) -> float:

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from markupsafe import Markup
 
@@ -173,25 +174,51 @@ def _front(marks: Sequence[Mark], places: Sequence[tuple[float, float]]) -> list
 
 
 def _labels(marks: Sequence[Mark], places: Sequence[tuple[float, float]]) -> list[Markup]:
-    """Names beside their marks where they cover nothing, first those drawn last; the list below has all of them."""
-    taken = [_box(across * _NARROWEST - _MARK, down - _MARK, 2 * _MARK) for across, down in places]
+    """Names beside their marks, where they cover nothing if there is such a place, else at least no other name."""
+    dots = [_box(across * _NARROWEST - _MARK, down - _MARK, 2 * _MARK) for across, down in places]
+    named = [box for box, mark in zip(dots, marks, strict=True) if mark.label]
     parts = []
     for mark, (across, down) in reversed([*zip(marks, places, strict=True)]):
-        width = len(mark.label) * _LETTER
-        for anchor, dx, dy in (("start", 11, 4), ("end", -11, 4), ("middle", 0, -12), ("middle", 0, 20)):
-            left = across * _NARROWEST + dx - {"start": 0, "middle": width / 2, "end": width}[anchor]
-            box = _box(left, down + dy - 10, width)
-            if not mark.label or left < 0 or box[2] > _NARROWEST + 12 or any(_overlap(box, other) for other in taken):
-                continue
-            taken.append(box)
-            state = "beaten" if mark.beaten else "best"
-            attributes = {"x": percent(across), "y": down + dy, "dx": dx, "class": f"name {anchor} {state}"}
-            parts.append(element("text", attributes, mark.label))
-            break
+        if not mark.label:
+            continue
+        spots = [_spot(mark, across, down, anchor) for anchor in _ANCHORS]
+        spots = [spot for spot in spots if spot.box[0] >= -_MARK and spot.box[2] <= _NARROWEST + _MARK]
+        free = [spot for spot in spots if not any(_overlap(spot.box, other) for other in named)]
+        bare = [spot for spot in free if not any(_overlap(spot.box, other) for other in dots)]
+        if spot := next(iter(bare or free), None):
+            named.append(spot.box)
+            parts.append(spot.text)
     return parts
 
 
 Box = tuple[float, float, float, float]
+
+# Where a name can stand: how its text is anchored there, and how far from the mark's middle.
+_ANCHORS = (
+    ("start", 11, 4),
+    ("end", -11, 4),
+    ("middle", 0, -12),
+    ("middle", 0, 20),
+    ("end", -8, -9),
+    ("end", -8, 17),
+    ("start", 8, -9),
+)
+
+
+class _Spot(NamedTuple):
+    """A place for a name, and the name written there."""
+
+    box: Box
+    text: Markup
+
+
+def _spot(mark: Mark, across: float, down: float, where: tuple[str, int, int]) -> _Spot:
+    anchor, dx, dy = where
+    width = len(mark.label) * _LETTER
+    left = across * _NARROWEST + dx - {"start": 0, "middle": width / 2, "end": width}[anchor]
+    state = "beaten" if mark.beaten else "best"
+    attributes = {"x": percent(across), "y": down + dy, "dx": dx, "class": f"name {anchor} {state}"}
+    return _Spot(_box(left, down + dy - 10, width), element("text", attributes, mark.label))
 
 
 def _box(left: float, top: float, width: float) -> Box:

@@ -81,8 +81,6 @@ def _footer(sweep: Sweep) -> Sequence[str]:
         f"time: compressed / dense, called in turn, on {sweep.device}",
         "beaten: another model is no worse in error, time and size, and better in one of them",
     ]
-    for failure in sweep.failures:
-        settings = ", ".join(f"{name}={value}" for name, value in failure.settings.items())
-        lines.append(f"failed: {failure.recipe}{': ' if settings else ''}{settings}: {failure.reason}")
+    lines += [f"failed: {failure.label}: {failure.reason}" for failure in sweep.failures]
     lines += [f"still being tried: one by {worker}" for worker in sweep.running]
     return lines

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from compress.pareto import Candidate, Failure
+from compress.report.scatter import describe
 from compress.train.progress import stderr_console
 
 Done = Candidate | Failure
@@ -22,20 +23,26 @@ class SweepProgress:
     Attributes:
         say: prints a line.
         advance: told how many are done.
-        told: how many have a line already; None before the first time, when what is found done needs no lines.
+        told: labels of those that need no line any more.
     """
 
     say: Callable[[str], None]
     advance: Callable[[int], None]
-    told: int | None = field(default=None)
+    told: set[str] = field(default_factory=set)
+
+    def begin(self, done: Sequence[Done]) -> None:
+        """Take note of what a study holds already."""
+        if done:
+            self.say(f"the study holds {len(done)} models already")
+        self.told.update(one.label for one in done)
+        self.advance(len(done))
 
     def update(self, done: Sequence[Done]) -> None:
-        """Show what is done, whichever process did it."""
-        if self.told is None and done:
-            self.say(f"the study holds {len(done)} models already")
-        for number, one in enumerate(done[self.told or 0 :] if self.told is not None else (), (self.told or 0) + 1):
-            self.say(f"{number}: {describe(one)}")
-        self.told = len(done)
+        """Show what is new, whichever process did it."""
+        for one in done:
+            if one.label not in self.told:
+                self.told.add(one.label)
+                self.say(f"{len(self.told)}: {_line(one)}")
         self.advance(len(done))
 
 
@@ -54,13 +61,8 @@ def sweep_progress(*, total: int, shown: bool) -> Iterator[SweepProgress]:
             yield SweepProgress(say=_lines(console), advance=lambda done: bar.update(task, completed=done))
 
 
-def describe(one: Done) -> str:
-    """A model in one line."""
-    if isinstance(one, Failure):
-        settings = ", ".join(f"{name}={value}" for name, value in one.settings.items())
-        return f"{one.recipe}{': ' if settings else ''}{settings}: failed: {one.reason}"
-    ratio = "" if one.latency_ratio is None else f", time x{one.latency_ratio:.3f}"
-    return f"{one.label}: top-1 error {one.top1_error:.2%}{ratio}, {one.file_bytes / 1e6:.2f} MB"
+def _line(one: Done) -> str:
+    return f"{one.label}: failed: {one.reason}" if isinstance(one, Failure) else describe(one)
 
 
 def _lines(console: Console) -> Callable[[str], None]:

@@ -80,7 +80,7 @@ def run_sweep(
     trials.enqueue(study, points if config.sampler == "grid" else seeds(plans))
     attempt = _Attempt(plans=plans, dense=dense, workload=workload, config=config, progress=progress)
     with sweep_progress(total=most, shown=progress) as shown:
-        shown.update(done := trials.results(study))
+        shown.begin(done := trials.results(study))
         while len(done) + len(trials.running(study)) < most:
             _try_next(study, plans, attempt, most)
             shown.update(done := trials.results(study))

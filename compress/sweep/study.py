@@ -1,7 +1,7 @@
 """Where a sweep is kept: an Optuna study, in a journal file of JSON lines or in a database for many machines.
 
-Nothing in it is pickled. A study belongs to what it was begun with: the workload and its test data, the dense model, the
-class of device, the recipes and what of them varies. Another sweep is refused rather than mixed in.
+Nothing in it is pickled. A study belongs to what it was begun with: the workload and its test data, the dense model,
+the class of device, the recipes and what of them varies. Another sweep is refused rather than mixed in.
 """
 
 from __future__ import annotations
