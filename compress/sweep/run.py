@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -53,6 +54,10 @@ class SweepConfig:
             raise ConfigError("a sweep that is no grid has no end of its own: trials must be given")
         if self.trials is not None and self.trials < 1:
             raise ConfigError(f"trials must be at least 1, got {self.trials}")
+        if self.threads < 1:
+            raise ConfigError(f"threads must be at least 1, got {self.threads}")
+        if not 0 < self.seconds < math.inf:
+            raise ConfigError(f"seconds must be a number above 0, got {self.seconds}")
 
 
 def run_sweep(
@@ -155,7 +160,7 @@ def _try_next(study: optuna.Study, plans: Sequence[Plan], attempt: _Attempt, mos
     except CompressError as error:
         trials.fail(study, trial, str(error))
     except BaseException:
-        # Ctrl-C, or a full disk: whoever goes on begins with this one.
+        # Ctrl-C, or a full disk: whoever goes on tries it again.
         trials.hand_back(study, trial.number, point)
         raise
     else:

@@ -87,7 +87,7 @@ def drop(study: optuna.Study, trial: optuna.Trial) -> None:
 
 
 def hand_back(study: optuna.Study, number: int, point: Point | None) -> None:
-    """Have what an interrupted trial tried be the next to be tried."""
+    """Have what an interrupted trial tried be tried again, after what waits already."""
     # Another process may have seen first that its worker is gone.
     with contextlib.suppress(ValueError, RuntimeError, optuna.exceptions.UpdateFinishedTrialError):
         study.tell(number, state=TrialState.FAIL)
