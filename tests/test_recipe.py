@@ -129,7 +129,7 @@ STEP = '[[steps]]\nuse = "prune_weights"\n\n[[steps]]\n'
         ('runtime = "tvm"', "'runtime' must be one of eager, inductor, got 'tvm' (recipe "),
         (
             "setps = []",
-            "unknown key 'setps' - did you mean 'steps'?; known are description, runtime, steps, limits, sweep (recipe ",
+            "unknown key 'setps' - did you mean 'steps'?; known are description, runtime, steps, limits, sweep (",
         ),
         (
             STEP + 'use = "prune_chanels"',
