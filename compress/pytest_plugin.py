@@ -48,8 +48,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--compress-seconds",
         metavar="S",
         type=_positive_seconds,
-        default=4.0,
-        help="about how long each latency is measured, at least 30 pairs (default: 4)",
+        default=10.0,
+        help="how long a test may measure a latency, a second look included; longer only where 30 pairs in each process"
+        " are (default: 10)",
+    )
+    group.addoption(
+        "--compress-processes",
+        metavar="N",
+        type=_whole,
+        default=3,
+        help="fresh processes that CPU latency is measured in, all of which must agree; 0 measures in pytest's own"
+        " (default: 3)",
     )
     group.addoption(
         "--compress-report", metavar="FILE", type=Path, help="write the table of the results to FILE as Markdown"
@@ -236,6 +245,12 @@ def _say(config: pytest.Config, line: str, *, red: bool = False) -> None:
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise pytest.UsageError(f"--compress-threads must be a whole number of 1 or more, got {text!r}")
+    return int(text)
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal():
+        raise pytest.UsageError(f"--compress-processes must be a whole number of 0 or more, got {text!r}")
     return int(text)
 
 

@@ -69,7 +69,14 @@ def add_sweep_parser(commands: argparse._SubParsersAction[argparse.ArgumentParse
     sweep.add_argument("--seed", metavar="N", type=int, default=0, help="of what is tried (default: 0)")
     sweep.add_argument("--threads", metavar="N", type=int, default=1, help="CPU threads to measure with (default: 1)")
     sweep.add_argument(
-        "--seconds", metavar="S", type=float, default=4.0, help="about how long each time is measured (default: 4)"
+        "--seconds", metavar="S", type=float, default=4.0, help="how long each time may be measured (default: 4)"
+    )
+    sweep.add_argument(
+        "--processes",
+        metavar="N",
+        type=int,
+        default=3,
+        help="fresh processes that times are measured in, 0 for this one (default: 3)",
     )
     sweep.add_argument(
         "--output",
@@ -116,6 +123,7 @@ def _run(options: argparse.Namespace) -> Sweep:
         seed=options.seed,
         threads=options.threads,
         seconds=options.seconds,
+        processes=options.processes,
     )
     given = dict(map(parse_parameter, options.parameters))
     plans = plan_sweep([load_recipe(path) for path in options.recipes], given)

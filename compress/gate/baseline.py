@@ -9,7 +9,9 @@ a device stand one level deeper, under the class of device they were measured on
       "num_examples": 500,
       "recipes": {
         "structured": {
-          "cpu_latency_ms": {"cpu-avx2-1t": {"compressed": 4.1, "dense": 5.25, "ratio": 0.781}},
+          "cpu_latency_ms": {
+            "cpu-avx2-1t": {"compressed": 4.1, "dense": 5.25, "ratio": 0.781, "ratio_interval": [0.776, 0.786]}
+          },
           "num_params": {"compressed": 4089523, "dense": 6402564},
           "top1_error": {"compressed": 0.024, "correct": "3+/v...", "dense": 0.022}
         }
@@ -47,7 +49,8 @@ class Entry:
         dense: the dense model's value, rounded.
         compressed: the compressed model's value, rounded.
         device: class of device, "" where it makes no difference.
-        ratio: times only: median of ``compressed / dense`` over pairs.
+        ratio: times only: ``compressed / dense``, called in turn.
+        ratio_interval: times only: the 99 % interval that it lies in; None if it was not recorded.
         correct: errors only: for the compressed model, one bit for each test example; None if it was not recorded.
     """
 
@@ -56,6 +59,7 @@ class Entry:
     compressed: float
     device: str = ""
     ratio: float | None = None
+    ratio_interval: tuple[float, float] | None = None
     correct: bytes | None = None
 
 
@@ -158,13 +162,15 @@ def _metric_entries(name: str, value: object, num_examples: int, place: Place) -
 def _entry(metric: Metric, device: str, value: object, num_examples: int, place: Place) -> Entry:
     table = to_table(value, place)
     required = {"compressed", "dense", "ratio"} if metric.kind is Kind.TIME else {"compressed", "dense"}
-    known = required | {"correct"} if metric.kind is Kind.ERROR else required
+    known = required | {Kind.ERROR: {"correct"}, Kind.TIME: {"ratio_interval"}}.get(metric.kind, set())
     check_keys(table, required, known, place)
     values = {key: to_number(table[key], place.at(key)) for key in sorted(required)}
     if metric.kind is Kind.ERROR:
         for key, error in values.items():
             if error > 1:
                 raise place.at(key).error(f"an error must be in [0, 1], got {error:g}")
+    if values.get("ratio") == 0:
+        raise place.at("ratio").error("a ratio of times must be above 0, got 0")
     correct = _bits(table["correct"], num_examples, place.at("correct")) if "correct" in table else None
     return Entry(
         metric=metric.name,
@@ -172,8 +178,20 @@ def _entry(metric: Metric, device: str, value: object, num_examples: int, place:
         compressed=values["compressed"],
         device=device,
         ratio=values.get("ratio"),
+        ratio_interval=_interval(table, values["ratio"], place) if "ratio_interval" in table else None,
         correct=correct,
     )
+
+
+def _interval(table: Mapping[str, object], ratio: float, place: Place) -> tuple[float, float]:
+    """Ends of the interval around ``ratio``."""
+    place, value = place.at("ratio_interval"), table["ratio_interval"]
+    if not isinstance(value, list) or len(value) != 2:  # noqa: PLR2004 - low and high
+        raise place.error(f"an interval must be a list of its two ends, got {value!r}")
+    low, high = (to_number(end, place) for end in value)
+    if not 0 < low <= ratio <= high:
+        raise place.error(f"the interval must hold the ratio {ratio:g}, got {value!r}")
+    return low, high
 
 
 def _environment(name: str, value: object, place: Place) -> Environment:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from compress.gate.checks import Status
+from compress.gate.checks import Status, ratio_intervals
 from compress.gate.error_rules import BASELINE_ERROR_MARGIN
 from compress.gate.figures import write_change, write_points, write_value
+from compress.gate.rules import change_bound
 from compress.gate.statistics import flips, increase_interval
 from compress.gate.verdict import Verdict
 from compress.report.svg import Picture, Scale, element, percent, scale_of
@@ -19,6 +20,8 @@ from compress.results import METRICS, Kind
 HEIGHT = 62
 _LINE = 31
 _CONFIDENCE = 0.90
+
+Ends = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +44,9 @@ class Gauge:
         status: the same for a program.
         place: of the value on the axis.
         dense: place of the dense model on the axis.
-        intervals: what the place is sure to lie in, one for each measurement.
-        confidence: of those, in words; "" without any.
+        interval: what the place is sure to lie in; None for a value that is exact.
+        confidence: of that interval, in words; "" without one.
+        processes: times only: the interval in each process, all of which must lie on one side of a bound.
         limit, baseline: what it was held to, None if to nothing.
         reasons: why it did not pass, in full.
     """
@@ -54,8 +58,9 @@ class Gauge:
     status: Status
     place: float
     dense: float
-    intervals: tuple[tuple[float, float], ...]
+    interval: Ends | None
     confidence: str
+    processes: tuple[Ends, ...]
     limit: Bound | None
     baseline: Bound | None
     reasons: tuple[str, ...]
@@ -64,7 +69,8 @@ class Gauge:
     def words(self) -> str:
         """All that the picture shows."""
         parts = [f"{self.title}: {self.value}, {self.change}"]
-        parts += [f"{self.confidence} {low:.4g} to {high:.4g}" for low, high in self.intervals]
+        if self.interval is not None:
+            parts.append(f"{self.confidence} {self.interval[0]:.4g} to {self.interval[1]:.4g}")
         parts += [bound.text for bound in (self.limit, self.baseline) if bound is not None]
         return ", ".join([*parts, self.mark])
 
@@ -78,9 +84,9 @@ def gauge_of(verdict: Verdict) -> Gauge | None:
     is_error = metric.kind is Kind.ERROR
     if not is_error and not dense:
         return None
-    median = verdict.intervals[-1].median if verdict.intervals else None
+    median = verdict.ratio.median if verdict.ratio is not None else None
     ratio = compressed / dense if dense and median is None else median
-    intervals, confidence = _intervals(verdict)
+    interval, confidence = _interval(verdict)
     return Gauge(
         title=metric.title,
         value=write_value(metric, compressed),
@@ -89,8 +95,9 @@ def gauge_of(verdict: Verdict) -> Gauge | None:
         status=verdict.status,
         place=100 * (compressed - dense) if is_error else ratio or 0.0,
         dense=0.0 if is_error else 1.0,
-        intervals=intervals,
+        interval=interval,
         confidence=confidence,
+        processes=_processes(verdict),
         limit=_limit(verdict, dense),
         baseline=_baseline(verdict, dense),
         reasons=verdict.reasons,
@@ -100,7 +107,7 @@ def gauge_of(verdict: Verdict) -> Gauge | None:
 def draw_gauge(gauge: Gauge) -> Picture:
     """The picture: the limit is named above the line, the baseline below it."""
     bounds = [bound for bound in (gauge.limit, gauge.baseline) if bound is not None]
-    ends = [end for interval in gauge.intervals for end in interval]
+    ends = [end for interval in (*gauge.processes, gauge.interval or ()) for end in interval]
     scale = scale_of([gauge.place, gauge.dense, *ends, *(bound.value for bound in bounds)], margin=0.12)
     ceiling = min(bound.value for bound in bounds) if bounds else None
     parts = [element("line", {"x1": 0, "x2": "100%", "y1": _LINE, "y2": _LINE, "class": "track"})]
@@ -112,9 +119,11 @@ def draw_gauge(gauge: Gauge) -> Picture:
         parts += _tick(scale, gauge.baseline.value, gauge.baseline.text, above=False, named=True)
     if gauge.limit is not None:
         parts += _tick(scale, gauge.limit.value, gauge.limit.text, above=True, named=True)
-    for low, high in gauge.intervals:
-        span = {"x": percent(scale(low)), "width": percent(scale(high) - scale(low)), "y": _LINE - 4, "height": 8}
-        parts.append(element("rect", {**span, "rx": 4, "class": "span"}))
+    if gauge.interval is not None:
+        parts.append(_span(scale, gauge.interval, top=_LINE - 5, height=10, kind="span"))
+    for number, process in enumerate(gauge.processes if len(gauge.processes) > 1 else ()):
+        top = _LINE + 3 * (number - (len(gauge.processes) - 1) / 2) - 1
+        parts.append(_span(scale, process, top=top, height=2, kind="process"))
     parts.append(element("circle", {"cx": percent(scale(gauge.place)), "cy": _LINE, "r": 4.5, "class": "value"}))
     return Picture(content=parts, height=HEIGHT, words=gauge.words, kind=f"gauge {gauge.status}")
 
@@ -122,6 +131,12 @@ def draw_gauge(gauge: Gauge) -> Picture:
 def _close(scale: Scale, gauge: Gauge) -> bool:
     """Whether the dense model's name would stand on the baseline's: both are written below the line."""
     return gauge.baseline is not None and abs(scale(gauge.baseline.value) - scale(gauge.dense)) < 0.6  # noqa: PLR2004
+
+
+def _span(scale: Scale, ends: Ends, *, top: float, height: float, kind: str) -> Markup:
+    low, high = map(scale, ends)
+    place = {"x": percent(low), "width": percent(high - low), "y": top, "height": height, "rx": height / 2}
+    return element("rect", {**place, "class": kind})
 
 
 def _tick(scale: Scale, value: float, text: str, *, above: bool, named: bool) -> list[Markup]:
@@ -137,17 +152,22 @@ def _tick(scale: Scale, value: float, text: str, *, above: bool, named: bool) ->
     return parts
 
 
-def _intervals(verdict: Verdict) -> tuple[tuple[tuple[float, float], ...], str]:
-    """The intervals on the gauge's axis, and how sure they are."""
-    if verdict.intervals:
-        confidence = f"{100 * verdict.intervals[0].confidence:g} % interval"
-        return tuple((interval.low, interval.high) for interval in verdict.intervals), confidence
+def _interval(verdict: Verdict) -> tuple[Ends | None, str]:
+    """The interval on the gauge's axis, and how sure it is."""
+    if verdict.ratio is not None:
+        return (verdict.ratio.low, verdict.ratio.high), f"{100 * verdict.ratio.confidence:g} % interval"
     measurement = verdict.measurement
     if verdict.metric.kind is not Kind.ERROR or measurement.correct is None:
-        return (), ""
+        return None, ""
     n = measurement.num_examples
     interval = increase_interval(*flips(*measurement.correct, n), n, _CONFIDENCE)
-    return ((100 * interval.low, 100 * interval.high),), f"{100 * _CONFIDENCE:g} % interval"
+    return (100 * interval.low, 100 * interval.high), f"{100 * _CONFIDENCE:g} % interval"
+
+
+def _processes(verdict: Verdict) -> tuple[Ends, ...]:
+    if verdict.ratio is None:
+        return ()
+    return tuple((interval.low, interval.high) for interval in ratio_intervals(verdict.measurement))
 
 
 def _limit(verdict: Verdict, dense: float) -> Bound | None:
@@ -172,9 +192,11 @@ def _baseline(verdict: Verdict, dense: float) -> Bound | None:
         increase = entry.compressed - dense
         text = f"baseline {write_points(increase)}, may rise {100 * BASELINE_ERROR_MARGIN:g} pt"
         return Bound(value=100 * (increase + BASELINE_ERROR_MARGIN), text=text)
-    recorded = entry.ratio if entry.ratio is not None else entry.compressed / dense
-    allowance = f" + {100 * metric.tolerance:g} %" if metric.tolerance else ""
-    return Bound(value=recorded * (1 + metric.tolerance), text=f"baseline x{recorded:.3f}{allowance}")
+    recorded, factor = entry.compressed / dense, 1 + metric.tolerance
+    if entry.ratio is not None:
+        recorded, factor = entry.ratio, change_bound(metric.tolerance)
+    allowance = f" + {100 * (factor - 1):.3g} %" if factor > 1 else ""
+    return Bound(value=recorded * factor, text=f"baseline x{recorded:.3f}{allowance}")
 
 
 def gauges_of(verdicts: Sequence[Verdict]) -> dict[str, list[Gauge]]:

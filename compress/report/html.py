@@ -128,7 +128,7 @@ def _change(verdict: Verdict) -> str:
     dense, compressed = verdict.measurement.dense, verdict.measurement.compressed
     if dense is None or compressed is None:
         return ""
-    ratio = verdict.intervals[-1].median if verdict.intervals else None
+    ratio = verdict.ratio.median if verdict.ratio is not None else None
     return write_change(verdict.metric, dense, compressed, ratio)
 
 

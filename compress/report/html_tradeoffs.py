@@ -66,17 +66,16 @@ def models_of(verdicts: Sequence[Verdict]) -> tuple[Candidate | None, list[Candi
         )
         if error is None or size is None or params is None:
             continue
-        time = next((one for name in _TIMES if (one := latest.get((recipe, name))) and one.intervals), None)
+        time = next((one for name in _TIMES if (one := latest.get((recipe, name))) and one.ratio), None)
         candidate = Candidate(
             recipe=recipe,
             top1_error=error.compressed or 0.0,
             file_bytes=size.compressed or 0.0,
             num_params=params.compressed or 0.0,
         )
-        if time is not None:
+        if time is not None and (ratio := time.ratio) is not None:
             device = time.measurement.device
-            last = time.intervals[-1]
-            candidate = replace(candidate, latency_ratio=last.median, latency_interval=(last.low, last.high))
+            candidate = replace(candidate, latency_ratio=ratio.median, latency_interval=(ratio.low, ratio.high))
         candidates.append(candidate)
         dense = dense or Candidate(
             recipe="dense",

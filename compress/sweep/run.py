@@ -11,10 +11,11 @@ import optuna
 from torch import nn
 
 from compress import artifact
-from compress.errors import CompressError, ConfigError
-from compress.gate.statistics import paired_ratio
-from compress.measure import latency
+from compress.errors import ConfigError, ModelError
+from compress.gate.checks import precise_enough, recorded_ratio
+from compress.measure.children import Children, Conditions
 from compress.measure.environment import cpu_class
+from compress.measure.latency import Effort, cpu_latency
 from compress.measure.size import count_file_bytes, count_params
 from compress.pareto import Candidate, Failure, Sweep
 from compress.recipe import run_recipe
@@ -28,6 +29,9 @@ from compress.workload import Workload
 
 Sampler = Literal["tpe", "random", "grid"]
 
+# What goes wrong because of what was tried, and would again.
+_OF_THE_SETTINGS = (ConfigError, ModelError)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SweepConfig:
@@ -39,7 +43,8 @@ class SweepConfig:
         sampler: what comes next: "tpe" learns from what was measured, "random" does not, "grid" takes all in turn.
         seed: of "tpe" and "random".
         threads: that times are measured with.
-        seconds: about how long each time is measured.
+        seconds: how long each time may be measured.
+        processes: fresh ones that times are measured in; 0 measures in this one.
     """
 
     study: str
@@ -48,12 +53,15 @@ class SweepConfig:
     seed: int = 0
     threads: int = 1
     seconds: float = 4.0
+    processes: int = 3
 
     def __post_init__(self) -> None:
         if self.trials is None and self.sampler != "grid":
             raise ConfigError("a sweep that is no grid has no end of its own: trials must be given")
         if self.trials is not None and self.trials < 1:
             raise ConfigError(f"trials must be at least 1, got {self.trials}")
+        if self.processes < 0:
+            raise ConfigError(f"processes must be at least 0, got {self.processes}")
         if self.threads < 1:
             raise ConfigError(f"threads must be at least 1, got {self.threads}")
         if not 0 < self.seconds < math.inf:
@@ -83,8 +91,13 @@ def run_sweep(
     study = open_study(config.study, fingerprint(plans, about))
     trials.hand_back_orphans(study)
     trials.enqueue(study, points if config.sampler == "grid" else seeds(plans))
-    attempt = _Attempt(plans=plans, dense=dense, workload=workload, config=config, progress=progress)
-    with sweep_progress(total=most, shown=progress) as shown:
+    with (
+        Children(config.processes, threads=config.threads) as children,
+        sweep_progress(total=most, shown=progress) as shown,
+    ):
+        attempt = _Attempt(
+            plans=plans, dense=dense, workload=workload, config=config, children=children, progress=progress
+        )
         shown.begin(done := trials.results(study))
         while len(done) + len(trials.running(study)) < most:
             _try_next(study, plans, attempt, most)
@@ -109,20 +122,22 @@ class _Attempt:
     dense: nn.Module
     workload: Workload
     config: SweepConfig
+    children: Children
     progress: bool
 
     def __call__(self, point: Point) -> Candidate:
         plan = next(plan for plan in self.plans if plan.recipe.name == point.recipe)
         recipe = with_settings(plan.recipe, plan.parameters, point.settings)
         compressed = run_recipe(recipe, self.dense, self.workload, progress=self.progress)
-        times = latency.cpu_latency(
-            compressed,
-            self.dense,
-            self.workload.example_input,
+        conditions = Conditions(
+            model_factory=self.workload.model_factory,
+            model_args=self.workload.model_args,
+            example_input=self.workload.example_input,
+            runtime=recipe.runtime,
             threads=self.config.threads,
-            seconds=self.config.seconds,
         )
-        ratio = paired_ratio(times.pairs)
+        effort = Effort(seconds=self.config.seconds, enough=precise_enough)
+        ratio = recorded_ratio(cpu_latency(compressed, self.dense, conditions, effort=effort, children=self.children))
         return replace(
             self.measure(compressed),
             recipe=point.recipe,
@@ -157,10 +172,10 @@ def _try_next(study: optuna.Study, plans: Sequence[Plan], attempt: _Attempt, mos
                 trials.enqueue(study, trials.unseen(study, plans, seed=seed))
             return
         candidate = attempt(point)
-    except CompressError as error:
+    except _OF_THE_SETTINGS as error:
         trials.fail(study, trial, str(error))
     except BaseException:
-        # Ctrl-C, or a full disk: whoever goes on tries it again.
+        # Ctrl-C, a full disk, a process that was killed: whoever goes on tries it again.
         trials.hand_back(study, trial.number, point)
         raise
     else:

@@ -14,7 +14,7 @@ from torch import Tensor, nn, optim
 from torch.nn import functional as F  # noqa: N812
 from torch.nn.parallel import DistributedDataParallel
 
-from compress.data import ImageData, Split
+from compress.data import ImageData, Split, resident
 from compress.errors import ArtifactError, DataError, ModelError
 from compress.train.checkpoint import State, identity, load_checkpoint_, save_checkpoint, tensors_of
 from compress.train.config import FitConfig, learning_rate
@@ -141,6 +141,8 @@ def _prepare(state: State, data: ImageData, config: FitConfig, processes: Proces
     if config.validation_fraction > 0:
         train, validation = data.holdout(config.validation_fraction, config.seed)
     device = processes.device
+    train = resident(train, device)
+    validation = None if validation is None else resident(validation, device)
     forward = state.model
     if processes.world_size > 1:
         forward = DistributedDataParallel(state.model, device_ids=[device] if device.type == "cuda" else None)
@@ -202,7 +204,7 @@ def _steps(state: State, run: _Run, epoch: int) -> Iterator[Tensor]:
     for step, (images, labels) in enumerate(batches, epoch * run.steps_per_epoch):
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(config, step, run.steps_per_epoch)
-        images = images.to(processes.device, memory_format=layout)  # noqa: PLW2901
+        images = _resized(images.to(processes.device), config.image_size(epoch)).contiguous(memory_format=layout)  # noqa: PLW2901
         with torch.autocast(processes.device.type, torch.bfloat16, enabled=run.bfloat16):
             logits = logits_of(run.forward, images, run.train.num_classes)
         # In float32 whatever the model ran in: a softmax over many classes loses too much in bfloat16.
@@ -211,6 +213,13 @@ def _steps(state: State, run: _Run, epoch: int) -> Iterator[Tensor]:
         loss.backward()  # type: ignore[no-untyped-call]
         state.optimizer.step()
         yield loss.detach()
+
+
+def _resized(images: Tensor, side: int | None) -> Tensor:
+    """``[n, c, h, w] -> [n, c, side, side]``."""
+    if side is None or images.shape[2:] == (side, side):
+        return images
+    return F.interpolate(images, (side, side), mode="bilinear", align_corners=False, antialias=True)
 
 
 def _check_finite(losses: list[Tensor], epoch: int) -> None:

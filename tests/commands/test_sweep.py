@@ -9,7 +9,7 @@ from compress.report.sweep_file import read_sweep
 from compress.sweep import run
 from tests.sweep.recipes import FIT, ZERO, write_recipe
 
-WORKLOAD = ["--workload", "tests.workloads:tiny_workload", "--seconds", "0.001"]
+WORKLOAD = ["--workload", "tests.workloads:tiny_workload", "--seconds", "0.001", "--processes", "0"]
 
 
 @pytest.fixture

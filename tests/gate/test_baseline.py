@@ -22,7 +22,7 @@ WHOLE = {
         "structured": {
             "num_params": {"compressed": 1, "dense": 2},
             "cpu_peak_bytes": {"cpu-x": {"compressed": 1, "dense": 2}},
-            "cpu_latency_ms": {"cpu-x": {"compressed": 1, "dense": 2, "ratio": 0.5}},
+            "cpu_latency_ms": {"cpu-x": {"compressed": 1, "dense": 2, "ratio": 0.5, "ratio_interval": [0.4, 0.6]}},
             "top1_error": {"compressed": 0.5, "dense": 0.25, "correct": "8A=="},
         }
     },
@@ -76,7 +76,8 @@ def test_file_written_by_hand_is_read(tmp_path):
     """The format is what the documentation shows, whoever wrote it."""
     path = tmp_path / "digits.json"
     path.write_text(json.dumps(WHOLE))
-    assert load_baseline(path).entries("structured", "cpu_latency_ms")["cpu-x"].ratio == 0.5
+    entry = load_baseline(path).entries("structured", "cpu_latency_ms")["cpu-x"]
+    assert (entry.ratio, entry.ratio_interval) == (0.5, (0.4, 0.6))
 
 
 def test_missing_file_says_how_to_make_it(tmp_path):
@@ -167,6 +168,13 @@ def test_wrong_value_is_named_with_its_place(path, keys, value, said):
 @pytest.mark.parametrize(
     ("keys", "value", "said"),
     [
+        ((*RECIPE, "cpu_latency_ms", DEVICE, "ratio"), 0, "a ratio of times must be above 0, got 0"),
+        ((*RECIPE, "cpu_latency_ms", DEVICE, "ratio_interval"), 3, "an interval must be a list of its two ends, got 3"),
+        (
+            (*RECIPE, "cpu_latency_ms", DEVICE, "ratio_interval"),
+            [0.9, 1.0],
+            "the interval must hold the ratio 0.8",
+        ),
         ((*RECIPE, "top1_error", "compressed"), 23.1, "an error must be in [0, 1], got 23.1"),
         ((*RECIPE, "top1_error", "correct"), "A", "the results of single examples must be base64"),
         ((*RECIPE, "top1_error", "correct"), "\u00e9", "the results of single examples must be base64"),

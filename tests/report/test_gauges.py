@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import pytest
@@ -18,19 +19,25 @@ def test_sizes_lie_on_an_axis_of_ratios(tmp_path):
     assert (gauge.place, gauge.dense) == (4_089_523 / 6_402_564, 1.0)
     assert (gauge.limit.value, gauge.limit.text) == (pytest.approx(0.65), "limit x0.65")
     assert (gauge.baseline.value, gauge.baseline.text) == (gauge.place, "baseline x0.639")
-    assert (gauge.intervals, gauge.value, gauge.change, gauge.mark) == ((), "4,089,523", "-36.1 %", "ok")
+    assert (gauge.interval, gauge.processes, gauge.value, gauge.change, gauge.mark) == (
+        None,
+        (),
+        "4,089,523",
+        "-36.1 %",
+        "ok",
+    )
 
 
 def test_times_have_their_interval(tmp_path):
     """The median of the pairs and the interval that was judged by; the baseline's tolerance is part of its bound."""
     verdict = held(latency(0.8), limit=Limit(metric="cpu_latency_ms", max_ratio=0.95))
     gauge = gauge_of(verdict)
-    assert gauge.place == verdict.intervals[0].median
-    assert gauge.intervals == ((verdict.intervals[0].low, verdict.intervals[0].high),)
+    assert gauge.place == verdict.ratio.median
+    assert gauge.interval == (verdict.ratio.low, verdict.ratio.high)
     assert gauge.confidence == "99 % interval"
     compared = gauge_of(held(latency(0.8), baseline=baseline_of(tmp_path, latency(0.9))))
-    assert compared.baseline.value == pytest.approx(0.9 * 1.05, rel=1e-2)
-    assert compared.baseline.text.endswith(" + 5 %")
+    assert compared.baseline.value == pytest.approx(0.9 * 1.025, rel=1e-2)
+    assert compared.baseline.text.endswith(" + 2.5 %")
 
 
 def test_errors_lie_on_an_axis_of_points(tmp_path):
@@ -39,7 +46,7 @@ def test_errors_lie_on_an_axis_of_points(tmp_path):
     limit = Limit(metric="top1_error", max_increase=0.01)
     gauge = gauge_of(held(measurement, limit=limit, baseline=baseline_of(tmp_path, measurement)))
     assert (gauge.place, gauge.dense) == (pytest.approx(0.6), 0.0)
-    ((low, high),) = gauge.intervals
+    low, high = gauge.interval
     assert low < 0.6 < high
     assert (gauge.limit.value, gauge.limit.text) == (1.0, "limit +1.00 pt")
     assert (gauge.baseline.value, gauge.baseline.text) == (
@@ -74,6 +81,17 @@ def test_the_picture(ratio, status):
     assert picture.kind == f"gauge {status}"
     assert "99 % interval" in picture.words
     assert "limit x0.95" in picture.words
+
+
+def test_each_process_is_drawn():
+    """All of them must lie on one side of the bound, so each has a line of its own; of a single one there is no need."""
+    limit = Limit(metric="cpu_latency_ms", max_ratio=0.95)
+    gauge = gauge_of(held(dataclasses.replace(latency(0.8), run_lengths=(20, 20, 20)), limit=limit))
+    assert len(gauge.processes) == 3
+    assert all(low < high for low, high in gauge.processes)
+    assert "".join(draw_gauge(gauge).content).count('class="process"') == 3
+    alone = gauge_of(held(latency(0.8), limit=limit))
+    assert "".join(draw_gauge(alone).content).count('class="process"') == 0
 
 
 def test_gauges_stand_in_the_order_of_the_metrics():

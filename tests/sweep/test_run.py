@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import compress
-from compress.errors import ConfigError, ModelError
+from compress.errors import ConfigError, MeasureError, ModelError
 from compress.sweep import run
 from compress.sweep.parameters import Choices, Range
 from compress.sweep.plans import all_points, plan_sweep
@@ -40,7 +40,7 @@ def sweep(tmp_path, workload, dense):
     """Runs a sweep of plans in the test's own study."""
 
     def sweep(plans, **settings):
-        config = SweepConfig(study=str(tmp_path / "study.journal"), seconds=0.001, **settings)
+        config = SweepConfig(study=str(tmp_path / "study.journal"), seconds=0.001, processes=0, **settings)
         return run_sweep(plans, dense, workload, config, progress=False)
 
     return sweep
@@ -93,7 +93,7 @@ def test_a_range_is_drawn_from_and_repeats(tmp_path, sweep, workload, dense):
     assert all(0.1 <= settings["prune_weights.sparsity"] <= 0.9 for settings in tried[1:])
     for seed, same in ((0, True), (1, False)):
         config = SweepConfig(
-            study=str(tmp_path / f"{seed}.journal"), seconds=0.001, trials=3, sampler="random", seed=seed
+            study=str(tmp_path / f"{seed}.journal"), seconds=0.001, processes=0, trials=3, sampler="random", seed=seed
         )
         assert (settings_of(run_sweep(plans, dense, workload, config, progress=False)) == tried) == same
 
@@ -120,18 +120,18 @@ def test_a_sweep_goes_on_where_it_was_stopped(sweep, zero, monkeypatch):
 
 
 def test_settings_that_make_no_model_do_not_end_a_sweep(sweep, zero, monkeypatch):
-    """They are listed with their reason; another mistake than the package's own is no result and comes through."""
+    """They are listed with their reason; what has nothing to do with them ends the sweep, and is tried again."""
 
     def failing(recipe, *arguments, **settings):
         if recipe.steps[0].sparsity == 0.3:
             raise ModelError("no weight is left")
         if recipe.steps[0].sparsity == 0.9:
-            raise ZeroDivisionError
+            raise MeasureError("a child process was killed")
         return run_recipe(recipe, *arguments, **settings)
 
     run_recipe = run.run_recipe
     monkeypatch.setattr(run, "run_recipe", failing)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(MeasureError):
         sweep(zero, sampler="grid")
     done = sweep(zero, sampler="grid", trials=4)
     assert [(one.label, one.reason) for one in done.failures] == [
@@ -146,7 +146,11 @@ def test_a_sweep_without_an_end_is_refused():
         SweepConfig(study="x")
     with pytest.raises(ConfigError, match=r"^trials must be at least 1, got 0$"):
         SweepConfig(study="x", trials=0, sampler="grid")
-    for settings, message in (({"threads": 0}, "threads must be"), ({"seconds": float("nan")}, "seconds must be")):
+    for settings, message in (
+        ({"threads": 0}, "threads must be"),
+        ({"processes": -1}, "processes must be"),
+        ({"seconds": float("nan")}, "seconds must be"),
+    ):
         with pytest.raises(ConfigError, match=message):
             SweepConfig(study="x", trials=1, **settings)
 
@@ -154,7 +158,7 @@ def test_a_sweep_without_an_end_is_refused():
 def command(study, *files, cwd, cache, trials=12):
     """A sweep as a user types it, in a process of its own."""
     words = ["sweep", *files, "--workload", "tests.workloads:tiny_workload", "--study", study, "--grid"]
-    words += ["--seconds", "0.05", "--trials", str(trials), "--set"]
+    words += ["--seconds", "0.05", "--processes", "0", "--trials", str(trials), "--set"]
     words += ["prune_weights.sparsity=" + ",".join(str(sparsity / 20) for sparsity in range(1, 13))]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(cache), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
@@ -181,7 +185,7 @@ def test_two_processes_share_one_study(tmp_path, dense, workload):
     plans = plan_sweep([recipe(tmp_path, "zero", ZERO)], {"prune_weights.sparsity": Choices(values=values)})
     while other.poll() is None and not (study.exists() and workers(study)):
         time.sleep(0.02)
-    config = SweepConfig(study=str(study), sampler="grid", seconds=0.05)
+    config = SweepConfig(study=str(study), sampler="grid", seconds=0.05, processes=0)
     here = run_sweep(plans, dense, workload, config, progress=False)
     output, errors = other.communicate(timeout=120)
     assert other.returncode == 0, errors
