@@ -84,7 +84,7 @@ def test_the_picture(ratio, status):
 
 
 def test_each_process_is_drawn():
-    """All of them must lie on one side of the bound, so each has a line of its own; of a single one there is no need."""
+    """All of them must lie on one side of the bound, so each has a line of its own; a single one needs none."""
     limit = Limit(metric="cpu_latency_ms", max_ratio=0.95)
     gauge = gauge_of(held(dataclasses.replace(latency(0.8), run_lengths=(20, 20, 20)), limit=limit))
     assert len(gauge.processes) == 3
