@@ -1,17 +1,25 @@
-"""``--compress-html``: what a run must look at to draw its page, and the writing of it."""
+"""``--compress-html``: what a run must look at to draw its page, and the writing of it.
+
+Kept in every pytest session of its environment, so nothing here imports the gate before a page is asked for.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from compress.errors import CompressError
-from compress.files import write_atomically
-from compress.gate_session import GateSession
-from compress.pareto import Sweep
-from compress.results import LayerChange
+from compress.options import Settings
+
+if TYPE_CHECKING:
+    from compress.gate_session import GateSession
+    from compress.pareto import Sweep
+    from compress.results import LayerChange
 
 
 @dataclass(kw_only=True)
@@ -37,12 +45,32 @@ class HtmlSession:
 
         self.layers[models["recipe"].name] = layer_changes(models["compressed"], models["dense"])
 
-    def write(self, gate: GateSession) -> None:
+    def tell(self) -> str:
+        """What the tests of this process saw, for the process that writes the page."""
+        from compress.gate.transport import pack
+
+        return json.dumps({recipe: [pack(layer) for layer in layers] for recipe, layers in self.layers.items()})
+
+    def hear(self, text: str) -> None:
+        """Take over what :meth:`tell` made in another process."""
+        from compress.gate.transport import unpack
+        from compress.results import LayerChange
+
+        for recipe, layers in json.loads(text).items():
+            self.layers[recipe] = tuple(unpack(LayerChange, layer) for layer in layers)
+
+    def write(self, gate: GateSession, *, title: str = "", missing: Sequence[str] = ()) -> None:
         """Write the page.
 
+        Args:
+            gate: what was judged.
+            title: what the run came to, "" for none.
+            missing: what was not measured though no row shows it, one line each.
+
         Raises:
-            CompressError: if the file cannot be written, or the sweep is of another workload.
+            CompressError: if the file cannot be written, or the sweep is of another workload or other test data.
         """
+        from compress.files import write_atomically
         from compress.gate.history import baseline_history
         from compress.report.html import Report, render_html
 
@@ -55,6 +83,8 @@ class HtmlSession:
             data_sha256=where.data_sha256 if where else "",
             environment=where.environment if where else None,
             verdicts=gate.verdicts,
+            title=title,
+            missing=missing,
             layers=self.layers,
             versions=versions,
             sweep=self.sweep,
@@ -62,14 +92,13 @@ class HtmlSession:
         write_atomically(self.path, render_html(report).encode(), CompressError)
 
 
-def html_session(config: pytest.Config) -> HtmlSession | None:
-    """What the command line asks for; None if it asks for no page.
+def html_session(settings: Settings) -> HtmlSession | None:
+    """What the options ask for; None if they ask for no page.
 
     Raises:
         pytest.UsageError: if that could not be done, which is better known before hours of training.
     """
-    path: Path | None = config.getoption("--compress-html")
-    results: Path | None = config.getoption("--compress-sweep")
+    path, results = settings.html, settings.sweep
     if path is None:
         if results is not None:
             raise pytest.UsageError("--compress-sweep is drawn on the page of --compress-html=FILE, which is missing")

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from compress.channels.labels import NONE, Axis, Ids, Labels, Ledger
+from compress.channels.parts import flat
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -20,7 +21,8 @@ class Call:
         args: every argument, defaults included.
         outs: the tensors it returned.
         ledger: where ties, freezes and choices go.
-        lookup: the labels of a tensor.
+        lookup: the labels of a tensor, in parts where it has some.
+        inputs: the tensors that the module at work was called on.
         part_ids: the ids ``[parts, size]`` that a grouped convolution's weight keeps for its dimension 1; None if the
             weight is no tensor of the model's state, but was computed.
     """
@@ -30,6 +32,7 @@ class Call:
     outs: Sequence[Tensor]
     ledger: Ledger
     lookup: Callable[[Tensor], Labels]
+    inputs: Callable[[], Iterator[Tensor]]
     part_ids: Callable[[Tensor, int], Ids | None]
 
     @property
@@ -37,10 +40,14 @@ class Call:
         """The first tensor returned."""
         return self.outs[0]
 
-    def labels(self, name: str) -> Labels:
-        """The labels of the argument ``name``; none if it is no tensor."""
+    def in_parts(self, name: str) -> Labels:
+        """The labels of the argument ``name``, in parts where it has some; none if it is no tensor."""
         value = self.args.get(name)
         return self.lookup(value) if isinstance(value, Tensor) else NONE
+
+    def labels(self, name: str) -> Labels:
+        """The labels of the argument ``name``, for an operation that treats all parts of it alike."""
+        return flat(self.ledger, self.in_parts(name))
 
     def axis(self, name: str, dim: int) -> Axis | None:
         """The labels of the argument ``name`` along ``dim``."""

@@ -86,6 +86,20 @@ class Fault(NamedTuple):
     suspects: Sequence[Ids]
 
 
+class Drift(NamedTuple):
+    """A product with a number that changed.
+
+    Attributes:
+        turn: the number of the call.
+        ratio: by what its other factor must be multiplied for the product to be as before.
+        fault: what to report if it cannot be.
+    """
+
+    turn: int
+    ratio: float
+    fault: Fault
+
+
 class History:
     """The steps of a run, compared with those of the run before, if there was one.
 
@@ -93,12 +107,14 @@ class History:
         before: the steps of the run before; None if this is the first.
         steps: the calls of this run.
         faults: where this run differed.
+        drifts: where it differed in a factor alone.
     """
 
     def __init__(self, before: Sequence[Step] | None) -> None:
         self.before = before
         self.steps: list[Step] = []
         self.faults: list[Fault] = []
+        self.drifts: list[Drift] = []
         # Tensors that depend on weights, and tensors of constants that came out otherwise than before.
         self._tainted: Any = WeakTensorKeyDictionary()
         self._changed: Any = WeakTensorKeyDictionary()
@@ -133,6 +149,9 @@ class History:
             what = "a number changes with the number of channels"
             data = [tensor for tensor in inputs if not known(tensor)]
             self.fault([data, inputs, *enclosing()], f"{what} ({call.ledger.place})", call.lookup)
+            ratio = None if changed or self._lost else _drift(self.before, len(self.steps), step)
+            if ratio is not None:
+                self.drifts.append(Drift(len(self.steps), ratio, self.faults.pop()))
         elif differs or changed:
             # Still made of constants alone: whose width it was shows where it meets channels.
             self._mark(self._changed, call.outs)
@@ -144,7 +163,9 @@ class History:
     ) -> None:
         """Report that this run went wrong, at tensors among the first of ``suspects``, or else among the next."""
         ids = [
-            np.concatenate([np.empty(0, np.int64), *(axis.ids for tensor in some for axis in lookup(tensor).values())])
+            np.concatenate(
+                [np.empty(0, np.int64), *(axis.ids.reshape(-1) for tensor in some for axis in lookup(tensor).values())]
+            )
             for some in suspects
         ]
         self.faults.append(Fault(reason, [some[some >= 0] for some in ids]))
@@ -176,6 +197,17 @@ class History:
     def _mark(marks: Any, tensors: Iterable[Tensor]) -> None:
         for tensor in tensors:
             marks[tensor] = True
+
+
+def _drift(before: Sequence[Step] | None, turn: int, now: Step) -> float | None:
+    """The factor that makes a product as it was, if only a number in it changed."""
+    if before is None or now.op not in {"mul", "div"}:
+        return None
+    changed = [(a, b) for a, b in zip(before[turn].numbers, now.numbers, strict=True) if a != b]
+    if len(changed) != 1 or not all(isinstance(one, (int, float)) and one and math.isfinite(one) for one in changed[0]):
+        return None
+    was, became = changed[0]
+    return float(was / became if now.op == "mul" else became / was)
 
 
 def _value(call: Call, found: Sequence[Labels]) -> bytes | None:

@@ -9,10 +9,12 @@ from typing import Any
 
 from torch import nn
 
-from compress import artifact, channels, data, pruning, train
+from compress import artifact, channels, data, exported, half, pruning, quantization, train
 from compress.cache import cache_path, cached_model
 from compress.errors import CompressError
-from compress.recipe.steps import Context, apply_step
+from compress.recipe import pruning_steps
+from compress.recipe.context import Context
+from compress.recipe.steps import apply_step
 from compress.recipe.toml import Recipe
 from compress.workload import Workload, ingredients
 
@@ -34,8 +36,17 @@ def run_recipe(recipe: Recipe, dense: nn.Module, workload: Workload, *, progress
         "example_input": [list(workload.example_input.shape), str(workload.example_input.dtype)],
         "steps": [[type(step).__name__, asdict(step)] for step in recipe.steps],
     }
-    sources: tuple[ModuleType | Callable[..., Any], ...] = (channels, data, pruning, train, workload.model_factory)
-    path = cache_path(f"{workload.name}-{recipe.name}", made_from, (*sources, apply_step))
+    sources: tuple[ModuleType | Callable[..., Any], ...] = (
+        channels,
+        data,
+        exported,
+        half,
+        pruning,
+        quantization,
+        train,
+        workload.model_factory,
+    )
+    path = cache_path(f"{workload.name}-{recipe.name}", made_from, (*sources, apply_step, pruning_steps))
 
     def compressed() -> nn.Module:
         model = dense

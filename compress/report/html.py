@@ -44,6 +44,8 @@ class Report:
         data_sha256: hash of the test data.
         environment: where it was measured; None if nobody knows.
         verdicts: in the order in which they came.
+        title: what the run came to: "held", "regressed" or "could not measure"; "" if that is not known.
+        missing: what was not measured though no row shows it, one line each.
         layers: recipe to what became of the dense model's layers.
         versions: the stored baselines, the oldest first.
         sweep: further models to be drawn beside those of the run.
@@ -53,6 +55,8 @@ class Report:
     data_sha256: str
     environment: Environment | None
     verdicts: Sequence[Verdict]
+    title: str = ""
+    missing: Sequence[str] = ()
     layers: Mapping[str, Sequence[LayerChange]] = field(default_factory=dict)
     versions: Sequence[Version] = ()
     sweep: Sweep | None = None
@@ -69,7 +73,8 @@ def render_html(report: Report) -> str:
         style=Markup("\n").join(Markup(asset(name)) for name in ("palette.css", "chart.css", "page.css")),  # noqa: S704
         glyphs=_GLYPHS,
         workload=report.workload,
-        headline=_headline(report.verdicts),
+        headline=_headline(report.verdicts, report.title),
+        missing=report.missing,
         about=[line for line in table.about if not line.startswith("workload:")],
         table=table,
         cards=_cards(report.verdicts),
@@ -88,23 +93,23 @@ def _template() -> jinja2.Template:
     return environment.from_string(asset("page.html"))
 
 
-def _headline(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+def _headline(verdicts: Sequence[Verdict], title: str) -> dict[str, Any]:
     """The run in a sentence, and the status it is coloured by."""
     latest = {(verdict.recipe, verdict.metric.name): verdict for verdict in verdicts if verdict.gated}
     counts = {status: sum(verdict.status is status for verdict in latest.values()) for status in Status}
-    details = [f"{counts[Status.PASSED]} held"]
-    if counts[Status.INCONCLUSIVE]:
-        details.append(f"{counts[Status.INCONCLUSIVE]} undecided")
-    if counts[Status.NOT_MEASURED]:
-        details.append(f"{counts[Status.NOT_MEASURED]} not measured")
+    words = {Status.PASSED: "held", Status.INCONCLUSIVE: "undecided", Status.NOT_MEASURED: "not measured"}
+    details = ", ".join(f"{counts[status]} {word}" for status, word in words.items() if counts[status])
     if counts[Status.REGRESSED]:
-        return {"status": Status.REGRESSED, "text": f"{counts[Status.REGRESSED]} regressed, {', '.join(details)}"}
+        return {"status": Status.REGRESSED, "text": f"{counts[Status.REGRESSED]} regressed, {details or 'none held'}"}
+    if title == "regressed":
+        return {"status": Status.REGRESSED, "text": f"A test failed: {details}"}
+    if title == "could not measure":
+        return {"status": Status.NOT_MEASURED, "text": f"Nothing regressed, but not all was measured: {details}"}
     if not latest:
         return {"status": Status.NOT_MEASURED, "text": "Nothing was held against a limit or a baseline"}
-    status = Status.INCONCLUSIVE if counts[Status.INCONCLUSIVE] else Status.PASSED
-    if not counts[Status.PASSED]:
-        status = Status.NOT_MEASURED
-    return {"status": status, "text": f"Nothing regressed: {', '.join(details)}"}
+    best = Status.PASSED if counts[Status.PASSED] else Status.NOT_MEASURED
+    status = Status.INCONCLUSIVE if counts[Status.INCONCLUSIVE] else best
+    return {"status": status, "text": f"Nothing regressed: {details}"}
 
 
 def _cards(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:

@@ -13,7 +13,8 @@ def render_markdown(table: Table) -> str:
     heads = ("criterion", "dense", *table.recipes)
     rows = [heads, *((row.title, row.dense, *map(_write, row.cells)) for row in table.rows)]
     # The dense model's values stand to the right, so that their digits line up.
-    return join_rows(rows, right=(1,), footer=table.footer)
+    title = f"### {_escape(table.title)}\n\n" if table.title else ""
+    return title + join_rows(rows, right=(1,), footer=table.footer)
 
 
 def join_rows(rows: Sequence[Sequence[str]], *, right: Container[int], footer: Sequence[str] = ()) -> str:

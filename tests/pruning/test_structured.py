@@ -143,7 +143,7 @@ def test_ratio_zero_changes_nothing():
     assert {p.data_ptr() for p in net.parameters()}.isdisjoint(p.data_ptr() for p in twin.parameters())
 
 
-@pytest.mark.parametrize("ratio", [-0.1, 1.0, 1.5, math.nan, math.inf, "0.2", None, True])
+@pytest.mark.parametrize("ratio", [-0.1, 1.0, 1.5, math.nan, math.inf, "0.2", True])
 def test_a_ratio_outside_its_range_is_refused(ratio):
     """The message holds the rule and the value."""
     with pytest.raises(ConfigError, match=r"^pruning_ratio must be in \[0, 1\), got "):

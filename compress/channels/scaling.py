@@ -1,0 +1,130 @@
+"""Where a number that depends on a width may be made good in the weights before it.
+
+The temperature of attention is one: ``q * q.shape[-1] ** -0.5`` is another function once heads are narrower. Where the
+product has one factor that comes straight from a layer, and nothing else reads that, the layer's weights can take
+the difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from compress.channels import reshaping
+from compress.channels.call import Call
+from compress.channels.labels import Ids, Labels
+
+
+class Factor(NamedTuple):
+    """A product with a number, and the ids of all slices that its other factor grows with."""
+
+    ids: Ids
+
+
+@dataclass(kw_only=True, eq=False)
+class _Source:
+    """What a layer put out.
+
+    Attributes:
+        channels: the ids of its output.
+        slices: for weight and bias, the ids of the slices that make each of those channels.
+        reads: which calls, by number, read which ids of it for more than to move them.
+    """
+
+    channels: Ids
+    slices: Sequence[Ids]
+    reads: list[tuple[int, Ids]] = field(default_factory=list)
+
+
+class Sources:
+    """Follows the outputs of layers as far as they are only moved.
+
+    Attributes:
+        state: whether a tensor is one of the model's own.
+    """
+
+    def __init__(self, state: Callable[[Tensor], bool]) -> None:
+        self.state = state
+        self._of: Any = WeakTensorKeyDictionary()
+        self._moved_state: Any = WeakTensorKeyDictionary()
+        self._products: dict[int, tuple[_Source, Ids]] = {}
+
+    def add(self, call: Call, found: Sequence[Labels], turn: int) -> None:
+        """Take down a call, the ``turn``-th."""
+        inputs = list(call.operands())
+        in_place = any(out is tensor for out in call.outs for tensor in inputs)
+        if call.op in _MOVES and not in_place:
+            self._move(call, inputs[0])
+            return
+        for tensor in inputs:
+            source = self._of.get(tensor)
+            if source is not None:
+                source.reads.append((turn, _ids(call.lookup(tensor))))
+                if call.op in {"mul", "div"} and tensor is call.args["self"]:
+                    self._products[turn] = (source, _ids(call.lookup(tensor)))
+        if in_place:
+            for out in call.outs:
+                self._of.pop(out, None)
+            self._products.pop(turn, None)
+        elif call.op in _LAYERS and found:
+            self._begin(call, found[0])
+
+    def factors(self) -> Mapping[int, Factor]:
+        """All products of a number with what a layer put out for nothing else, by the number of the call."""
+        return {
+            turn: Factor(_slices(source, ids))
+            for turn, (source, ids) in self._products.items()
+            if not any(other != turn and np.isin(read, ids).any() for other, read in source.reads)
+        }
+
+    def _move(self, call: Call, tensor: Tensor) -> None:
+        source = self._of.get(tensor)
+        known = self.state(tensor) or tensor in self._moved_state
+        for out in call.outs:
+            if source is not None:
+                self._of[out] = source
+            if known:
+                self._moved_state[out] = True
+
+    def _begin(self, call: Call, out: Labels) -> None:
+        names = [name for name in _LAYERS[call.op] if isinstance(call.args.get(name), Tensor)]
+        if not names or names[0] != _LAYERS[call.op][0]:
+            return
+        if not all(self.state(call.args[name]) or call.args[name] in self._moved_state for name in names):
+            return
+        # A matrix enters a product transposed: its output dimension is the last.
+        dims = [1 if name == "mat2" else 0 for name in names]
+        axes = [call.lookup(call.args[name]).get(dim) for name, dim in zip(names, dims, strict=True)]
+        slices = [axis.ids for axis in axes if axis is not None and not axis.parts]
+        made = next((axis.ids for axis in out.values() if len(slices) and len(axis.ids) == len(slices[0])), None)
+        if len(slices) == len(names) and made is not None:
+            self._of[call.out] = _Source(channels=made, slices=slices)
+
+
+def _ids(labels: Labels) -> Ids:
+    return np.concatenate([np.empty(0, np.int64), *(axis.ids.reshape(-1) for axis in labels.values())])
+
+
+def _slices(source: _Source, ids: Ids) -> Ids:
+    at = np.isin(source.channels, ids)
+    return np.concatenate([slices[at] for slices in source.slices])
+
+
+# fmt: off
+_MOVES = frozenset({
+    *reshaping.TABLE, "alias", "clone", "detach", "flip", "index_select", "roll", "select", "slice", "split",
+    "split_with_sizes", "unbind",
+})
+
+# What scales with a layer's weight, and its bias with it.
+_NORM = ("weight", "bias")
+_LAYERS: Mapping[str, Sequence[str]] = {
+    "linear": ("weight", "bias"), "addmm": ("mat2", "self"), "mm": ("mat2",), "convolution": ("weight", "bias"),
+    "native_layer_norm": _NORM, "_native_batch_norm_legit_no_training": _NORM, "native_batch_norm": _NORM,
+}
+# fmt: on
