@@ -24,7 +24,9 @@ def project(pytester, monkeypatch, tmp_path_factory):
 def test_a_page_shows_the_run(project):
     """Table, verdicts, size against error, what became of the layers, and the baseline's history."""
     assert project.run("-k", SIZES, "--benchmark-save=mine").status == 0
-    run = project.run("-k", SIZES, "--benchmark-compare", "--compress-html=page.html", "-W", "error")
+    run = project.run(
+        "-k", SIZES, "--benchmark-compare", "--compress-partial", "--compress-html=page.html", "-W", "error"
+    )
     assert (run.status, run.failures) == (0, {})
     assert "page written to page.html" in run.text
     page = (project.path / "page.html").read_text(encoding="utf-8")

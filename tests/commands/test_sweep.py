@@ -29,12 +29,10 @@ def test_a_sweep_prints_its_table_and_writes_its_files(tmp_path, zero, capsys):
     ]
     assert main(words) == 0
     printed = capsys.readouterr()
-    assert [line.split("  ")[0] for line in printed.out.splitlines()[:4]] == [
-        "model",
-        "dense",
-        "zero",
-        "zero: prune_weights.sparsity=0.1",
-    ]
+    heads = [line.split("  ")[0] for line in printed.out.splitlines()[:4]]
+    # Which of two equally large models is the faster, chance decides.
+    assert heads[:2] == ["model", "dense"]
+    assert set(heads[2:]) == {"zero", "zero: prune_weights.sparsity=0.1"}
     assert [line.split(", ")[0] for line in printed.err.splitlines()] == [
         f"1: zero: top-1 error {read_sweep(outputs[0]).candidates[0].top1_error:.2%}".replace("%", " %"),
         f"2: zero: prune_weights.sparsity=0.1: top-1 error "

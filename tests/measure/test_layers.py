@@ -1,11 +1,10 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
 
 import compress
 from compress.measure.layers import layer_changes
@@ -78,8 +77,30 @@ def test_narrower_numbers_are_quantized(dense):
     assert change.is_quantized
 
 
-def test_weights_of_a_rewritten_graph_are_told_by_their_order(dense):
-    """Where names are lost, each weight is taken for the layer at its place; what is left over stands under no name."""
+def test_constants_of_a_graph_are_told_by_the_operation_that_reads_them(dense):
+    """A weight without a name, and the scale it is unpacked with, belong where the bias of the same operation does."""
+    constants = nn.Module()
+    constants.register_buffer("_frozen_param0", torch.ones(8, 2, 3, 3, dtype=torch.int8))
+    constants.register_buffer("_scale_0", torch.ones(8, 1, 1, 1))
+    constants.register_buffer("_lonely", torch.ones(5))
+    constants.features = nn.Module()
+    constants.features.add_module("3", nn.Module())
+    constants.features.get_submodule("3").register_buffer("bias", torch.ones(8))
+    graph = fx.Graph()
+    images = graph.placeholder("images")
+    weight, scale, bias = map(graph.get_attr, ("_frozen_param0", "_scale_0", "features.3.bias"))
+    unpacked = graph.call_function(torch.mul, (weight, scale))
+    graph.output(graph.call_function(nn.functional.conv2d, (images, unpacked, bias)))
+    model = nn.Module()
+    model.add_module("graph", fx.GraphModule(constants, graph))
+    layers = by_name(model, dense)
+    change = layers["features.3"]
+    assert (change.shapes[0], change.dtype, change.elements) == ((8, 2, 3, 3), "int8", 8 * 2 * 9 + 8 + 8)
+    assert layers[""].elements == 5
+
+
+def test_weights_without_any_name_are_told_by_their_order(dense):
+    """Each is taken for the layer at its place; what is left over stands under no name."""
     graph = nn.Module()
     for number, weight in enumerate((dense.features[0].weight, dense.features[3].weight, dense.classifier.weight)):
         graph.register_buffer(f"_frozen_param{number}", weight.detach().to(torch.int8))
@@ -91,13 +112,15 @@ def test_weights_of_a_rewritten_graph_are_told_by_their_order(dense):
     assert layers[""].elements == 4 + 8 + 3
 
 
-def test_too_few_weights_are_nobodys(dense):
-    """One weight for three layers cannot be told: it is counted, but laid to no layer."""
+@pytest.mark.parametrize("shapes", [[(3, 8)], [(4, 3, 3, 3), (8, 4, 3, 3), (4, 8)], [(4, 3, 3, 3), (3, 8), (3, 8)]])
+def test_weights_that_cannot_be_told_are_nobodys(dense, shapes):
+    """Too few of them, a larger one, or one of another kind: they are counted, but laid to no layer."""
     graph = nn.Module()
-    graph.register_buffer("_frozen_param0", torch.ones(3, 8))
+    for number, shape in enumerate(shapes):
+        graph.register_buffer(f"_frozen_param{number}", torch.ones(shape))
     layers = by_name(graph, dense)
     assert [name for name, layer in layers.items() if layer.elements] == [""]
-    assert dataclasses.asdict(layers[""])["shapes"] == ((3, 8),)
+    assert layers[""].shapes == tuple(shapes)
 
 
 def test_the_models_stay_as_they_are(dense):
