@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from compress.channels.labels import NONE, Axis, Ids, Labels, Ledger
+from compress.channels.notes import Note
 from compress.channels.parts import flat
 
 
@@ -20,6 +21,8 @@ class Call:
         op: the operation's name, without overload and without the underscore of its in-place form.
         args: every argument, defaults included.
         outs: the tensors it returned.
+        operands: every tensor among the arguments, those in lists too.
+        notes: what is known of each of those; nothing of the model's own.
         ledger: where ties, freezes and choices go.
         lookup: the labels of a tensor, in parts where it has some.
         inputs: the tensors that the module at work was called on.
@@ -30,6 +33,8 @@ class Call:
     op: str
     args: Mapping[str, Any]
     outs: Sequence[Tensor]
+    operands: Sequence[Tensor]
+    notes: Sequence[Note | None]
     ledger: Ledger
     lookup: Callable[[Tensor], Labels]
     inputs: Callable[[], Iterator[Tensor]]
@@ -58,10 +63,6 @@ class Call:
         dim, ndim = int(self.args[name]), int(self.args[of].ndim)
         return dim % max(1, ndim)
 
-    def operands(self) -> Iterator[Tensor]:
-        """Every tensor among the arguments, those in lists too."""
-        return tensors_in(self.args.values())
-
     def freeze(self, tensor: Tensor, why: str) -> None:
         """Keep every channel in ``tensor``."""
         for axis in self.lookup(tensor).values():
@@ -76,6 +77,8 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
     """Every tensor in nested lists, tuples, mappings and their views."""
     if isinstance(value, Tensor):
         yield value
+    elif value is None or isinstance(value, (int, float)):
+        return
     elif isinstance(value, Mapping):
         yield from tensors_in(value.values())
     elif not isinstance(value, str) and hasattr(value, "__iter__"):

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 from torch._ops import OpOverload
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from compress.channels.call import Call
 from compress.channels.labels import NONE, WILD, Ids, Labels
+from compress.channels.notes import Notes
 from compress.channels.pointwise import FILLS
 
 # Arguments that say how wide a tensor is. They change with a cut, as they must; the labels verify them.
@@ -104,20 +104,19 @@ class History:
     """The steps of a run, compared with those of the run before, if there was one.
 
     Attributes:
+        notes: where is written which tensors depend on weights, and which constants changed.
         before: the steps of the run before; None if this is the first.
         steps: the calls of this run.
         faults: where this run differed.
         drifts: where it differed in a factor alone.
     """
 
-    def __init__(self, before: Sequence[Step] | None) -> None:
+    def __init__(self, notes: Notes, before: Sequence[Step] | None) -> None:
+        self.notes = notes
         self.before = before
         self.steps: list[Step] = []
         self.faults: list[Fault] = []
         self.drifts: list[Drift] = []
-        # Tensors that depend on weights, and tensors of constants that came out otherwise than before.
-        self._tainted: Any = WeakTensorKeyDictionary()
-        self._changed: Any = WeakTensorKeyDictionary()
         self._lost = False
 
     def add(
@@ -135,16 +134,18 @@ class History:
             known: whether a tensor is a parameter or buffer.
             enclosing: the inputs of the modules around the call, the innermost first.
         """
-        inputs = list(call.operands())
+        inputs = call.operands
+        notes = [note for note in call.notes if note is not None]
         # A fill takes at most a shape and a type from its operand.
-        tainted = call.op not in FILLS and any(known(tensor) or tensor in self._tainted for tensor in inputs)
+        tainted = call.op not in FILLS and (any(note.tainted for note in notes) or any(map(known, inputs)))
         if tainted:
-            self._mark(self._tainted, call.outs)
+            for out in call.outs:
+                self.notes.of(out).tainted = True
         step = step_of(call)
         if not tainted:
             step = step._replace(value=_value(call, found))
         differs = call.op not in _SILENT and self._differs(step)
-        changed = any(tensor in self._changed for tensor in inputs)
+        changed = any(note.changed for note in notes)
         if tainted and (differs or changed):
             what = "a number changes with the number of channels"
             data = [tensor for tensor in inputs if not known(tensor)]
@@ -154,7 +155,8 @@ class History:
                 self.drifts.append(Drift(len(self.steps), ratio, self.faults.pop()))
         elif differs or changed:
             # Still made of constants alone: whose width it was shows where it meets channels.
-            self._mark(self._changed, call.outs)
+            for out in call.outs:
+                self.notes.of(out).changed = True
         if call.op not in _SILENT:
             self.steps.append(step)
 
@@ -179,9 +181,9 @@ class History:
 
     def copy_taint(self, source: Tensor, target: Tensor) -> None:
         """``target`` shares its memory with ``source``, which was written."""
-        for marks in (self._tainted, self._changed):
-            if source in marks:
-                marks[target] = True
+        written, other = self.notes.of(source), self.notes.of(target)
+        other.tainted |= written.tainted
+        other.changed |= written.changed
 
     def _differs(self, step: Step) -> bool:
         turn = len(self.steps)
@@ -192,11 +194,6 @@ class History:
             self._lost = True
             return True
         return self.before[turn] != step
-
-    @staticmethod
-    def _mark(marks: Any, tensors: Iterable[Tensor]) -> None:
-        for tensor in tensors:
-            marks[tensor] = True
 
 
 def _drift(before: Sequence[Step] | None, turn: int, now: Step) -> float | None:

@@ -48,7 +48,7 @@ def _is_pointwise(op: OpOverload, name: str) -> bool:
 
 def unknown(call: Call) -> Labels:
     """Keep all channels that meet an operation without a rule: they cannot be cut wrongly then."""
-    for tensor in call.operands():
+    for tensor in call.operands:
         call.freeze(tensor, "unknown operation")
     return NONE
 

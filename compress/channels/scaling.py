@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from compress.channels import reshaping
 from compress.channels.call import Call
 from compress.channels.labels import Ids, Labels
+from compress.channels.notes import Note, Notes
 
 
 class Factor(NamedTuple):
@@ -33,69 +33,68 @@ class _Source:
     Attributes:
         channels: the ids of its output.
         slices: for weight and bias, the ids of the slices that make each of those channels.
-        reads: which calls, by number, read which ids of it for more than to move them.
+        reads: which calls, by number, read which part of it for more than to move it.
     """
 
     channels: Ids
     slices: Sequence[Ids]
-    reads: list[tuple[int, Ids]] = field(default_factory=list)
+    reads: list[tuple[int, Labels]] = field(default_factory=list)
 
 
 class Sources:
     """Follows the outputs of layers as far as they are only moved.
 
     Attributes:
-        state: whether a tensor is one of the model's own.
+        notes: where the source of each tensor is written.
+        is_own: whether a tensor is one of the model's.
     """
 
-    def __init__(self, state: Callable[[Tensor], bool]) -> None:
-        self.state = state
-        self._of: Any = WeakTensorKeyDictionary()
-        self._moved_state: Any = WeakTensorKeyDictionary()
-        self._products: dict[int, tuple[_Source, Ids]] = {}
+    def __init__(self, notes: Notes, is_own: Callable[[Tensor], bool]) -> None:
+        self.notes = notes
+        self.is_own = is_own
+        self._products: dict[int, tuple[_Source, Labels]] = {}
 
     def add(self, call: Call, found: Sequence[Labels], turn: int) -> None:
         """Take down a call, the ``turn``-th."""
-        inputs = list(call.operands())
+        inputs = call.operands
         in_place = any(out is tensor for out in call.outs for tensor in inputs)
         if call.op in _MOVES and not in_place:
-            self._move(call, inputs[0])
+            self._move(call, inputs[0], call.notes[0])
             return
-        for tensor in inputs:
-            source = self._of.get(tensor)
-            if source is not None:
-                source.reads.append((turn, _ids(call.lookup(tensor))))
-                if call.op in {"mul", "div"} and tensor is call.args["self"]:
-                    self._products[turn] = (source, _ids(call.lookup(tensor)))
+        if call.op == "cat" and all(map(self._is_own_or_moved, inputs)):
+            self.notes.of(call.out).own = True
+        for tensor, note in zip(inputs, call.notes, strict=True):
+            if note is not None and note.source is not None:
+                note.source.reads.append((turn, note.labels))
+                if call.op in {"mul", "div"} and tensor is call.args["self"] and not in_place:
+                    self._products[turn] = (note.source, note.labels)
         if in_place:
             for out in call.outs:
-                self._of.pop(out, None)
-            self._products.pop(turn, None)
+                self.notes.of(out).source = None
         elif call.op in _LAYERS and found:
             self._begin(call, found[0])
 
     def factors(self) -> Mapping[int, Factor]:
         """All products of a number with what a layer put out for nothing else, by the number of the call."""
-        return {
-            turn: Factor(_slices(source, ids))
-            for turn, (source, ids) in self._products.items()
-            if not any(other != turn and np.isin(read, ids).any() for other, read in source.reads)
-        }
+        found = {}
+        for turn, (source, labels) in self._products.items():
+            ids = _ids(labels)
+            if not any(other != turn and np.isin(_ids(read), ids).any() for other, read in source.reads):
+                found[turn] = Factor(_slices(source, ids))
+        return found
 
-    def _move(self, call: Call, tensor: Tensor) -> None:
-        source = self._of.get(tensor)
-        known = self.state(tensor) or tensor in self._moved_state
-        for out in call.outs:
-            if source is not None:
-                self._of[out] = source
-            if known:
-                self._moved_state[out] = True
+    def _move(self, call: Call, tensor: Tensor, note: Note | None) -> None:
+        own = self.is_own(tensor) or (note is not None and note.own)
+        source = None if note is None else note.source
+        for out in call.outs if own or source is not None else ():
+            moved = self.notes.of(out)
+            moved.source, moved.own = source, own
 
     def _begin(self, call: Call, out: Labels) -> None:
         names = [name for name in _LAYERS[call.op] if isinstance(call.args.get(name), Tensor)]
         if not names or names[0] != _LAYERS[call.op][0]:
             return
-        if not all(self.state(call.args[name]) or call.args[name] in self._moved_state for name in names):
+        if not all(self._is_own_or_moved(call.args[name]) for name in names):
             return
         # A matrix enters a product transposed: its output dimension is the last.
         dims = [1 if name == "mat2" else 0 for name in names]
@@ -103,7 +102,11 @@ class Sources:
         slices = [axis.ids for axis in axes if axis is not None and not axis.parts]
         made = next((axis.ids for axis in out.values() if len(slices) and len(axis.ids) == len(slices[0])), None)
         if len(slices) == len(names) and made is not None:
-            self._of[call.out] = _Source(channels=made, slices=slices)
+            self.notes.of(call.out).source = _Source(channels=made, slices=slices)
+
+    def _is_own_or_moved(self, tensor: Tensor) -> bool:
+        note = self.notes.get(tensor)
+        return self.is_own(tensor) or (note is not None and note.own)
 
 
 def _ids(labels: Labels) -> Ids:

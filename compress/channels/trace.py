@@ -7,6 +7,7 @@ and carries the labels along. Whatever runs can be traced: there is no graph to 
 from __future__ import annotations
 
 import copy
+import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -15,14 +16,15 @@ import numpy as np
 from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.nn.modules.instancenorm import _InstanceNorm
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from compress.channels import rules
 from compress.channels.aliases import Write, after_write
 from compress.channels.call import Call, tensors_in
+from compress.channels.copying import copied
 from compress.channels.history import Drift, Fault, History, Step, arguments
 from compress.channels.labels import NONE, NOT_A_CHANNEL, Axis, Ids, Labels, Ledger, Slot
 from compress.channels.modes import FailureWatch, LentWrittenError, Recorder, memory_of, plain_forward
+from compress.channels.notes import Notes
 from compress.channels.scaling import Factor, Sources
 from compress.errors import ModelError
 
@@ -128,7 +130,7 @@ def retrace(model: nn.Module, example: Example, slots: Sequence[Slot], first: Tr
         layer = run.modules[-1][0] if run.modules else ""
         reason = f"the cut breaks the forward pass: {_sentence(error)} (layer '{layer}')"
         data = [tensor for tensor in run.watch.failed if id(tensor) not in run.names]
-        run.history.fault([data, run.watch.failed, *run.enclosing()], reason, run.labels)
+        run.history.fault([data, run.watch.failed, *run.at_work(error), *run.enclosing()], reason, run.labels)
         return run.result()
     run.history.finish(run.output_shapes, first.output_shapes)
     return run.result()
@@ -137,7 +139,7 @@ def retrace(model: nn.Module, example: Example, slots: Sequence[Slot], first: Tr
 def _copy(model: nn.Module, lent: Iterable[Tensor]) -> nn.Module:
     """A copy in eval mode, whose parameters are those of ``model`` as far as they are ``lent``: they may be big."""
     try:
-        return copy.deepcopy(model, {id(tensor): tensor for tensor in lent}).eval()
+        return copied(model, {id(tensor): tensor for tensor in lent}).eval()
     except Exception as error:
         raise ModelError(f"the model cannot be copied: {_sentence(error)}") from error
 
@@ -159,18 +161,18 @@ class _Run:
     ) -> None:
         self.model = model
         self.ledger = Ledger(replay=choices if first is None else first.ledger.choices)
-        self.history = History(before=None if first is None else first.steps)
+        self.notes = Notes()
+        self.history = History(self.notes, before=None if first is None else first.steps)
         self.state = dict(_state_of(model))
         self.names = {id(tensor): name for name, tensor in self.state.items()}
         self.memory: dict[int, list[str]] = {}
         for name, tensor in self.state.items():
             self.memory.setdefault(memory_of(tensor), []).append(name)
-        self.sources = Sources(state=lambda tensor: id(tensor) in self.names)
+        self.sources = Sources(self.notes, is_own=self.is_own)
         self.used: set[str] = set()
         self.modules: list[tuple[str, object]] = []
         self.watch = FailureWatch()
         self.output_shapes: list[tuple[int, ...]] = []
-        self.live: Any = WeakTensorKeyDictionary()
         self.slots = list(_new_slots(self.state) if slots is None else slots)
         self.num_ids = sum(slot.ids.size for slot in self.slots)
         self.owned: dict[str, dict[int, Axis]] = {name: {} for name in self.state}
@@ -211,14 +213,22 @@ class _Run:
         if name is not None:
             self.used.add(name)
             return self.owned[name]
-        found: Labels = self.live.get(tensor, NONE)
-        return found
+        note = self.notes.get(tensor)
+        return NONE if note is None else note.labels
+
+    def is_own(self, tensor: Tensor) -> bool:
+        """Whether a tensor is a parameter or buffer."""
+        return id(tensor) in self.names
 
     def record(self, op: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> None:
         """Carry the labels through a finished call."""
+        bound = arguments(op, args, kwargs)
+        operands = list(tensors_in(bound.values()))
         call = Call(
             op=rules.base_name(op),
-            args=arguments(op, args, kwargs),
+            args=bound,
+            operands=operands,
+            notes=[None if id(tensor) in self.names else self.notes.get(tensor) for tensor in operands],
             outs=list(tensors_in([result])),
             ledger=self.ledger,
             lookup=self.labels,
@@ -230,7 +240,7 @@ class _Run:
         self.ledger.place = f"{op._schema.name.replace('::', '.')}{where}"
         found = rules.apply(op, call)
         self.sources.add(call, found, turn=len(self.history.steps))
-        self.history.add(call, found, known=lambda tensor: id(tensor) in self.names, enclosing=self.enclosing)
+        self.history.add(call, found, known=self.is_own, enclosing=self.enclosing)
         for out, labels in zip(call.outs, found, strict=False):
             self._store(out, labels, written=op._schema.is_mutable)
 
@@ -238,19 +248,29 @@ class _Run:
         """The inputs of each module at work, the innermost first."""
         return [list(tensors_in([inputs])) for _, inputs in reversed(self.modules)]
 
+    def at_work(self, error: Exception) -> list[list[Tensor]]:
+        """The tensors of each module whose code raised ``error``, the innermost first: called or not, it is at work."""
+        found = []
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            module = frame.f_locals.get("self")
+            if isinstance(module, nn.Module) and frame.f_code.co_filename != nn.modules.module.__file__:
+                found.append([*module.parameters(recurse=False), *module.buffers(recurse=False)])
+        return found[::-1]
+
     def _store(self, tensor: Tensor, labels: Labels, *, written: bool) -> None:
         if written:
             self._spread(Write(tensor, self.labels(tensor), labels))
-        if id(tensor) not in self.names:
-            self.live[tensor] = labels
+        if id(tensor) not in self.names and (labels or self.notes.get(tensor) is not None):
+            self.notes.of(tensor).labels = labels
 
     def _spread(self, write: Write) -> None:
         memory = memory_of(write.tensor)
         for name in self.memory.get(memory, ()):
             self._freeze_tensor(name, f"written by the forward pass ({self.ledger.place})")
-        for other in list(self.live):
+        for other in self.notes.tensors():
             if other is not write.tensor and memory_of(other) == memory:
-                self.live[other] = after_write(self.ledger, other, self.live[other], write)
+                note = self.notes.of(other)
+                note.labels = after_write(self.ledger, other, note.labels, write)
                 self.history.copy_taint(write.tensor, other)
 
     def _own(self, slot: Slot) -> None:

@@ -7,7 +7,8 @@ only a network whose channels still meet as they met before is handed out.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -97,22 +98,25 @@ def plan_pruning(
     check_ignore(model, ignore)
     example = check_example(model, example_inputs)
     first = trace(model, example, options.heads)
-    while True:
-        draft = _draft(first, ignore)
-        evidence = Evidence(batches=options.batches or (), loss=options.loss, seed=options.seed)
+    evidence = Evidence(batches=options.batches or (), loss=options.loss, seed=options.seed)
+
+    def candidates(draft: Draft) -> Candidates:
         scores = score(model, draft.channels, draft.frozen, criterion, evidence)
-        cutter = _cutter(model, example, draft, _candidates(draft, scores, goal, options))
-        try:
-            return _plan(model, draft, find_cut(cutter, goal, options))
-        except Unbound as found:
-            first.ledger.freezes.extend(found.freezes)
+        return _candidates(draft, scores, goal, options)
+
+    _ignore_(first, ignore)
+    cutter = _cutter(model, example, _drafted(first), candidates)
+    return _plan(model, find_cut(cutter, goal, options))
 
 
-def _draft(first: Trace, ignore: Collection[str]) -> Draft:
+def _ignore_(first: Trace, ignore: Collection[str]) -> None:
     for slot in first.slots:
         name = next((name for name in ignore if not name or slot.tensor.startswith(f"{name}.")), None)
         if name is not None:
             first.ledger.freeze_ids(slot.ids, f"'{name}' is to be ignored")
+
+
+def _drafted(first: Trace) -> Draft:
     channels = resolve(first)
     frozen = {index: group.reason for index, group in enumerate(channels.groups) if group.reason is not None}
     return Draft(first=first, channels=channels, frozen=frozen)
@@ -128,9 +132,20 @@ def _candidates(draft: Draft, scores: Scores, goal: Goal, options: PruneOptions)
     )
 
 
-def _cutter(model: nn.Module, example: Example, draft: Draft, candidates: Candidates) -> Cutter:
+def _cutter(model: nn.Module, example: Example, draft: Draft, candidates: Callable[[Draft], Candidates]) -> Cutter:
+    ranked = candidates(draft)
+
+    def solve(own: Draft, some: Candidates, ratio: float, round_to: int) -> Verified:
+        try:
+            return verified_cut(model, example, own, lambda frozen: choose(some, frozen, ratio, round_to))
+        except Unbound as found:
+            ledger = replace(own.first.ledger, freezes=[*own.first.ledger.freezes, *found.freezes])
+            again = _drafted(replace(own.first, ledger=ledger))
+            return solve(again, candidates(again), ratio, round_to)
+
     def verified(ratio: float, round_to: int) -> Verified:
-        return verified_cut(model, example, draft, lambda frozen: choose(candidates, frozen, ratio, round_to))
+        # A draft of its own for each ratio: what must stay under one may go under another.
+        return solve(replace(draft, frozen=dict(draft.frozen)), ranked, ratio, round_to)
 
     def build(found: Verified) -> nn.Module:
         return cut(model, found.kept, found.repairs, found.scales)
@@ -138,8 +153,8 @@ def _cutter(model: nn.Module, example: Example, draft: Draft, candidates: Candid
     return Cutter(model=model, example=example, verified=verified, build=build)
 
 
-def _plan(model: nn.Module, draft: Draft, found: Found) -> PruningPlan:
-    kept = found.cut.kept
+def _plan(model: nn.Module, found: Found) -> PruningPlan:
+    draft, kept = found.cut.draft, found.cut.kept
     groups = [
         _planned(draft, index, group, found.cut.removed)
         for index, group in enumerate(draft.channels.groups)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from compress.channels.copying import copied
 from compress.channels.labels import Ids
 from compress.pruning.plan import Member
 from compress.pruning.repairs import Repair
@@ -69,16 +69,15 @@ def _first_elements(tensor: Tensor, shape: Sequence[int]) -> Tensor:
 
 def _with(model: nn.Module, tensors: Mapping[int, Tensor], repairs: Iterable[Repair]) -> nn.Module:
     """A copy of ``model`` with other tensors, by the identity of those they stand for."""
-    # As already copied, in deepcopy's own books: the big tensors are never copied, and one shared by several modules
-    # stays shared.
-    copied = copy.deepcopy(model, dict[int, object](tensors))
+    # The big tensors are never copied, and one shared by several modules stays shared.
+    smaller = copied(model, tensors)
     new = {id(tensor) for tensor in tensors.values()}
-    for module in copied.modules():
+    for module in smaller.modules():
         if any(id(tensor) in new for tensor in _tensors(module)):
             _tell_width(module)
     for repair in repairs:
-        setattr(copied.get_submodule(repair.module), repair.attribute, repair.after)
-    return copied
+        setattr(smaller.get_submodule(repair.module), repair.attribute, repair.after)
+    return smaller
 
 
 def _smaller(tensor: Tensor, dims: Mapping[int, Ids]) -> Tensor:

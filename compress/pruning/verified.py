@@ -35,12 +35,14 @@ class Verified:
     """A cut that left the network what it was.
 
     Attributes:
+        draft: what was cut, with the groups that had to stay whole for it.
         removed: ``[channels]``, which of them go.
         kept: the indices that stay, as in :class:`~compress.pruning.plan.PruningPlan`.
         repairs: attributes that change.
         scales: what kept slices are multiplied by.
     """
 
+    draft: Draft
     removed: Removed
     kept: Mapping[Member, Ids]
     repairs: Sequence[Repair] = ()
@@ -72,14 +74,14 @@ def verified_cut(
         removed = choice(draft.frozen)
         kept = kept_indices(draft.channels, removed)
         if not removed.any():
-            return Verified(removed=removed, kept=kept)
+            return Verified(draft=draft, removed=removed, kept=kept)
         told = repairs(model, draft.channels, draft.first.ledger.widths, removed)
         smaller = cut(model, kept, told) if draft.first.writes else outline(model, kept, told)
         second = retrace(smaller, example, _survivors(draft.channels, removed), draft.first)
         blamed = _violations(draft, second)
         if not blamed:
             scales = _scales(draft, second.drifts, kept)
-            return Verified(removed=removed, kept=kept, repairs=told, scales=scales)
+            return Verified(draft=draft, removed=removed, kept=kept, repairs=told, scales=scales)
         _freeze(draft, blamed)
 
 

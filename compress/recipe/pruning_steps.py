@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from compress import artifact, train
+from compress.channels.trace import Heads
 from compress.data import Split
 from compress.errors import ArtifactError, ConfigError
 from compress.pruning.importance import importance_of
@@ -21,6 +21,7 @@ from compress.pruning.recalibration import recalibrate
 from compress.pruning.structured import prune_channels
 from compress.pruning.unstructured import Scope, check_settings, prune_weights
 from compress.recipe.context import Context
+from compress.recipe.training_batches import TrainingBatches
 from compress.train import FitConfig
 from compress.train.evaluation import device_of
 from compress.train.processes import best_device
@@ -36,7 +37,7 @@ class PruneChannels:
         pruning_ratio, max_macs, max_params, max_latency_ms: how much goes; one of them, or a ratio of 0.2.
         importance: a name.
         ignore: names of modules that stay whole.
-        scope, min_kept, round_to, threads: see :class:`compress.PruneOptions`.
+        scope, heads, min_kept, round_to, threads: see :class:`compress.PruneOptions`.
         calibration_batches: batches of the training split, for importances that need data.
         recalibration_batches: batches that the running statistics of norms are measured on anew after the cut; with 0
             they stay as they are.
@@ -51,6 +52,7 @@ class PruneChannels:
     importance: str = "l1"
     ignore: tuple[str, ...] = ()
     scope: Scope = "layer"
+    heads: Heads = "dims"
     min_kept: float = 0.1
     round_to: int | Literal["auto"] = 1
     threads: int = 1
@@ -74,6 +76,7 @@ class PruneChannels:
             max_params=self.max_params,
             max_latency_ms=self.max_latency_ms,
             scope=self.scope,
+            heads=self.heads,
             min_kept=self.min_kept,
             round_to=self.round_to,
             threads=self.threads,
@@ -153,27 +156,6 @@ class PruneWeights:
 
     def __post_init__(self) -> None:
         check_settings(self.sparsity, self.scope, self.pattern)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingBatches:
-    """Images of a training split, drawn by ``seed`` and not augmented; the same ones each time they are gone over.
-
-    All batches are of ``batch_size``; there are fewer of them, or only a smaller one, where the split holds no more.
-    """
-
-    split: Split
-    batches: int
-    batch_size: int
-    seed: int
-
-    def __len__(self) -> int:
-        return max(1, min(self.batches, len(self.split) // self.batch_size))
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        order = torch.randperm(len(self.split), generator=torch.Generator().manual_seed(self.seed))
-        chosen = order[: len(self) * self.batch_size]
-        return self.split.subset(chosen).batches(self.batch_size)
 
 
 def apply_prune_channels(settings: PruneChannels, model: nn.Module, context: Context) -> nn.Module:

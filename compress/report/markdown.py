@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Sequence
 
 from compress.report.table import Cell, Table
 
@@ -11,44 +11,40 @@ from compress.report.table import Cell, Table
 def render_markdown(table: Table) -> str:
     """A pipe table, aligned in its source too, with its notes below; ends with a newline."""
     heads = ("criterion", "dense", *table.recipes)
-    rows = [heads, *((row.title, row.dense, *map(_write, row.cells)) for row in table.rows)]
+    rows = [(row.title, row.dense, *map(_write, row.cells)) for row in table.rows]
     # The dense model's values stand to the right, so that their digits line up.
-    title = f"### {_escape(table.title)}\n\n" if table.title else ""
-    return title + join_rows(rows, right=(1,), footer=table.footer)
+    text = pipe_table(heads, rows, right=(1,))
+    if table.title:
+        text = [f"### {escape(table.title)}", "", *text]
+    if table.footer:
+        text += ["", *(f"- {escape(line)}" for line in table.footer)]
+    return "\n".join(text) + "\n"
 
 
-def join_rows(rows: Sequence[Sequence[str]], *, right: Container[int], footer: Sequence[str] = ()) -> str:
-    """A pipe table of texts, the first row its head, and a list of notes below it; nothing in them is taken for markup.
+def pipe_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> list[str]:
+    """The lines of a pipe table, aligned in its source too.
 
     Args:
-        rows: of equally many cells.
-        right: columns whose cells stand to the right.
-        footer: one note each.
+        heads: of the columns.
+        rows: of the table; no text of theirs is markup.
+        right: positions of the columns whose texts stand to the right.
     """
-    lines = [[_escape(text) for text in row] for row in rows]
-    widths = [max(3, *(len(line[column]) for line in lines)) for column in range(len(lines[0]))]
+    lines = [[escape(text) for text in row] for row in (heads, *rows)]
+    widths = [max(3, *(len(line[column]) for line in lines)) for column in range(len(heads))]
     rule = [f"{'-' * (width - 1)}:" if column in right else "-" * width for column, width in enumerate(widths)]
-    text = [_join(lines[0], widths, right), f"| {' | '.join(rule)} |"]
-    text += [_join(line, widths, right) for line in lines[1:]]
-    if footer:
-        text += ["", *(f"- {_escape(line)}" for line in footer)]
-    return "\n".join(text) + "\n"
+    padded = [
+        [text.rjust(width) if column in right else text.ljust(width) for column, (text, width) in enumerate(pairs)]
+        for pairs in (zip(line, widths, strict=True) for line in lines)
+    ]
+    return [f"| {' | '.join(line)} |" for line in (padded[0], rule, *padded[1:])]
+
+
+def escape(text: str) -> str:
+    """A text that stays in its cell and is no markup."""
+    plain = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"([\\|`*])", r"\\\1", plain)
 
 
 def _write(cell: Cell) -> str:
     change = f"({cell.change})" if cell.change else ""
     return " ".join(part for part in (cell.value, change, cell.outcome) if part)
-
-
-def _join(texts: Sequence[str], widths: Sequence[int], right: Container[int]) -> str:
-    padded = [
-        text.rjust(width) if column in right else text.ljust(width)
-        for column, (text, width) in enumerate(zip(texts, widths, strict=True))
-    ]
-    return f"| {' | '.join(padded)} |"
-
-
-def _escape(text: str) -> str:
-    """A text that stays in its cell and is no markup."""
-    plain = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
-    return re.sub(r"([\\|`*])", r"\\\1", plain)

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from compress.gate.figures import write_points, write_value
 from compress.pareto import Candidate, Sweep, on_front
-from compress.report.markdown import join_rows
+from compress.report.markdown import escape, pipe_table
 from compress.results import METRICS
 
 _HEADS = ("model", "top-1 error", "time", "file size", "parameters", "")
@@ -54,8 +54,9 @@ def render_sweep_terminal(sweep: Sweep, *, width: int, color: bool) -> str:
 
 def render_sweep_markdown(sweep: Sweep) -> str:
     """A pipe table with its notes below; ends with a newline."""
-    rows = [_HEADS, *(line.cells for line in sweep_lines(sweep))]
-    return join_rows(rows, right=range(1, len(_HEADS) - 1), footer=_footer(sweep))
+    rows = [line.cells for line in sweep_lines(sweep)]
+    table = pipe_table(_HEADS, rows, right=range(1, len(_HEADS) - 1))
+    return "\n".join([*table, "", *(f"- {escape(line)}" for line in _footer(sweep))]) + "\n"
 
 
 def _line(one: Candidate, dense: Candidate, *, best: bool) -> Line:

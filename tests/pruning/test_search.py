@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from compress.channels.trace import Example
@@ -95,12 +96,15 @@ def test_a_target_that_holds_already_removes_nothing():
     [
         (
             {"max_params": 100},
-            r"max_params must be reachable: with min_kept = 0.1 of the channels left it is \d{3}, got 100",
+            r"max_params must be reachable: while min_kept = 0.1 of the channels stay, the least is \d{3}, got 100",
         ),
-        ({"max_macs": 10}, r"max_macs must be reachable: with min_kept = 0.1 of the channels left it is .*, got 10"),
+        (
+            {"max_macs": 10},
+            r"max_macs must be reachable: while min_kept = 0.1 of the channels stay, the least is .*, got 10",
+        ),
         (
             {"max_latency_ms": 0.01, "latency": FakeClock()},
-            r"max_latency_ms must be reachable: with min_kept = 0.1 of the channels left it is 0.013\d*, got 0.01",
+            r"max_latency_ms must be reachable: .* of the channels stay, the least is 0.013\d*, got 0.01",
         ),
     ],
 )
@@ -108,6 +112,16 @@ def test_a_target_out_of_reach_is_refused_with_what_can_be_reached(options, mess
     """The smallest value that the floor allows is in the sentence."""
     with pytest.raises(ConfigError, match=f"^{message}$"):
         plan_pruning(net(), X, options=PruneOptions(**options))
+
+
+def test_a_cut_that_is_too_large_for_the_network_does_not_stop_the_search():
+    """At a tenth of its width attention breaks and stays whole, which must not freeze it for milder cuts."""
+    torch.manual_seed(0)
+    vit = torchvision.models.VisionTransformer(32, 8, 2, 4, 32, 64, num_classes=10).eval()
+    x = torch.randn(1, 3, 32, 32)
+    limit = num_params(vit) // 2
+    assert num_params(prune_channels(vit, x, 0.9)) > limit
+    assert 0.9 * limit < num_params(prune_channels(vit, x, options=PruneOptions(max_params=limit))) <= limit
 
 
 def test_auto_rounds_where_it_makes_the_model_faster():
