@@ -89,7 +89,7 @@ def _reshaped(call: Call, axis: Axis, dim: int, blocks: Sequence[_Block]) -> tup
         # Each must keep equally many.
         call.ledger.balance(found, len(found.rows))
         heads = [one for one in parts if one in own][-1]
-        call.ledger.splits.append(Split(len(call.ledger.choices) - 1, found, heads))
+        call.ledger.splits.append(Split(call.ledger.calls, found, heads))
         _bind(call, axis)
     return kept, found
 

@@ -10,6 +10,7 @@ import copy
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -65,6 +66,7 @@ class Trace:
 
 
 Heads = Literal["dims", "whole"]
+_NO_WISHES: Mapping[int, int] = MappingProxyType({})
 
 
 def trace(model: nn.Module, example: Example, heads: Heads = "dims") -> Trace:
@@ -78,34 +80,30 @@ def trace(model: nn.Module, example: Example, heads: Heads = "dims") -> Trace:
     Raises:
         ModelError: if the model cannot be copied, if its forward pass fails, or puts out no tensor.
     """
-    found = _first_run(model, example, choices=None)
-    if heads == "whole":
-        whole = _whole_heads(found.ledger)
-        if whole != found.ledger.choices:
-            return _first_run(model, example, choices=whole)
-    return found
+    found = _first_run(model, example, wishes={})
+    wishes = _whole_heads(found.ledger) if heads == "whole" else {}
+    return _first_run(model, example, wishes) if wishes else found
 
 
-def _whole_heads(ledger: Ledger) -> list[int]:
-    """The choices of a run, where it split heads changed to what shrinks by whole ones."""
+def _whole_heads(ledger: Ledger) -> dict[int, int]:
+    """What to choose, by the number of the call, so that heads shrink in number where they did in width."""
     attended = {(int(row[0]), len(row)) for rows in ledger.attended if len(rows) > 1 for row in rows}
-    choices = list(ledger.choices)
-    for split in ledger.splits:
-        rows = split.axis.rows
-        if any((int(row[0]), len(row)) in attended for row in rows):
-            choices[split.turn] = split.heads
-    return choices
+    return {
+        split.call: split.heads
+        for split in ledger.splits
+        if any((int(row[0]), len(row)) in attended for row in split.axis.rows)
+    }
 
 
-def _first_run(model: nn.Module, example: Example, choices: Sequence[int] | None) -> Trace:
+def _first_run(model: nn.Module, example: Example, wishes: Mapping[int, int]) -> Trace:
     try:
-        return _only_run(model, example, choices, lent=list(model.parameters()))
+        return _only_run(model, example, wishes, lent=list(model.parameters()))
     except LentWrittenError:
-        return _only_run(model, example, choices, lent=())
+        return _only_run(model, example, wishes, lent=())
 
 
-def _only_run(model: nn.Module, example: Example, choices: Sequence[int] | None, lent: Sequence[Tensor]) -> Trace:
-    run = _Run(_copy(model, lent), slots=None, first=None, choices=choices)
+def _only_run(model: nn.Module, example: Example, wishes: Mapping[int, int], lent: Sequence[Tensor]) -> Trace:
+    run = _Run(_copy(model, lent), slots=None, first=None, wishes=wishes)
     try:
         run.forward(example, lent)
     except LentWrittenError:
@@ -157,10 +155,10 @@ class _Run:
         model: nn.Module,
         slots: Sequence[Slot] | None,
         first: Trace | None,
-        choices: Sequence[int] | None = None,
+        wishes: Mapping[int, int] = _NO_WISHES,
     ) -> None:
         self.model = model
-        self.ledger = Ledger(replay=choices if first is None else first.ledger.choices)
+        self.ledger = Ledger(replay=None if first is None else first.ledger.choices, wishes=wishes)
         self.notes = Notes()
         self.history = History(self.notes, before=None if first is None else first.steps)
         self.state = dict(_state_of(model))
@@ -239,6 +237,7 @@ class _Run:
         where = f", layer '{self.ledger.module}'" if self.ledger.module else ""
         self.ledger.place = f"{op._schema.name.replace('::', '.')}{where}"
         found = rules.apply(op, call)
+        self.ledger.calls += 1
         self.sources.add(call, found, turn=len(self.history.steps))
         self.history.add(call, found, known=self.is_own, enclosing=self.enclosing)
         for out, labels in zip(call.outs, found, strict=False):
