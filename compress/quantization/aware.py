@@ -19,10 +19,10 @@ from compress.data import ImageData
 from compress.data.splits import stratified
 from compress.exported import capture
 from compress.exported.capture import quiet_torch
+from compress.exported.libraries import require_torchao
 from compress.quantization import checks
-from compress.quantization.extra import require_torchao
 from compress.quantization.model import count_int8_kernels, quantized_model
-from compress.quantization.observed import converted, layers_of, quantizer
+from compress.quantization.observed import converted, layers_of, operations_of, quantizer
 from compress.quantization.report import FLOAT, INT8, LayerReport, QuantizationReport, no_kernel
 from compress.quantization.simulation import snr_db
 from compress.quantization.static import Quantized
@@ -146,7 +146,7 @@ def _rounded(model: nn.Module, images: Tensor, *, reduce_range: bool) -> _Rounde
     config = get_default_x86_inductor_quantization_config(is_qat=True, reduce_range=reduce_range)
     program = capture(model.train(), images)
     with quiet_torch():
-        graph = prepare_qat_pt2e(program.module(check_guards=False), quantizer(config, ()))
+        graph = prepare_qat_pt2e(operations_of(program), quantizer(config, ()))
     rounded = _Rounded(graph)
     # The ranges of weights get their shape from the first forward pass; statistics of norms are not to move with it.
     rounded.train(mode=False)
