@@ -95,7 +95,9 @@ def _check_error(side: Side, bound: str, change: _Change, margin: float) -> Chec
     status = Status.REGRESSED if p_value < SIGNIFICANCE else Status.INCONCLUSIVE
     outcome += f", p = {p_value:.2g}"
     if status is Status.INCONCLUSIVE:
-        outcome += f": beyond the margin, but chance may explain it, the {_detectable(change)}"
+        outcome += ": beyond the margin, but chance may explain it"
+        notes = (f"{change.n:,} examples cannot tell it from chance: the {_detectable(change)}",)
+        return Check(side=side, status=status, text=f"{bound}: {outcome}", notes=notes)
     return Check(side=side, status=status, text=f"{bound}: {outcome}")
 
 

@@ -28,7 +28,10 @@ def test_error_beyond_margin_that_may_be_chance_is_inconclusive():
     assert verdict.status is Status.INCONCLUSIVE
     assert verdict.checks[0].text == (
         "at most dense + 1.00 pt = 5.00 % (r.toml): +2.00 pt, 30 lost and 20 gained of 500 examples, p = 0.1: "
-        "beyond the margin, but chance may explain it, the minimum detectable effect at 10.0 % flips is 3.52 pt"
+        "beyond the margin, but chance may explain it"
+    )
+    assert verdict.notes == (
+        "500 examples cannot tell it from chance: the minimum detectable effect at 10.0 % flips is 3.52 pt",
     )
 
 
