@@ -112,9 +112,10 @@ def _take_pairs(request: Mapping[str, Any], state: _State) -> dict[str, Any]:
 
 
 def _measure_memory(request: Mapping[str, Any], _state: _State) -> dict[str, Any]:
-    """How far the resident set rises during a forward pass of one model, and how high it stood at most."""
+    """How much is allocated during a forward pass of one model, and how high the resident set stood at most."""
     import torch  # noqa: PLC0415
 
+    from compress.measure.malloc_peak import peak_malloc_bytes  # noqa: PLC0415
     from compress.runtimes import prepare  # noqa: PLC0415
 
     inputs = _inputs(request)
@@ -123,10 +124,15 @@ def _measure_memory(request: Mapping[str, Any], _state: _State) -> dict[str, Any
         for _ in range(WARMUP_CALLS):
             model(inputs)
         process_peak = _status_bytes("VmHWM")
-        deltas = [_peak_delta_bytes(lambda: model(inputs)) for _ in range(ROUNDS)]
+        resident = statistics.median(_peak_delta_bytes(lambda: model(inputs)) for _ in range(ROUNDS))
+        process_peak = max(process_peak, _status_bytes("VmHWM"))
+        # By then freed blocks lie where they will lie from now on.
+        allocated = [peak_malloc_bytes(lambda: model(inputs)) for _ in range(ROUNDS)][1:]
+    known = [peak for peak in allocated if peak is not None]
     return {
-        "peak_delta_bytes": int(statistics.median(deltas)),
-        "process_peak_bytes": max(process_peak, _status_bytes("VmHWM")),
+        "peak_delta_bytes": int(statistics.median_low(known) if known else resident),
+        "resident_delta_bytes": int(resident),
+        "process_peak_bytes": process_peak,
     }
 
 
