@@ -21,7 +21,6 @@ from compress.errors import BaselineError, CompressError
 from compress.meter import NO_CUDA, Measure, Meter
 from compress.outcomes import NotMeasured
 from compress.pytest_run import RUN
-from compress.results import Measurement
 
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from compress.gate_session import Gate
     from compress.measure.latency import Call, Pairs, TakePairs
     from compress.recipe import Recipe
+    from compress.results import Measurement
     from compress.train import Evaluation
     from compress.workload import Workload
 
@@ -295,6 +295,8 @@ def _evaluate(workload: Workload, pytestconfig: pytest.Config) -> Callable[[nn.M
 def _cuda_meter(metric: str, measure: Measure) -> Meter:
     import torch
 
+    from compress.results import Measurement
+
     if torch.cuda.is_available():
         return Meter(metric=metric, measure=measure)
     return Meter(metric=metric, measure=lambda *_models: Measurement(metric=metric, unmeasured=NO_CUDA))
@@ -318,6 +320,7 @@ def _pedantic_pairs(benchmark: BenchmarkFixture, dense: Call, compressed: Call, 
     """The dense model is called in the set-up of even rounds and the teardown of odd ones, so that both alternate."""
     from compress.errors import MeasureError
     from compress.measure.latency import elapsed_ms
+    from compress.results import Measurement
 
     if benchmark.disabled:
         benchmark.skipped = True
