@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
 from compress.commands.baselines import add_diff_parser, add_schema_parser
 from compress.commands.models import add_run_parser, add_train_parser
+from compress.commands.runtimes import add_runtimes_parser
+from compress.commands.selfcheck import add_selfcheck_parser
 from compress.errors import CompressError
 
 
@@ -22,6 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CompressError as error:
         print(f"error: {error}", file=sys.stderr)
         return int(options.trouble)
+    except BrokenPipeError:
+        # Whoever read the output has had enough; Python would complain once more when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         return 130
@@ -34,6 +41,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.set_defaults(trouble=1)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add_parser in (add_train_parser, add_run_parser, add_diff_parser, add_schema_parser):
+    for add_parser in (
+        add_train_parser,
+        add_run_parser,
+        add_runtimes_parser,
+        add_diff_parser,
+        add_schema_parser,
+        add_selfcheck_parser,
+    ):
         add_parser(commands)
     return parser

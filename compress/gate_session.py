@@ -15,7 +15,7 @@ from compress.files import write_atomically
 from compress.gate.baseline import Baseline, load_baseline
 from compress.gate.checks import Status
 from compress.gate.demands import Excuse, Gap, Rules, demand_comparison
-from compress.gate.judge import confirm, judge
+from compress.gate.judge import both_runs, confirm, judge
 from compress.gate.limits import Limit
 from compress.gate.recording import Provenance, Recorded, record
 from compress.gate.transport import pack, unpack
@@ -84,12 +84,13 @@ class GateSession:
         """Measure and judge; a time that does not pass is measured once more before it may be called regressed."""
         sha256 = self.provenance.data_sha256 if self.provenance else ""
 
-        def once() -> Verdict:
-            return judge(measure(), recipe=recipe, limit=limit, baseline=baseline, data_sha256=sha256)
+        def judged(measurement: Measurement) -> Verdict:
+            return judge(measurement, recipe=recipe, limit=limit, baseline=baseline, data_sha256=sha256)
 
-        verdict = once()
+        verdict = judged(measure())
         if verdict.metric.kind is Kind.TIME and verdict.status in (Status.REGRESSED, Status.INCONCLUSIVE):
-            verdict = confirm(verdict, once())
+            second = judged(measure())
+            verdict = confirm(verdict, second, judged(both_runs(verdict.measurement, second.measurement)))
         verdict = demand_comparison(verdict, self.rules)
         self.judged.setdefault(node_id, []).append(verdict)
         return verdict

@@ -70,7 +70,15 @@ OPTIONS = (
         flag="--compress-seconds",
         ini="compress_seconds",
         metavar="S",
-        help="about how long each latency is measured, at least 30 pairs (default: 4)",
+        help="how long a test may measure a latency, a second look included; longer only where 30 pairs in each process"
+        " are (default: 10)",
+    ),
+    Option(
+        flag="--compress-processes",
+        ini="compress_processes",
+        metavar="N",
+        help="fresh processes that CPU latency is measured in, all of which must agree; 0 measures in pytest's own"
+        " (default: 3)",
     ),
     Option(
         flag="--compress-report",
@@ -131,6 +139,7 @@ class Settings:
     recipes_named: bool
     baselines: Path
     threads: int
+    processes: int
     seconds: float
     report: Path | None
     strict: bool
@@ -166,7 +175,8 @@ def read_settings(config: pytest.Config) -> Settings:
         recipes=recipes or (_below_root(config, "benchmarks/recipes"),),
         recipes_named=bool(config.getoption("--compress-recipe")),
         baselines=baselines[0] if baselines else _below_root(config, "baselines"),
-        threads=_threads(config),
+        threads=_whole(config, "--compress-threads", default=1, least=1),
+        processes=_whole(config, "--compress-processes", default=3, least=0),
         seconds=_seconds(config),
         report=report[0] if report else None,
         strict=_strict(config),
@@ -202,19 +212,19 @@ def _below_root(config: pytest.Config, text: str) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def _threads(config: pytest.Config) -> int:
-    text, where = _given(config, "--compress-threads")
+def _whole(config: pytest.Config, flag: str, *, default: int, least: int) -> int:
+    text, where = _given(config, flag)
     if not text:
-        return 1
-    if not text.isdecimal() or int(text) < 1:
-        raise pytest.UsageError(f"{where} must be a whole number of 1 or more, got {text!r}")
+        return default
+    if not text.isdecimal() or int(text) < least:
+        raise pytest.UsageError(f"{where} must be a whole number of {least} or more, got {text!r}")
     return int(text)
 
 
 def _seconds(config: pytest.Config) -> float:
     text, where = _given(config, "--compress-seconds")
     if not text:
-        return 4.0
+        return 10.0
     try:
         seconds = float(text)
     except ValueError:

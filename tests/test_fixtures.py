@@ -16,7 +16,8 @@ HARMS = {
     "num_params": ({"test_num_params"}, "161"),
     "num_nonzero_params": ({"test_num_nonzero_params"}, "147"),
     "macs": ({"test_macs"}, "400"),
-    "file_bytes": ({"test_file_bytes"}, r"\d\.\d kB \(\d,\d{3} bytes\)"),
+    "file_bytes": ({"test_file_bytes", "test_compressed_file_bytes"}, r"\d\.\d kB \(\d,\d{3} bytes\)"),
+    "compressed_file_bytes": ({"test_compressed_file_bytes"}, "760 B"),
     "top1_error": ({"test_top1_error"}, "35.00 %"),
     "top5_error": ({"test_top1_error", "test_top5_error"}, "100.00 %"),
 }

@@ -9,8 +9,10 @@ from torch import nn
 
 from compress import artifact, recipe, train
 from compress.errors import CompressError, ConfigError, ModelError
-from compress.recipe import load_recipe, run_recipe, steps
-from compress.recipe.steps import PruneChannels, PruneWeights
+from compress.recipe import load_recipe, pruning_steps, run_recipe
+from compress.recipe.fit_step import Fit
+from compress.recipe.pruning_steps import PruneChannels, PruneWeights
+from compress.recipe.steps import STEPS
 from compress.train import FitConfig
 from tests.workloads import tiny_net, tiny_workload
 
@@ -67,7 +69,7 @@ def steps_run(monkeypatch):
 
         return step
 
-    for place, name in ((steps, "prune_channels"), (steps, "prune_weights"), (train, "fit")):
+    for place, name in ((pruning_steps, "prune_channels"), (pruning_steps, "prune_weights"), (train, "fit")):
         monkeypatch.setattr(place, name, counted(name, getattr(place, name)))
     return calls
 
@@ -108,7 +110,7 @@ def test_a_recipe_names_its_runtime(written):
 def test_settings_left_out_have_their_defaults(written):
     """A step is its name alone where nothing else is said, and whole numbers stand for fractions."""
     read = load_recipe(written('[[steps]]\nuse="prune_weights"\nsparsity=0\n[[steps]]\nuse="fit"\n'))
-    assert read.steps == (PruneWeights(sparsity=0), FitConfig())
+    assert read.steps == (PruneWeights(sparsity=0), Fit())
     assert (read.name, read.description, read.limits) == ("mine", "", {})
 
 
@@ -119,13 +121,14 @@ def test_a_recipe_may_have_no_steps(written):
     assert read.limits == {"macs": {"max_ratio": 1.0}}
 
 
+SETTINGS = ", ".join(field.name for field in dataclasses.fields(PruneWeights))
 STEP = '[[steps]]\nuse = "prune_weights"\n\n[[steps]]\n'
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('runtime = "tvm"', "'runtime' must be one of eager, inductor, got 'tvm' (recipe "),
+        ('runtime = "tvm"', "'runtime' must be one of eager, inductor, onnxruntime, aotinductor, got 'tvm' (recipe "),
         (
             "setps = []",
             "unknown key 'setps' - did you mean 'steps'?; known are description, runtime, steps, limits (recipe ",
@@ -133,15 +136,15 @@ STEP = '[[steps]]\nuse = "prune_weights"\n\n[[steps]]\n'
         (
             STEP + 'use = "prune_chanels"',
             (
-                "'use' must be one of fit, prune_channels, prune_weights, got 'prune_chanels'"
+                "'use' must be one of {steps}, got 'prune_chanels'"
                 " - did you mean 'prune_channels'? (recipe {path}, step 2)"
             ),
         ),
-        (STEP + "sparsity = 0.2", "'use' must be one of fit, prune_channels, prune_weights, got None (recipe {path}, "),
-        (STEP + 'use = ["fit"]', "'use' must be one of fit, prune_channels, prune_weights, got ['fit']"),
+        (STEP + "sparsity = 0.2", "'use' must be one of {steps}, got None (recipe {path}, "),
+        (STEP + 'use = ["fit"]', "'use' must be one of {steps}, got ['fit']"),
         (
             STEP + 'use = "prune_weights"\nsparsty = 0.2',
-            "unknown key 'sparsty' - did you mean 'sparsity'?; known are sparsity, scope (recipe {path}, step 2)",
+            "unknown key 'sparsty' - did you mean 'sparsity'?; known are {settings} (recipe {path}, step 2)",
         ),
         (
             STEP + 'use = "prune_weights"\nsparsity = "0.2"',
@@ -154,6 +157,23 @@ STEP = '[[steps]]\nuse = "prune_weights"\n\n[[steps]]\n'
         ('steps = ["fit"]', "a step must be a table, got 'fit' (recipe {path}, step 1)"),
         ("limits = 3", "'limits' must be a table [limits], got 3 (recipe {path})"),
         ("description = 3", "'description' must be a string, got 3 (recipe {path})"),
+        (
+            STEP + 'use = "quantize"\nmax_accuracy_drop = 5',
+            "max_accuracy_drop must be in [0, 1], where 0.005 is half a percentage point, got 5 (recipe {path}, ",
+        ),
+        (
+            STEP + 'use = "quantize"\nobserver = "best"',
+            "observer must be one of histogram, minmax, got 'best' (recipe {path}, step 2)",
+        ),
+        (
+            STEP + 'use = "quantize"\nnum_calibration_images = 0',
+            "num_calibration_images must be at least 1, got 0 (recipe {path}, step 2)",
+        ),
+        (
+            STEP + 'use = "half"\nprecision = "int4"',
+            "precision must be one of bfloat16, float16, got 'int4' (recipe {path}, step 2)",
+        ),
+        (STEP + 'use = "quantize_aware_fit"\nepochs = 0', "epochs must be a whole number at least 1, got 0 (recipe "),
         ("[[steps]\n", "recipe {path} is not valid TOML: "),
         (b"\xff\xfe", "recipe {path} is not valid TOML: "),
     ],
@@ -163,7 +183,7 @@ def test_a_mistake_in_a_recipe_is_one_sentence(written, content, message):
     path = written(content)
     with pytest.raises(ConfigError) as caught:
         load_recipe(path)
-    assert str(caught.value).startswith(message.format(path=path))
+    assert str(caught.value).startswith(message.format(path=path, steps=", ".join(STEPS), settings=SETTINGS))
     assert "\n" not in str(caught.value)
 
 

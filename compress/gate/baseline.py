@@ -9,7 +9,9 @@ a device stand one level deeper, under the class of device they were measured on
       "num_examples": 500,
       "recipes": {
         "structured": {
-          "cpu_latency_ms": {"cpu-avx2-1t": {"compressed": 4.1, "dense": 5.25, "ratio": 0.781}},
+          "cpu_latency_ms": {
+            "cpu-avx2-1t": {"compressed": 4.1, "dense": 5.25, "ratio": 0.781, "ratio_interval": [0.776, 0.786]}
+          },
           "num_params": {"compressed": 4089523, "dense": 6402564},
           "top1_error": {"compressed": 0.024, "correct": "3+/v...", "dense": 0.022}
         }
@@ -26,7 +28,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,8 +49,8 @@ class Entry:
         dense: the dense model's value, rounded.
         compressed: the compressed model's value, rounded.
         device: class of device, "" where it makes no difference.
-        ratio: times only: median of ``compressed / dense`` over pairs.
-        ratio_interval: times only: where that ratio lay, low and high; None if it was not recorded.
+        ratio: times only: ``compressed / dense``, called in turn.
+        ratio_interval: times only: the 99 % interval that it lies in; None if it was not recorded.
         correct: errors only: for the compressed model, one bit for each test example; None if it was not recorded.
     """
 
@@ -150,18 +152,27 @@ def _entries(metric: Metric, value: Mapping[str, Any], num_examples: int, place:
 
 
 def _entry(metric: Metric, device: str, table: Mapping[str, Any], num_examples: int, place: Place) -> Entry:
-    low_high = table.get("ratio_interval")
-    if low_high is not None and low_high[0] > low_high[1]:
-        raise place.at("ratio_interval").error(f"an interval runs from low to high, got {low_high[0]}, {low_high[1]}")
+    ratio = float(table["ratio"]) if metric.kind is Kind.TIME else None
+    if ratio == 0:
+        raise place.at("ratio").error("a ratio of times must be above 0, got 0")
+    ends = table.get("ratio_interval")
     return Entry(
         metric=metric.name,
         dense=float(table["dense"]),
         compressed=float(table["compressed"]),
         device=device,
-        ratio=float(table["ratio"]) if metric.kind is Kind.TIME else None,
-        ratio_interval=(float(low_high[0]), float(low_high[1])) if low_high is not None else None,
+        ratio=ratio,
+        ratio_interval=_interval(ends, ratio, place) if ratio and ends is not None else None,
         correct=_bits(table["correct"], num_examples, place.at("correct")) if "correct" in table else None,
     )
+
+
+def _interval(ends: Sequence[float], ratio: float, place: Place) -> tuple[float, float]:
+    """Ends of the interval around ``ratio``."""
+    low, high = map(float, ends)
+    if not 0 < low <= ratio <= high:
+        raise place.at("ratio_interval").error(f"the interval must hold the ratio {ratio:g}, got {list(ends)!r}")
+    return low, high
 
 
 def _bits(text: str, num_examples: int, place: Place) -> bytes:

@@ -158,8 +158,7 @@ def _cell(verdict: Verdict | None, notes: Mapping[tuple[str, str], int]) -> Cell
     if _is_number(compressed):
         value = write_value(metric, compressed)
         if _is_number(dense):
-            ratio = verdict.intervals[0].median if verdict.intervals else None
-            change = write_change(metric, dense, compressed, ratio)
+            change = write_change(metric, dense, compressed, measurement.ratio)
     key = _note_key(verdict)
     return Cell(
         value=value,

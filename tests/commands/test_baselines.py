@@ -1,9 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+import compress
 from compress.cli import main
 from compress.gate.schema import baseline_schema
 from tests.gate.samples import baseline_of, params
@@ -56,3 +61,11 @@ def test_schema_prints_what_files_are_held_against(capsys):
     """As it is published."""
     assert main(["schema"]) == 0
     assert json.loads(capsys.readouterr().out) == baseline_schema()
+
+
+def test_whoever_has_read_enough_gets_no_traceback():
+    """As of `python -m compress schema | head -1`."""
+    command = f"'{sys.executable}' -W error -m compress schema | head -1"
+    environment = {**os.environ, "PYTHONPATH": str(Path(compress.__file__).parents[1])}
+    done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("{\n", "")

@@ -24,7 +24,7 @@ WHOLE = {
         "structured": {
             "num_params": {"compressed": 1, "dense": 2},
             "cpu_peak_bytes": {"cpu-x": {"compressed": 1, "dense": 2}},
-            "cpu_latency_ms": {"cpu-x": {"compressed": 1, "dense": 2, "ratio": 0.5}},
+            "cpu_latency_ms": {"cpu-x": {"compressed": 1, "dense": 2, "ratio": 0.5, "ratio_interval": [0.4, 0.6]}},
             "top1_error": {"compressed": 0.5, "dense": 0.25, "correct": "8A=="},
         }
     },
@@ -78,7 +78,8 @@ def test_file_written_by_hand_is_read(tmp_path):
     """The format is what the documentation shows, whoever wrote it."""
     path = tmp_path / "digits.json"
     path.write_text(json.dumps(WHOLE))
-    assert load_baseline(path).entries("structured", "cpu_latency_ms")["cpu-x"].ratio == 0.5
+    entry = load_baseline(path).entries("structured", "cpu_latency_ms")["cpu-x"]
+    assert (entry.ratio, entry.ratio_interval) == (0.5, (0.4, 0.6))
 
 
 def test_missing_file_says_how_to_make_it(tmp_path):
@@ -169,6 +170,12 @@ def test_wrong_value_is_named_with_its_place(path, keys, value, said):
 @pytest.mark.parametrize(
     ("keys", "value", "said"),
     [
+        ((*RECIPE, "cpu_latency_ms", DEVICE, "ratio"), 0, "a ratio of times must be above 0, got 0"),
+        (
+            (*RECIPE, "cpu_latency_ms", DEVICE, "ratio_interval"),
+            [0.9, 1.0],
+            "the interval must hold the ratio 0.8",
+        ),
         ((*RECIPE, "top1_error", "compressed"), 23.1, "the baseline must hold a number in [0, 1] here, got 23.1"),
         ((*RECIPE, "top1_error", "correct"), "A", "the results of single examples must be base64"),
         ((*RECIPE, "top1_error", "correct"), "\u00e9", "the results of single examples must be base64"),
@@ -208,7 +215,7 @@ def test_missing_value_of_a_metric_is_named(path):
         ([0.7], "the baseline must hold 2 values here, got 1"),
         ([0.7, 0.8, 0.9], "the baseline must hold 2 values here, got 3"),
         (0.7, "the baseline must hold a list here, got 0.7"),
-        ([0.9, 0.7], "an interval runs from low to high, got 0.9, 0.7"),
+        ([0.9, 0.7], "the interval must hold the ratio 0.8, got [0.9, 0.7]"),
     ],
 )
 def test_an_interval_is_two_numbers_in_order(path, interval, said):

@@ -35,7 +35,11 @@ EXPECTED = """\
         "cpu-avx2-1t": {
           "compressed": 4.1,
           "dense": 5.25,
-          "ratio": 0.781
+          "ratio": 0.781,
+          "ratio_interval": [
+            0.781,
+            0.781
+          ]
         }
       },
       "cpu_peak_bytes": {
@@ -106,7 +110,7 @@ def test_other_times_change_their_lines_only(path):
     after = path.read_text().splitlines()
     assert len(before) == len(after)
     changed = [new.strip() for old, new in zip(before, after, strict=True) if old != new]
-    assert changed == ['"compressed": 4.9,', '"dense": 5.5,', '"ratio": 0.891']
+    assert changed == ['"compressed": 4.9,', '"dense": 5.5,', '"ratio": 0.891,', "0.891,", "0.891"]
 
 
 def test_memory_within_a_kibibyte_changes_nothing(path):
