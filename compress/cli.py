@@ -11,6 +11,7 @@ from compress.commands.baselines import add_diff_parser, add_schema_parser
 from compress.commands.models import add_run_parser, add_train_parser
 from compress.commands.runtimes import add_runtimes_parser
 from compress.commands.selfcheck import add_selfcheck_parser
+from compress.commands.sweep import add_sweep_parser
 from compress.errors import CompressError
 
 
@@ -44,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     for add_parser in (
         add_train_parser,
         add_run_parser,
+        add_sweep_parser,
         add_runtimes_parser,
         add_diff_parser,
         add_schema_parser,
