@@ -46,8 +46,8 @@ class Conclusion:
     def title(self) -> str:
         """What the run came to, in a few words."""
         if self.failed:
-            return "regressed"
-        return "could not measure" if self.gaps else "held"
+            return "Compressed models: regressed"
+        return "Compressed models: could not measure" if self.gaps else "Compressed models: held"
 
     @property
     def lines(self) -> tuple[str, ...]:

@@ -377,5 +377,5 @@ def test_the_report_says_what_is_missing(project):
     """Who reads only the Markdown learns it too."""
     project.compare("-k", "num_params", "--compress-report=table.md")
     text = (project.path / "table.md").read_text(encoding="utf-8")
-    assert text.startswith("### could not measure\n")
+    assert text.startswith("### Compressed models: could not measure\n")
     assert "- COULD NOT MEASURE: cpu\\_peak\\_bytes of half" in text.replace("cpu_peak_bytes", "cpu\\_peak\\_bytes")

@@ -105,7 +105,7 @@ def cpu_latency(request):
 
 
 @needs("pytest_randomly")
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_in_random_order_each_recipe_is_run_once(project, seed):
     """However tests of several recipes are shuffled, no model is compressed twice."""
     project.write_recipe("third")
