@@ -46,8 +46,8 @@ class Conclusion:
     def title(self) -> str:
         """What the run came to, in a few words."""
         if self.failed:
-            return "Compressed models: regressed"
-        return "Compressed models: could not measure" if self.gaps else "Compressed models: held"
+            return "regressed"
+        return "could not measure" if self.gaps else "held"
 
     @property
     def lines(self) -> tuple[str, ...]:

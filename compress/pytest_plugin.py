@@ -249,7 +249,8 @@ def _write_report(config: pytest.Config, run: PytestRun, conclusion: Conclusion)
     path, html = run.settings.report, config.stash[HTML]
     try:
         if path is not None:
-            run.gate_session().write_markdown(path, title=conclusion.title, missing=conclusion.lines)
+            title = f"Compressed models: {conclusion.title}"
+            run.gate_session().write_markdown(path, title=title, missing=conclusion.lines)
             _say(config, f"report written to {path}")
         if html is not None:
             html.write(run.gate_session(), title=conclusion.title, missing=conclusion.lines)
