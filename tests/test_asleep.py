@@ -219,7 +219,7 @@ def test_a_test_that_forgets_to_call_the_gate(project):
 
 def test_a_gate_of_ones_own_that_builds_on_ours(project):
     """It is still the gate that the test asks for; one that has nothing to do with ours is not."""
-    project.write_tests("def test_forgetful(gate):\n    assert gate\n")
+    project.write_tests("def test_forgetful(gate, compressed):\n    assert gate\n")
     project.write_conftest("@pytest.fixture\ndef gate(gate):\n    return gate\n")
     assert "passed without calling the gate" in project.run().text
     project.write_conftest("@pytest.fixture\ndef gate():\n    return 'garden'\n")
