@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -84,7 +86,7 @@ def test_both_sides_of_a_channel_weigh_the_same():
     layer = nn.Conv2d(5, 7, 3).double()
     for kind in ("channel", "spatial", "tucker"):
         parts = full_chain(Site(layers={"": layer}), kind)[""]
-        for before, after in zip(parts[:-1], parts[1:], strict=True):
+        for before, after in itertools.pairwise(parts):
             norms = before.weight.flatten(1).norm(dim=1), after.weight.transpose(0, 1).flatten(1).norm(dim=1)
             if kind != "tucker":
                 torch.testing.assert_close(*norms)

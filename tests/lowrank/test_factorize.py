@@ -179,7 +179,7 @@ def test_a_latency_is_reached_by_measuring():
     assert len(asked) == 8
     with pytest.raises(ConfigError, match=r"^target must be at least 0\.\d+ for this model, got 0\.21 \(latency\)$"):
         factorize(net(), X, LowRankConfig(by="latency", target=0.21), measure=measure)
-    with pytest.raises(ConfigError, match="^a target for latency needs a function that measures it: measure=$"):
+    with pytest.raises(ConfigError, match=r"^a target for latency needs a function that measures it: measure=$"):
         factorize(net(), X, LowRankConfig(by="latency", target=0.5))
 
 
@@ -245,12 +245,12 @@ def reading() -> nn.Module:
             "the model must not be scripted: factorize the original",
         ),
         (lambda: torch.compile(net()), X, {}, ModelError, "the model must not be compiled: factorize the original"),
-        (lambda: nn.ReLU(), X, {}, ModelError, "ReLU has no linear or convolution layer that could be factorized"),
+        (nn.ReLU, X, {}, ModelError, "ReLU has no linear or convolution layer that could be factorized"),
         (reading, X, {}, ModelError, "Net cannot do without a layer that was replaced, name it in ignore: "),
     ],
 )
 @pytest.mark.filterwarnings("ignore:`torch.jit.trace")
-def test_what_cannot_be_factorized_is_one_sentence(model, inputs, settings, error, message):  # noqa: PLR0917
+def test_what_cannot_be_factorized_is_one_sentence(model, inputs, settings, error, message):
     """The rule, the value and the place."""
     with pytest.raises(error) as caught:
         factorize(model(), inputs, LowRankConfig(by="ratio", target=0.25), **settings)

@@ -16,17 +16,20 @@ class Derived(nn.Linear):
 
 
 def hooked() -> nn.Module:
+    """A layer whose output somebody changes."""
     layer = nn.Linear(4, 4)
     layer.register_forward_hook(lambda _module, _inputs, output: output * 2)
     return layer
 
 
 def normed() -> nn.Module:
+    """A layer whose weight is computed before each call."""
     with pytest.warns(FutureWarning, match="weight_norm"):
         return nn.utils.weight_norm(nn.Linear(4, 4))
 
 
 def embedded() -> nn.Module:
+    """A layer that shares its weight with an embedding."""
     model = nn.Sequential(nn.Embedding(4, 4), nn.Linear(4, 4))
     model[1].weight = model[0].weight
     return model
@@ -79,7 +82,7 @@ def test_layers_of_one_weight_are_one_site():
 
 def test_models_that_cannot_be_factorized_are_refused():
     """Nothing to factorize, weights that are not numbers, and masks that would be lost: one sentence each."""
-    with pytest.raises(ModelError, match="^Sequential has no linear or convolution layer that could be factorized$"):
+    with pytest.raises(ModelError, match=r"^Sequential has no linear or convolution layer that could be factorized$"):
         find_sites(nn.Sequential(nn.ReLU()), LowRankConfig())
     broken = nn.Sequential(nn.Linear(4, 4))
     broken[0].weight.data[0, 0] = torch.nan

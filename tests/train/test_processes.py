@@ -13,7 +13,8 @@ from compress.errors import ConfigError
 from compress.train import FitConfig, fit
 from compress.train.processes import Processes, alone, has_bfloat16
 
-# What each of two processes runs: weights that differ at first, a run that is interrupted, its resumption, a whole one; then with a teacher.
+# What each of two processes runs: weights that differ at first, a run that is interrupted, its resumption, a whole one;
+# then the same with a teacher.
 SCRIPT = """
 import dataclasses, hashlib, json, os, sys
 from pathlib import Path
