@@ -225,6 +225,13 @@ def test_inputs_of_several_forms():
         assert isinstance(small.a, Substitute)
 
 
+def compiled() -> nn.Module:
+    """A model with the mark that torch.compile's wrapper bears; the compiler takes seconds to load."""
+    model = net()
+    model._orig_mod = model[0]
+    return model
+
+
 def reading() -> nn.Module:
     """A model that looks at its layer's weight."""
     return Net(lambda n, x: n.a(x.flatten(1)) * n.a.weight.sum(), a=nn.Linear(432, 64))
@@ -234,6 +241,7 @@ def reading() -> nn.Module:
     ("model", "inputs", "settings", "error", "message"),
     [
         (net, X, {"calibration": []}, DataError, "calibration must hold at least one batch of inputs, got none"),
+        (net, X, {"calibration": X}, ConfigError, "calibration must be batches of inputs, got a single Tensor"),
         (net, X[:, :2], {}, ModelError, "the forward pass on the given inputs failed: "),
         (net, "images", {}, ConfigError, "inputs must be a tensor, a tuple of arguments or a mapping of them, got str"),
         (lambda: 3, X, {}, ModelError, "the model must be a torch.nn.Module, got int"),
@@ -244,7 +252,7 @@ def reading() -> nn.Module:
             ModelError,
             "the model must not be scripted: factorize the original",
         ),
-        (lambda: torch.compile(net()), X, {}, ModelError, "the model must not be compiled: factorize the original"),
+        (compiled, X, {}, ModelError, "the model must not be compiled: factorize the original"),
         (nn.ReLU, X, {}, ModelError, "ReLU has no linear or convolution layer that could be factorized"),
         (reading, X, {}, ModelError, "Net cannot do without a layer that was replaced, name it in ignore: "),
     ],
