@@ -19,3 +19,13 @@ def test_cpu_time(gate, cpu_time, compressed, dense):
 def test_cuda_time(gate, cuda_time, compressed, dense):
     """The profiler counts no more time in CUDA kernels than its limit and its baseline allow."""
     gate(cuda_time, compressed, dense)
+
+
+def test_cuda_device_time(gate, cuda_device_time, compressed, dense):
+    """The device takes no longer between two events than its limit and its baseline allow."""
+    gate(cuda_device_time, compressed, dense)
+
+
+def test_cuda_graph_time(gate, cuda_graph_time, compressed, dense):
+    """The replay of a captured graph takes no longer than its limit and its baseline allow."""
+    gate(cuda_graph_time, compressed, dense)

@@ -9,7 +9,6 @@ dense model and returns a :class:`compress.results.Measurement`, which makes it 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,18 +16,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from compress.errors import CompressError
-from compress.gate.baseline import Baseline
-from compress.gate.limits import Limit, parse_limits
-from compress.gate.recording import Provenance
-from compress.gate_session import GATE, NO_CUDA, Gate, Measure, Meter
+from compress.benchmarking import Looks, PytestBenchmark
+from compress.errors import BaselineError, CompressError
+from compress.meter import NO_CUDA, Measure, Meter
+from compress.outcomes import NotMeasured
+from compress.pytest_run import RUN
 from compress.results import Measurement
 
 if TYPE_CHECKING:
-    from pytest_benchmark.fixture import BenchmarkFixture
     from torch import nn
 
-    from compress.measure.latency import Call, Pairs, TakePairs
+    from compress.gate.baseline import Baseline
+    from compress.gate.limits import Limit
+    from compress.gate_session import Gate
+    from compress.measure.children import Children, Conditions
     from compress.recipe import Recipe
     from compress.train import Evaluation
     from compress.workload import Workload
@@ -39,9 +40,8 @@ def workload(pytestconfig: pytest.Config) -> Workload:
     """What is measured: a model, its data and an example input, as ``--compress-workload`` names it."""
     from compress.workload import load_workload
 
-    spec = pytestconfig.getoption("--compress-workload") or pytestconfig.getini("compress_workload")
-    with _stop_on_error(), _uncaptured(pytestconfig):
-        return load_workload(str(spec))
+    with _stop_on_error(pytestconfig), _uncaptured(pytestconfig):
+        return load_workload(pytestconfig.stash[RUN].settings.workload)
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +52,7 @@ def dense(request: pytest.FixtureRequest, workload: Workload, pytestconfig: pyte
     if "gate" in request.fixturenames:
         # A baseline that cannot be read is to be known before hours of training too.
         request.getfixturevalue("baseline")
-    with _stop_on_error(), _uncaptured(pytestconfig):
+    with _stop_on_error(pytestconfig), _uncaptured(pytestconfig):
         return dense_model(workload)
 
 
@@ -64,11 +64,12 @@ def _recipe_path(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture(scope="session")
-def recipe(_recipe_path: Path) -> Recipe:
+def recipe(_recipe_path: Path, pytestconfig: pytest.Config) -> Recipe:
     """The recipe under test: the test runs once for each."""
+    from compress.gate.limits import parse_limits
     from compress.recipe import load_recipe
 
-    with _stop_on_error():
+    with _stop_on_error(pytestconfig):
         recipe = load_recipe(_recipe_path)
         # A limit that cannot be read is to be known before hours of training, not after.
         parse_limits(recipe.limits, where=str(recipe.path))
@@ -76,26 +77,44 @@ def recipe(_recipe_path: Path) -> Recipe:
 
 
 @pytest.fixture(scope="session")
-def compressed(recipe: Recipe, dense: nn.Module, workload: Workload, pytestconfig: pytest.Config) -> nn.Module:
-    """What the recipe makes of the dense model."""
-    from compress.recipe import run_recipe
-
-    with _uncaptured(pytestconfig):
-        return run_recipe(recipe, dense, workload)
+def _compressed_models() -> dict[tuple[Path, int], tuple[nn.Module, nn.Module]]:
+    """By recipe and dense model: in whatever order tests run, each recipe is run once."""
+    return {}
 
 
 @pytest.fixture(scope="session")
-def limits(recipe: Recipe) -> dict[str, Limit]:
+def compressed(
+    recipe: Recipe,
+    dense: nn.Module,
+    workload: Workload,
+    pytestconfig: pytest.Config,
+    _compressed_models: dict[tuple[Path, int], tuple[nn.Module, nn.Module]],
+) -> nn.Module:
+    """What the recipe makes of the dense model."""
+    from compress.recipe import run_recipe
+
+    key = (recipe.path, id(dense))
+    if key not in _compressed_models:
+        with _uncaptured(pytestconfig):
+            # The dense model is kept with it: another one could be given the same id once this one is gone.
+            _compressed_models[key] = (run_recipe(recipe, dense, workload), dense)
+    return _compressed_models[key][0]
+
+
+@pytest.fixture(scope="session")
+def limits(recipe: Recipe, pytestconfig: pytest.Config) -> dict[str, Limit]:
     """The recipe's limits, by metric."""
-    with _stop_on_error():
+    from compress.gate.limits import parse_limits
+
+    with _stop_on_error(pytestconfig):
         return parse_limits(recipe.limits, where=str(recipe.path))
 
 
 @pytest.fixture(scope="session")
 def baseline(pytestconfig: pytest.Config, workload: Workload) -> Baseline | None:
     """What ``--benchmark-compare`` compares with; None without that option."""
-    with _stop_on_error():
-        return pytestconfig.stash[GATE].load_baseline(workload.name)
+    with _stop_on_error(pytestconfig):
+        return pytestconfig.stash[RUN].gate_session().load_baseline(workload.name)
 
 
 @pytest.fixture
@@ -107,23 +126,27 @@ def gate(
     workload: Workload,
 ) -> Gate:
     """Call it with a meter and the two models: ``gate(num_params, compressed, dense)``."""
-    session = request.config.stash[GATE]
-    if session.provenance is None:
-        from compress.measure.environment import environment
+    from compress.gate.recording import Provenance
+    from compress.gate_session import Gate
+    from compress.measure.environment import environment
 
+    session = request.config.stash[RUN].gate_session()
+    if session.provenance is None:
         session.provenance = Provenance(
             workload=workload.name,
             data_sha256=workload.dataset.sha256,
             num_examples=len(workload.dataset.test),
             environment=environment(_threads(request.config)),
         )
+    session.baseline = baseline
+    session.limits[recipe.name] = tuple(limits)
+    session.begin(request.node.nodeid)
     return Gate(
         session=session,
         recipe=recipe.name,
         limits=limits,
         baseline=baseline,
         node_id=request.node.nodeid,
-        require_cuda=bool(request.config.getoption("--require-cuda")),
         options=(f"--compress-workload={spec}",) if (spec := request.config.getoption("--compress-workload")) else (),
     )
 
@@ -161,6 +184,14 @@ def file_bytes() -> Meter:
 
 
 @pytest.fixture(scope="session")
+def compressed_file_bytes() -> Meter:
+    """Bytes of the saved model after DEFLATE."""
+    from compress.measure import size
+
+    return Meter(metric="compressed_file_bytes", measure=size.compressed_file_bytes)
+
+
+@pytest.fixture(scope="session")
 def top1_error(_evaluate: Callable[[nn.Module], Evaluation]) -> Meter:
     """Share of test images whose most likely class is wrong."""
     from compress.measure import accuracy
@@ -176,21 +207,23 @@ def top5_error(_evaluate: Callable[[nn.Module], Evaluation]) -> Meter:
     return Meter(metric="top5_error", measure=lambda *models: accuracy.top5_error(*map(_evaluate, models)))
 
 
-@pytest.fixture(scope="session")
-def cpu_memory(workload: Workload) -> Meter:
+@pytest.fixture
+def cpu_memory(_conditions: Conditions) -> Meter:
     """Peak bytes of one forward pass on the CPU, taken in a fresh process."""
     from compress.measure import memory
 
-    def measure(compressed: nn.Module, dense: nn.Module) -> Measurement:
-        return memory.cpu_memory(
-            compressed,
-            dense,
-            workload.example_input,
-            model_factory=workload.model_factory,
-            model_args=workload.model_args,
-        )
+    return Meter(metric="cpu_peak_bytes", measure=lambda small, large: memory.cpu_memory(small, large, _conditions))
 
-    return Meter(metric="cpu_peak_bytes", measure=measure)
+
+@pytest.fixture(scope="session")
+def peak_tensor_bytes(workload: Workload) -> Meter:
+    """Most bytes of tensors that live at once in one forward pass."""
+    from compress.measure import memory
+
+    example = workload.example_input
+    return Meter(
+        metric="peak_tensor_bytes", measure=lambda small, large: memory.peak_tensor_bytes(small, large, example)
+    )
 
 
 @pytest.fixture(scope="session")
@@ -203,52 +236,107 @@ def cuda_memory(workload: Workload) -> Meter:
 
 
 @pytest.fixture
-def cpu_latency(request: pytest.FixtureRequest, workload: Workload) -> Meter:
-    """Milliseconds of one forward pass on the CPU, through pytest-benchmark, dense and compressed called in turn."""
+def cpu_latency(request: pytest.FixtureRequest, _conditions: Conditions, _children: Children) -> Meter:
+    """Milliseconds of one forward pass on the CPU, dense and compressed called in turn, in several fresh processes."""
     from compress.measure import latency
 
-    take, threads, seconds = _through_benchmark(request), _threads(request.config), _seconds(request.config)
+    looks, timings = Looks(request.config), PytestBenchmark(request)
 
     def measure(compressed: nn.Module, dense: nn.Module) -> Measurement:
-        example = workload.example_input
-        return latency.cpu_latency(compressed, dense, example, threads=threads, seconds=seconds, take=take)
+        timings.refuse_if_disabled()
+        effort = looks.effort(compressed, dense)
+        measured = latency.cpu_latency(compressed, dense, _conditions, effort=effort, children=_children)
+        timings.show(measured)
+        return measured
 
     return Meter(metric="cpu_latency_ms", measure=measure)
 
 
 @pytest.fixture
-def cuda_latency(request: pytest.FixtureRequest, workload: Workload) -> Meter:
-    """Milliseconds of one forward pass on the CUDA device, through pytest-benchmark, both models called in turn."""
+def cpu_time(_conditions: Conditions) -> Meter:
+    """Milliseconds that torch.profiler counts on the CPU in one forward pass."""
     from compress.measure import latency
 
-    take, seconds = _through_benchmark(request), _seconds(request.config)
+    return Meter(metric="cpu_time_ms", measure=lambda small, large: latency.cpu_time(small, large, _conditions))
+
+
+@pytest.fixture
+def cuda_latency(request: pytest.FixtureRequest, workload: Workload) -> Meter:
+    """Milliseconds of one forward pass on the CUDA device, until the host has seen it end, both models in turn."""
+    from compress.measure import cuda
+
+    looks, timings = Looks(request.config), PytestBenchmark(request)
 
     def measure(compressed: nn.Module, dense: nn.Module) -> Measurement:
-        return latency.cuda_latency(compressed, dense, workload.example_input, seconds=seconds, take=take)
+        timings.refuse_if_disabled()
+        effort = looks.effort(compressed, dense)
+        measured = cuda.cuda_latency(compressed, dense, workload.example_input, effort=effort)
+        timings.show(measured)
+        return measured
 
     return _cuda_meter("cuda_latency_ms", measure)
 
 
-@pytest.fixture(scope="session")
-def cpu_time(pytestconfig: pytest.Config, workload: Workload) -> Meter:
-    """Milliseconds that torch.profiler counts on the CPU in one forward pass."""
-    from compress.measure import latency
+@pytest.fixture
+def cuda_device_time(pytestconfig: pytest.Config, workload: Workload) -> Meter:
+    """Milliseconds between two CUDA events around one forward pass, both models in turn on inputs that rotate."""
+    from compress.measure import cuda
 
-    threads = _threads(pytestconfig)
+    looks = Looks(pytestconfig)
 
     def measure(compressed: nn.Module, dense: nn.Module) -> Measurement:
-        return latency.cpu_time(compressed, dense, workload.example_input, threads=threads)
+        effort = looks.effort(compressed, dense)
+        return cuda.cuda_device_time(compressed, dense, workload.example_input, effort=effort)
 
-    return Meter(metric="cpu_time_ms", measure=measure)
+    return _cuda_meter("cuda_device_ms", measure)
+
+
+@pytest.fixture
+def cuda_graph_time(pytestconfig: pytest.Config, workload: Workload) -> Meter:
+    """Milliseconds between two CUDA events around the replay of one forward pass captured as a CUDA graph."""
+    from compress.measure import cuda
+
+    looks = Looks(pytestconfig)
+
+    def measure(compressed: nn.Module, dense: nn.Module) -> Measurement:
+        effort = looks.effort(compressed, dense)
+        return cuda.cuda_graph_time(compressed, dense, workload.example_input, effort=effort)
+
+    return _cuda_meter("cuda_graph_ms", measure)
 
 
 @pytest.fixture(scope="session")
 def cuda_time(workload: Workload) -> Meter:
     """Milliseconds that torch.profiler counts in CUDA kernels in one forward pass."""
-    from compress.measure import latency
+    from compress.measure import cuda
 
     example = workload.example_input
-    return _cuda_meter("cuda_time_ms", lambda small, large: latency.cuda_time(small, large, example))
+    return _cuda_meter("cuda_time_ms", lambda small, large: cuda.cuda_time(small, large, example))
+
+
+@pytest.fixture
+def _conditions(request: pytest.FixtureRequest, workload: Workload) -> Conditions:
+    """How a fresh process finds the workload's models, and what the recipe under test runs them with."""
+    from compress.measure.children import Conditions
+
+    # A project with a compressed model of its own has no recipe.
+    recipe: Recipe | None = request.getfixturevalue("recipe") if "recipe" in request.fixturenames else None
+    return Conditions(
+        model_factory=workload.model_factory,
+        model_args=workload.model_args,
+        example_input=workload.example_input,
+        runtime=recipe.runtime if recipe is not None else "eager",
+        threads=_threads(request.config),
+    )
+
+
+@pytest.fixture(scope="session")
+def _children(pytestconfig: pytest.Config) -> Iterator[Children]:
+    """The processes that time models: started by the first test that needs them, gone with the session."""
+    from compress.measure.children import Children
+
+    with Children(_processes(pytestconfig), threads=_threads(pytestconfig)) as children:
+        yield children
 
 
 @pytest.fixture(scope="session")
@@ -276,56 +364,20 @@ def _cuda_meter(metric: str, measure: Measure) -> Meter:
     return Meter(metric=metric, measure=lambda *_models: Measurement(metric=metric, unmeasured=NO_CUDA))
 
 
-def _through_benchmark(request: pytest.FixtureRequest) -> TakePairs:
-    """Pairs of calls of which pytest-benchmark times the compressed model's; its fixture serves once for a test."""
-    from compress.measure.latency import take_pairs
-
-    used = itertools.count()
-
-    def take(dense: Call, compressed: Call, count: int) -> Pairs:
-        if next(used) > 0:
-            return take_pairs(dense, compressed, count)
-        return _pedantic_pairs(request.getfixturevalue("benchmark"), dense, compressed, count)
-
-    return take
-
-
-def _pedantic_pairs(benchmark: BenchmarkFixture, dense: Call, compressed: Call, count: int) -> Pairs:
-    """The dense model is called in the set-up of even rounds and the teardown of odd ones, so that both alternate."""
-    from compress.errors import MeasureError
-    from compress.measure.latency import elapsed_ms
-
-    if benchmark.disabled:
-        benchmark.skipped = True
-        raise MeasureError("benchmarks are disabled, by --benchmark-disable or by pytest-xdist")
-    dense_ms: list[float] = []
-    rounds = itertools.count()
-
-    def before() -> None:
-        if len(dense_ms) % 2 == 0:
-            dense_ms.append(elapsed_ms(dense))
-
-    def after() -> None:
-        if next(rounds) % 2 == 1:
-            dense_ms.append(elapsed_ms(dense))
-
-    benchmark.group = benchmark.group or "time per image"
-    benchmark.pedantic(compressed, setup=before, teardown=after, rounds=count)  # type: ignore[no-untyped-call]
-    seconds = benchmark.stats.stats.data  # type: ignore[union-attr]
-    pairs = tuple((milliseconds, taken * 1e3) for milliseconds, taken in zip(dense_ms, seconds, strict=False))
-    measured = Measurement(metric="cpu_latency_ms", pairs=pairs)
-    # pytest-benchmark's file can hold plain numbers only.
-    benchmark.extra_info.update(dense_ms=sorted(dense_ms)[len(dense_ms) // 2], ratio=measured.ratio)
-    return pairs
-
-
 @contextmanager
-def _stop_on_error() -> Iterator[None]:
+def _stop_on_error(config: pytest.Config) -> Iterator[None]:
     """End the run, in one sentence: without a workload, a dense model or a baseline no test can say anything."""
     try:
         yield
     except CompressError as error:
-        pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+        run = config.stash[RUN]
+        if isinstance(error, BaselineError):
+            run.unreadable = str(error)
+        if not run.is_worker:
+            pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+        # pytest-xdist takes a process that exits for a broken one: it is asked to stop.
+        config.pluginmanager.getplugin("session").shouldstop = str(error)
+        raise NotMeasured(str(error), pytrace=False) from None
 
 
 @contextmanager
@@ -340,8 +392,8 @@ def _uncaptured(config: pytest.Config) -> Iterator[None]:
 
 
 def _threads(config: pytest.Config) -> int:
-    return int(config.getoption("--compress-threads"))
+    return config.stash[RUN].settings.threads
 
 
-def _seconds(config: pytest.Config) -> float:
-    return float(config.getoption("--compress-seconds"))
+def _processes(config: pytest.Config) -> int:
+    return config.stash[RUN].settings.processes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -35,7 +36,8 @@ class Metric:
         title: its row in a report.
         unit: what the value counts.
         kind: how values compare.
-        tolerance: how far above its baseline a value may lie, as a fraction of the baseline.
+        tolerance: how far above its baseline a value may lie, as a fraction of the baseline. Of times, how much slower
+            is sure to be found: they are held to half of it, so that either mistake is equally far away.
         device: the device it is measured on, "" where that makes no difference.
     """
 
@@ -56,6 +58,10 @@ METRICS: Mapping[str, Metric] = {
         Metric(name="macs", title="MACs per image", unit=Unit.COUNT, kind=Kind.EXACT),
         # The container's header may grow by some bytes from one version of a library to the next.
         Metric(name="file_bytes", title="file size", unit=Unit.BYTES, kind=Kind.EXACT, tolerance=0.005),
+        # As it travels and lies in archives: there zeros cost next to nothing. Another zlib packs a little otherwise.
+        Metric(
+            name="compressed_file_bytes", title="file size, deflated", unit=Unit.BYTES, kind=Kind.EXACT, tolerance=0.01
+        ),
         Metric(name="top1_error", title="top-1 error", unit=Unit.FRACTION, kind=Kind.ERROR),
         Metric(name="top5_error", title="top-5 error", unit=Unit.FRACTION, kind=Kind.ERROR),
         Metric(
@@ -66,6 +72,7 @@ METRICS: Mapping[str, Metric] = {
             tolerance=0.05,
             device="cpu",
         ),
+        Metric(name="peak_tensor_bytes", title="live tensors, peak", unit=Unit.BYTES, kind=Kind.EXACT),
         Metric(
             name="cuda_peak_bytes",
             title="runtime memory, CUDA",
@@ -85,6 +92,22 @@ METRICS: Mapping[str, Metric] = {
         Metric(
             name="cuda_latency_ms",
             title="time per image, CUDA",
+            unit=Unit.MILLISECONDS,
+            kind=Kind.TIME,
+            tolerance=0.05,
+            device="cuda",
+        ),
+        Metric(
+            name="cuda_device_ms",
+            title="device time per image, CUDA",
+            unit=Unit.MILLISECONDS,
+            kind=Kind.TIME,
+            tolerance=0.05,
+            device="cuda",
+        ),
+        Metric(
+            name="cuda_graph_ms",
+            title="graph replay per image, CUDA",
             unit=Unit.MILLISECONDS,
             kind=Kind.TIME,
             tolerance=0.05,
@@ -120,12 +143,14 @@ class Measurement:
         dense: the dense model's value, in the metric's unit; None if it could not be measured.
         compressed: the compressed model's value; None if it could not be measured.
         device: the class of device it holds for (``cpu-avx2-1t``, ``cuda-sm90``), "" where it holds on all.
-        pairs: times only: (dense, compressed) in milliseconds, in the order they were taken.
+        pairs: times only: (dense, compressed) in milliseconds, in the order they were taken, process by process.
+        run_lengths: times only: how many of the pairs each process took; () if all came from one.
         correct: errors only: for dense and compressed, one bit for each test example, packed as by
             ``numpy.packbits``; set where the example was classified right.
         num_examples: errors only: how many of those bits count.
         unmeasured: why there is no value; None where there is one.
         info: further figures for a reader, never gated.
+        notes: what a reader should know of how it was measured.
     """
 
     metric: str
@@ -133,16 +158,28 @@ class Measurement:
     compressed: float | None = None
     device: str = ""
     pairs: tuple[tuple[float, float], ...] = ()
+    run_lengths: tuple[int, ...] = ()
     correct: tuple[bytes, bytes] | None = None
     num_examples: int = 0
     unmeasured: str | None = None
     info: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def runs(self) -> tuple[tuple[tuple[float, float], ...], ...]:
+        """The pairs of each process; empty without any."""
+        if not self.run_lengths:
+            return (self.pairs,) if self.pairs else ()
+        ends = list(itertools.accumulate(self.run_lengths))
+        return tuple(self.pairs[end - length : end] for end, length in zip(ends, self.run_lengths, strict=True))
 
     @property
     def ratio(self) -> float | None:
-        """``compressed / dense``; for times the median over pairs, which a drifting clock leaves alone."""
+        """``compressed / dense``; for times the mean over processes of each one's median over pairs."""
         if self.pairs:
-            return statistics.median(compressed / dense for dense, compressed in self.pairs)
+            return statistics.geometric_mean(
+                statistics.median(compressed / dense for dense, compressed in run) for run in self.runs
+            )
         if self.compressed is None or not self.dense:
             return None
         return self.compressed / self.dense
@@ -166,3 +203,41 @@ class Environment:
     cpu_class: str
     cuda_class: str | None = None
     gpu: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerChange:
+    """What compression made of one layer of the dense model.
+
+    Attributes:
+        name: path of the layer in the dense model, ``""`` for tensors that belong to none of its layers.
+        kind: its class in the dense model.
+        dense_shape: of its largest tensor in the dense model.
+        shapes: of what stands there now, the matrices and kernels in order; several where it was factorized.
+        dense_elements, elements: numbers in its tensors, before and now.
+        dense_bytes, num_bytes: their bytes, before and now.
+        zeros: how many of the numbers are exactly zero now.
+        dense_dtype, dtype: type of its largest tensor, before and now; "" where nothing is left.
+    """
+
+    name: str
+    kind: str
+    dense_shape: tuple[int, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    dense_elements: int
+    elements: int
+    dense_bytes: int
+    num_bytes: int
+    zeros: int
+    dense_dtype: str
+    dtype: str
+
+    @property
+    def is_factorized(self) -> bool:
+        """Whether several smaller factors stand where one tensor stood."""
+        return len(self.shapes) > 1
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether its numbers are of a narrower type than before."""
+        return bool(self.dtype) and self.dtype != self.dense_dtype

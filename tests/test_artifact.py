@@ -18,6 +18,7 @@ from compress.errors import ArtifactError
 from compress.lowrank import LowRankConfig, factorize
 from compress.pruning.structured import prune_channels
 from compress.pruning.unstructured import prune_weights
+from tests.strategies import networks, ratios
 from tests.workloads import TinyNet, tiny_net
 
 IMAGES = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -314,3 +315,18 @@ def test_any_network_comes_back_to_the_bit(tmp_path_factory, widths, seed, train
     assert same_tensors(loaded, model)
     assert loaded.training is training
     assert artifact.serialize(loaded) == path.read_bytes()
+
+
+@settings(deadline=None, max_examples=25)
+@given(net=networks(), ratio=ratios())
+def test_any_pruned_network_comes_back_to_the_bit(tmp_path_factory, net, ratio):
+    """However its channels were coupled: tensors, the widths its modules know, outputs and bytes are the same."""
+    path = tmp_path_factory.getbasetemp() / "pruned.safetensors"
+    small = prune_channels(net, IMAGES[:1].double(), ratio)
+    artifact.save(small, path)
+    loaded = artifact.load(path, lambda: copy.deepcopy(net))
+    assert same_tensors(loaded, small)
+    assert artifact._shape_of(loaded) == artifact._shape_of(small)
+    assert artifact.serialize(loaded) == path.read_bytes()
+    with torch.inference_mode():
+        assert loaded(IMAGES.double()).equal(small(IMAGES.double()))

@@ -44,11 +44,12 @@ def test_a_time_regresses_only_if_it_does_twice(session, ratios, status, taken):
     assert (verdict.status, count) == (status, taken)
 
 
-def test_the_second_measurement_of_a_time_is_the_one_that_counts(session):
-    """Every check leaves one verdict, the one it came to."""
+def test_two_measurements_of_a_time_count_together(session):
+    """Every check leaves one verdict, on the pairs of both measurements, process by process."""
     verdict, _ = check(session, [latency(CLOSE), latency(SLOW)], LIMIT)
     assert session.verdicts == [verdict]
-    assert verdict.measurement == latency(SLOW)
+    assert verdict.measurement.runs == (latency(CLOSE).pairs, latency(SLOW).pairs)
+    assert verdict.measurement.ratio == pytest.approx((CLOSE * SLOW) ** 0.5, rel=0.01)
     assert any("only the second of two measurements" in note for note in verdict.notes)
 
 

@@ -7,22 +7,25 @@ and carries the labels along. Whatever runs can be traced: there is no graph to 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.nn.modules.instancenorm import _InstanceNorm
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from compress.channels import rules
 from compress.channels.aliases import Write, after_write
 from compress.channels.call import Call, tensors_in
-from compress.channels.history import Fault, History, Step, arguments
+from compress.channels.copying import copied
+from compress.channels.history import Drift, Fault, History, Step, arguments
 from compress.channels.labels import NONE, NOT_A_CHANNEL, Axis, Ids, Labels, Ledger, Slot
-from compress.channels.modes import FailureWatch, Recorder, plain_forward
+from compress.channels.modes import FailureWatch, LentWrittenError, Recorder, memory_of, plain_forward
+from compress.channels.notes import Notes
+from compress.channels.scaling import Factor, Sources
 from compress.errors import ModelError
 
 
@@ -44,7 +47,10 @@ class Trace:
         used: names of the tensors that took part.
         steps: the calls, for comparison with a later run of the network cut smaller.
         output_shapes: the shapes of the output tensors, in order.
+        factors: products with a number that weights could make good, by the number of the step.
         faults: where a replay behaved otherwise than the run it follows; empty for a first run.
+        drifts: where it differed only in a number that something was multiplied by.
+        writes: whether the forward pass writes into parameters.
     """
 
     slots: Sequence[Slot]
@@ -52,23 +58,63 @@ class Trace:
     used: frozenset[str]
     steps: Sequence[Step]
     output_shapes: Sequence[tuple[int, ...]]
+    factors: Mapping[int, Factor] = field(default_factory=dict)
     faults: Sequence[Fault] = ()
+    drifts: Sequence[Drift] = ()
+    writes: bool = False
 
 
-def trace(model: nn.Module, example: Example) -> Trace:
+Heads = Literal["dims", "whole"]
+
+
+def trace(model: nn.Module, example: Example, heads: Heads = "dims") -> Trace:
     """Run ``model`` on labels of its own. A copy runs, in eval mode: nothing of ``model`` changes.
+
+    Args:
+        model: any that runs on ``example``.
+        example: its inputs.
+        heads: whether the channels of an attention are the dimensions of its heads, or whole heads.
 
     Raises:
         ModelError: if the model cannot be copied, if its forward pass fails, or puts out no tensor.
     """
-    run = _Run(_copy(model), slots=None, first=None)
+    found = _first_run(model, example, choices=None)
+    if heads == "whole":
+        whole = _whole_heads(found.ledger)
+        if whole != found.ledger.choices:
+            return _first_run(model, example, choices=whole)
+    return found
+
+
+def _whole_heads(ledger: Ledger) -> list[int]:
+    """The choices of a run, where it split heads changed to what shrinks by whole ones."""
+    attended = {(int(row[0]), len(row)) for rows in ledger.attended if len(rows) > 1 for row in rows}
+    choices = list(ledger.choices)
+    for split in ledger.splits:
+        rows = split.axis.rows
+        if any((int(row[0]), len(row)) in attended for row in rows):
+            choices[split.turn] = split.heads
+    return choices
+
+
+def _first_run(model: nn.Module, example: Example, choices: Sequence[int] | None) -> Trace:
     try:
-        run.forward(example)
+        return _only_run(model, example, choices, lent=list(model.parameters()))
+    except LentWrittenError:
+        return _only_run(model, example, choices, lent=())
+
+
+def _only_run(model: nn.Module, example: Example, choices: Sequence[int] | None, lent: Sequence[Tensor]) -> Trace:
+    run = _Run(_copy(model, lent), slots=None, first=None, choices=choices)
+    try:
+        run.forward(example, lent)
+    except LentWrittenError:
+        raise
     except Exception as error:
         raise ModelError(f"the forward pass on the example inputs failed: {_sentence(error)}") from error
     if not run.output_shapes:
         raise ModelError("the forward pass on the example inputs put out no tensor")
-    return run.result()
+    return run.result(writes=not lent)
 
 
 def retrace(model: nn.Module, example: Example, slots: Sequence[Slot], first: Trace) -> Trace:
@@ -84,15 +130,16 @@ def retrace(model: nn.Module, example: Example, slots: Sequence[Slot], first: Tr
         layer = run.modules[-1][0] if run.modules else ""
         reason = f"the cut breaks the forward pass: {_sentence(error)} (layer '{layer}')"
         data = [tensor for tensor in run.watch.failed if id(tensor) not in run.names]
-        run.history.fault([data, run.watch.failed, *run.enclosing()], reason, run.labels)
+        run.history.fault([data, run.watch.failed, *run.at_work(error), *run.enclosing()], reason, run.labels)
         return run.result()
     run.history.finish(run.output_shapes, first.output_shapes)
     return run.result()
 
 
-def _copy(model: nn.Module) -> nn.Module:
+def _copy(model: nn.Module, lent: Iterable[Tensor]) -> nn.Module:
+    """A copy in eval mode, whose parameters are those of ``model`` as far as they are ``lent``: they may be big."""
     try:
-        return copy.deepcopy(model).eval()
+        return copied(model, {id(tensor): tensor for tensor in lent}).eval()
     except Exception as error:
         raise ModelError(f"the model cannot be copied: {_sentence(error)}") from error
 
@@ -105,20 +152,27 @@ def _sentence(error: Exception) -> str:
 class _Run:
     """The state of one run: labels of every live tensor, and the module at work."""
 
-    def __init__(self, model: nn.Module, slots: Sequence[Slot] | None, first: Trace | None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        slots: Sequence[Slot] | None,
+        first: Trace | None,
+        choices: Sequence[int] | None = None,
+    ) -> None:
         self.model = model
-        self.ledger = Ledger(replay=None if first is None else first.ledger.choices)
-        self.history = History(before=None if first is None else first.steps)
+        self.ledger = Ledger(replay=choices if first is None else first.ledger.choices)
+        self.notes = Notes()
+        self.history = History(self.notes, before=None if first is None else first.steps)
         self.state = dict(_state_of(model))
         self.names = {id(tensor): name for name, tensor in self.state.items()}
         self.memory: dict[int, list[str]] = {}
         for name, tensor in self.state.items():
-            self.memory.setdefault(_memory(tensor), []).append(name)
+            self.memory.setdefault(memory_of(tensor), []).append(name)
+        self.sources = Sources(self.notes, is_own=self.is_own)
         self.used: set[str] = set()
         self.modules: list[tuple[str, object]] = []
         self.watch = FailureWatch()
         self.output_shapes: list[tuple[int, ...]] = []
-        self.live: Any = WeakTensorKeyDictionary()
         self.slots = list(_new_slots(self.state) if slots is None else slots)
         self.num_ids = sum(slot.ids.size for slot in self.slots)
         self.owned: dict[str, dict[int, Axis]] = {name: {} for name in self.state}
@@ -127,27 +181,30 @@ class _Run:
             self._own(slot)
         self._keep_whole()
 
-    def forward(self, example: Example) -> None:
+    def forward(self, example: Example, lent: Iterable[Tensor] = ()) -> None:
         for name, module in self.model.named_modules():
             module.register_forward_pre_hook(self._enter(name), with_kwargs=True, prepend=True)
             module.register_forward_hook(self._leave)
         # A forward pass may write into its inputs.
         args, kwargs = copy.deepcopy((example.args, dict(example.kwargs)))
-        with plain_forward(self.state.values()), self.watch, Recorder(self.record):
+        with plain_forward(self.state.values()), self.watch, Recorder(self.record, {memory_of(one) for one in lent}):
             output = self.model(*args, **kwargs)
         for tensor in _outputs(output):
             self.output_shapes.append(tuple(tensor.shape))
             for axis in self.labels(tensor).values():
                 self.ledger.freeze_ids(axis.ids, "model output")
 
-    def result(self) -> Trace:
+    def result(self, *, writes: bool = False) -> Trace:
         return Trace(
             slots=self.slots,
             ledger=self.ledger,
             used=frozenset(self.used),
             steps=self.history.steps,
             output_shapes=self.output_shapes,
+            factors=self.sources.factors(),
             faults=self.history.faults,
+            drifts=self.history.drifts,
+            writes=writes,
         )
 
     def labels(self, tensor: Tensor) -> Labels:
@@ -156,23 +213,34 @@ class _Run:
         if name is not None:
             self.used.add(name)
             return self.owned[name]
-        found: Labels = self.live.get(tensor, NONE)
-        return found
+        note = self.notes.get(tensor)
+        return NONE if note is None else note.labels
+
+    def is_own(self, tensor: Tensor) -> bool:
+        """Whether a tensor is a parameter or buffer."""
+        return id(tensor) in self.names
 
     def record(self, op: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> None:
         """Carry the labels through a finished call."""
+        bound = arguments(op, args, kwargs)
+        operands = list(tensors_in(bound.values()))
         call = Call(
             op=rules.base_name(op),
-            args=arguments(op, args, kwargs),
+            args=bound,
+            operands=operands,
+            notes=[None if id(tensor) in self.names else self.notes.get(tensor) for tensor in operands],
             outs=list(tensors_in([result])),
             ledger=self.ledger,
             lookup=self.labels,
+            inputs=lambda: tensors_in([self.modules[-1][1]] if self.modules else []),
             part_ids=self._part_ids,
         )
-        where = f", layer '{self.modules[-1][0]}'" if self.modules and self.modules[-1][0] else ""
+        self.ledger.module = self.modules[-1][0] if self.modules else ""
+        where = f", layer '{self.ledger.module}'" if self.ledger.module else ""
         self.ledger.place = f"{op._schema.name.replace('::', '.')}{where}"
         found = rules.apply(op, call)
-        self.history.add(call, found, known=lambda tensor: id(tensor) in self.names, enclosing=self.enclosing)
+        self.sources.add(call, found, turn=len(self.history.steps))
+        self.history.add(call, found, known=self.is_own, enclosing=self.enclosing)
         for out, labels in zip(call.outs, found, strict=False):
             self._store(out, labels, written=op._schema.is_mutable)
 
@@ -180,19 +248,29 @@ class _Run:
         """The inputs of each module at work, the innermost first."""
         return [list(tensors_in([inputs])) for _, inputs in reversed(self.modules)]
 
+    def at_work(self, error: Exception) -> list[list[Tensor]]:
+        """The tensors of each module whose code raised ``error``, the innermost first: called or not, it is at work."""
+        found = []
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            module = frame.f_locals.get("self")
+            if isinstance(module, nn.Module) and frame.f_code.co_filename != nn.modules.module.__file__:
+                found.append([*module.parameters(recurse=False), *module.buffers(recurse=False)])
+        return found[::-1]
+
     def _store(self, tensor: Tensor, labels: Labels, *, written: bool) -> None:
         if written:
             self._spread(Write(tensor, self.labels(tensor), labels))
-        if id(tensor) not in self.names:
-            self.live[tensor] = labels
+        if id(tensor) not in self.names and (labels or self.notes.get(tensor) is not None):
+            self.notes.of(tensor).labels = labels
 
     def _spread(self, write: Write) -> None:
-        memory = _memory(write.tensor)
+        memory = memory_of(write.tensor)
         for name in self.memory.get(memory, ()):
             self._freeze_tensor(name, f"written by the forward pass ({self.ledger.place})")
-        for other in list(self.live):
-            if other is not write.tensor and _memory(other) == memory:
-                self.live[other] = after_write(self.ledger, other, self.live[other], write)
+        for other in self.notes.tensors():
+            if other is not write.tensor and memory_of(other) == memory:
+                note = self.notes.of(other)
+                note.labels = after_write(self.ledger, other, note.labels, write)
                 self.history.copy_taint(write.tensor, other)
 
     def _own(self, slot: Slot) -> None:
@@ -244,11 +322,6 @@ class _Run:
 
     def _leave(self, *_: object) -> None:
         self.modules.pop()
-
-
-def _memory(tensor: Tensor) -> int:
-    memory: int = tensor.untyped_storage()._cdata
-    return memory
 
 
 def _state_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

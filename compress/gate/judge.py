@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import replace
 
 from compress.errors import ConfigError
@@ -50,32 +51,57 @@ def judge(
     facts = gather(measurement)
     if isinstance(facts, str):
         checks: tuple[Check, ...] = (Check(side=Side.MEASUREMENT, status=Status.NOT_MEASURED, text=facts),)
-        notes: tuple[str, ...] = ()
+        notes: tuple[str, ...] = measurement.notes
     else:
         checks = _checks(facts, recipe, limit, baseline, data_sha256)
-        notes = _notes(facts, recipe, baseline, checks)
+        notes = (*measurement.notes, *_notes(facts, recipe, baseline, checks))
     return Verdict(
         recipe=recipe,
         measurement=measurement,
         status=max((check.status for check in checks), key=_WORST_LAST.index, default=Status.PASSED),
         checks=checks,
         notes=notes,
-        intervals=() if isinstance(facts, str) else facts.intervals,
+        ratio=None if isinstance(facts, str) else facts.pooled,
         limit=limit,
         baseline=baseline,
     )
 
 
-def confirm(first: Verdict, second: Verdict) -> Verdict:
-    """What two measurements of the same time come to together: regressed only if both are.
+def both_runs(first: Measurement, second: Measurement) -> Measurement:
+    """Two measurements of the same time as one, with the processes of both; the second where either has no value."""
+    if first.unmeasured is not None or second.unmeasured is not None:
+        return second
+    runs = (*first.runs, *second.runs)
+    pairs = tuple(pair for run in runs for pair in run)
+    return replace(
+        second,
+        dense=statistics.median(dense for dense, _ in pairs),
+        compressed=statistics.median(compressed for _, compressed in pairs),
+        pairs=pairs,
+        run_lengths=tuple(map(len, runs)),
+    )
+
+
+def confirm(first: Verdict, second: Verdict, both: Verdict) -> Verdict:
+    """What two measurements of the same time come to: regressed only if every process of both is beyond a bound.
 
     A machine that is busy for some seconds can push one measurement over a bound; it rarely does so twice.
+
+    Args:
+        first, second: the verdicts on each measurement.
+        both: the verdict on :func:`both_runs`.
     """
-    if second.status is Status.REGRESSED and first.status is not Status.REGRESSED:
-        note = "only the second of two measurements lies beyond its bound: undecided"
-        return replace(second, status=Status.INCONCLUSIVE, notes=(*second.notes, note))
     note = f"measured twice, the first time it {_FIRST[first.status]}"
-    return replace(second, notes=(*second.notes, note))
+    if confirmed_status(second.status, both.status) is not both.status:
+        return replace(second, notes=(*second.notes, note))
+    if both.status is Status.INCONCLUSIVE and second.status is Status.REGRESSED:
+        note = "only the second of two measurements lies beyond its bound: undecided"
+    return replace(both, notes=(*both.notes, note))
+
+
+def confirmed_status(second: Status, both: Status) -> Status:
+    """The status after a second look: what both looks say together, unless only the first one was in doubt."""
+    return second if both is Status.INCONCLUSIVE and second is Status.PASSED else both
 
 
 def _checks(

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from compress.errors import BaselineError
+from compress.errors import BaselineError, MeasureError
 from compress.files import write_atomically
-from compress.gate.baseline import SCHEMA, Baseline, Entry, as_recorded, load_baseline
+from compress.gate.baseline import Baseline, Entry, as_recorded, load_baseline
+from compress.gate.checks import recorded_ratio
 from compress.gate.lock import locked
+from compress.gate.schema import SCHEMA
 from compress.results import METRICS, Environment, Kind, Measurement, Metric, Unit
 
 
@@ -111,12 +113,14 @@ def _entry(measurement: Measurement, num_examples: int, place: str) -> Entry:
     if metric.kind is Kind.TIME and not measurement.pairs:
         raise BaselineError(f"{metric.name} is recorded from pairs of times, got none ({place})")
     dense, compressed = measurement.dense, measurement.compressed
+    ratio = _ratio(measurement, place) if metric.kind is Kind.TIME else None
     return Entry(
         metric=metric.name,
         dense=_rounded(metric, dense, place),
         compressed=_rounded(metric, compressed, place),
         device=measurement.device,
-        ratio=_ratio(measurement, place) if metric.kind is Kind.TIME else None,
+        ratio=ratio,
+        ratio_interval=_interval(measurement, ratio) if ratio is not None else None,
         correct=_canonical(measurement, num_examples, place),
     )
 
@@ -133,7 +137,21 @@ def _ratio(measurement: Measurement, place: str) -> float:
     if any(not 0 < time < math.inf for pair in measurement.pairs for time in pair):
         raise BaselineError(f"a time must be a positive number to be recorded ({place})")
     # Not None: there are pairs.
-    return round(measurement.ratio or 0.0, 3)
+    return _to_digits(measurement.ratio or 0.0)
+
+
+def _interval(measurement: Measurement, ratio: float) -> tuple[float, float] | None:
+    """The 99 % interval; None where the pairs are too few for one."""
+    try:
+        interval = recorded_ratio(measurement)
+    except MeasureError:
+        return None
+    return min(ratio, _to_digits(interval.low)), max(ratio, _to_digits(interval.high))
+
+
+def _to_digits(ratio: float) -> float:
+    """To three decimals, of small ones to three significant digits: none may become zero."""
+    return round(ratio, 3) if ratio >= 0.1 else float(f"{ratio:.3g}")  # noqa: PLR2004 - where the two agree
 
 
 def _canonical(measurement: Measurement, num_examples: int, place: str) -> bytes | None:
@@ -222,6 +240,8 @@ def _table(metric: Metric, entry: Entry) -> dict[str, object]:
     }
     if entry.ratio is not None:
         table["ratio"] = entry.ratio
+    if entry.ratio_interval is not None:
+        table["ratio_interval"] = list(entry.ratio_interval)
     if entry.correct is not None:
         table["correct"] = base64.b64encode(entry.correct).decode("ascii")
     return table

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from compress.gate.baseline import Entry, as_recorded
-from compress.gate.checks import Check, Facts, Side, Status
+from compress.gate.checks import CONFIDENCE, Check, Facts, Side, Status
 from compress.gate.error_rules import baseline_of_error, limit_of_error, stale_note
 from compress.gate.figures import write_change, write_exact, write_increase
 from compress.gate.limits import Limit, exceeds
-from compress.gate.statistics import RatioInterval
+from compress.gate.statistics import RatioInterval, relative_ratio
 from compress.results import Kind, Metric
 
 
@@ -30,12 +30,21 @@ def hold_baseline(facts: Facts, entry: Entry, where: str) -> Check:
 
 
 def place_ratio(intervals: Sequence[RatioInterval], bound: float) -> Status:
-    """Where a ratio lies: beyond the bound only if all of every interval does, within it only if all of them do."""
+    """Where a ratio lies: beyond the bound only if every process's whole interval does, within it only if all do."""
     if all(exceeds(interval.low, bound) for interval in intervals):
         return Status.REGRESSED
     if not any(exceeds(interval.high, bound) for interval in intervals):
         return Status.PASSED
     return Status.INCONCLUSIVE
+
+
+def change_bound(tolerance: float) -> float:
+    """The factor to which a ratio may have grown since: halfway between "as before" and what must be found.
+
+    A slow-down that lies on the bound itself is found every other time at best, and an honest gate leaves it undecided.
+    Halfway, either mistake is equally far away.
+    """
+    return 1 + tolerance / 2
 
 
 def _limit_of_value(facts: Facts, limit: Limit) -> Check:
@@ -49,7 +58,8 @@ def _limit_of_value(facts: Facts, limit: Limit) -> Check:
 
 def _limit_of_ratio(facts: Facts, limit: Limit) -> Check:
     status = place_ratio(facts.intervals, limit.bound(1.0))
-    return Check(side=Side.LIMIT, status=status, text=f"{limit.describe(facts.dense)}: {_RATIO_WORDS[status]}")
+    outcome = _in_words(status, len(facts.intervals))
+    return Check(side=Side.LIMIT, status=status, text=f"{limit.describe(facts.dense)}: {outcome}")
 
 
 def _baseline_of_value(facts: Facts, entry: Entry, where: str) -> Check:
@@ -71,27 +81,44 @@ def _baseline_of_value(facts: Facts, entry: Entry, where: str) -> Check:
 
 
 def _baseline_of_ratio(facts: Facts, entry: Entry, where: str) -> Check:
-    recorded, tolerance = entry.ratio or 0.0, facts.metric.tolerance
-    status = place_ratio(facts.intervals, recorded * (1 + tolerance))
-    stale = all(exceeds(recorded * (1 - tolerance), interval.high) for interval in facts.intervals)
-    now = ", ".join(f"x{interval.median:.3f}" for interval in facts.intervals)
+    """Whether the ratio has changed since, both uncertainties considered, by more than half of what must be found."""
+    recorded, tolerance = _recorded_ratio(entry), facts.metric.tolerance
+    changes = [relative_ratio(interval, recorded) for interval in facts.intervals]
+    status = place_ratio(changes, change_bound(tolerance))
+    stale = all(exceeds(1 - tolerance / 2, change.high) for change in changes)
+    spread = f" (x{recorded.low:.3f} to x{recorded.high:.3f})" if recorded.low < recorded.high else ""
+    allowance = f" + {50 * tolerance:g} %, halfway to the {100 * tolerance:g} % that must be found"
+    now = f"x{facts.measurement.ratio:.3f}"
     return Check(
         side=Side.BASELINE,
         status=status,
-        text=f"x{recorded:.3f}{_allowance(facts.metric)} ({where}): {_RATIO_WORDS[status]}",
-        notes=(stale_note(f"{now} against x{recorded:.3f}"),) if stale else (),
+        text=f"x{recorded.median:.3f}{spread}{allowance} ({where}): {_in_words(status, len(facts.intervals))}",
+        notes=(stale_note(f"{now} against x{recorded.median:.3f}"),) if stale else (),
     )
+
+
+def _recorded_ratio(entry: Entry) -> RatioInterval:
+    ratio = entry.ratio or 0.0
+    low, high = entry.ratio_interval or (ratio, ratio)
+    return RatioInterval(median=ratio, low=low, high=high, num_pairs=0, confidence=CONFIDENCE)
+
+
+def _in_words(status: Status, num_processes: int) -> str:
+    each = f" in each of {num_processes} processes" if num_processes > 1 else ""
+    match status:
+        case Status.REGRESSED:
+            return f"exceeded, all of the interval lies above it{each}"
+        case Status.PASSED:
+            return f"held, all of the interval lies within it{each}"
+        case _ if num_processes > 1:
+            return f"undecided, {num_processes} processes do not all lie on one side of it"
+        case _:
+            return "undecided, the interval reaches across it"
 
 
 def _allowance(metric: Metric) -> str:
     return f" + {100 * metric.tolerance:g} %" if metric.tolerance else ""
 
-
-_RATIO_WORDS: Mapping[Status, str] = {
-    Status.REGRESSED: "exceeded, all of the interval lies above it",
-    Status.PASSED: "held, all of the interval lies within it",
-    Status.INCONCLUSIVE: "undecided, the interval reaches across it",
-}
 
 _LIMIT_RULES: Mapping[Kind, Callable[[Facts, Limit], Check]] = {
     Kind.EXACT: _limit_of_value,

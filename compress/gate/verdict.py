@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -31,7 +32,7 @@ class Verdict:
         status: the worst of the checks; passed if there are none, see ``gated``.
         checks: one for each side that the measurement was held against.
         notes: what a reader should know even if it passed.
-        intervals: times only: the interval of the ratio, one for each run of pairs.
+        ratio: times only: what all processes come to together; None for other metrics.
         limit: the recipe's limit, None if it states none.
         baseline: the baseline compared with, None if there was no comparison.
     """
@@ -41,7 +42,7 @@ class Verdict:
     status: Status
     checks: tuple[Check, ...] = ()
     notes: tuple[str, ...] = ()
-    intervals: tuple[RatioInterval, ...] = ()
+    ratio: RatioInterval | None = None
     limit: Limit | None = None
     baseline: Baseline | None = None
 
@@ -91,14 +92,17 @@ def _values(verdict: Verdict) -> str:
     parts = [f"{_value(metric, compressed)}, dense {_value(metric, dense)}"]
     if dense is not None and compressed is not None and metric.kind is not Kind.TIME:
         parts.append(write_change(metric, dense, compressed))
-    parts += [_interval(interval) for interval in verdict.intervals]
+    if verdict.ratio is not None:
+        parts.append(_interval(verdict.ratio, measurement))
     text = ", ".join(part for part in parts if part)
     return f"{text}, on {measurement.device}" if measurement.device else text
 
 
-def _interval(interval: RatioInterval) -> str:
-    ends = f"x{interval.low:.3f} to x{interval.high:.3f}"
-    return f"x{interval.median:.3f} ({100 * interval.confidence:g} % interval {ends}, {interval.num_pairs:,} pairs)"
+def _interval(ratio: RatioInterval, measurement: Measurement) -> str:
+    each = [statistics.median(compressed / dense for dense, compressed in run) for run in measurement.runs]
+    processes = f", {len(each)} processes: {', '.join(f'x{median:.3f}' for median in each)}" if len(each) > 1 else ""
+    ends = f"x{ratio.low:.3f} to x{ratio.high:.3f}"
+    return f"x{ratio.median:.3f} ({100 * ratio.confidence:g} % interval {ends}, {ratio.num_pairs:,} pairs{processes})"
 
 
 def _value(metric: Metric, value: float | None) -> str:
@@ -112,7 +116,8 @@ def _next_steps(verdict: Verdict, node_id: str, options: Sequence[str]) -> list[
     """What to run, and what to change if the new value is meant."""
     tests = [node_id] if node_id else ["benchmarks", "-k", verdict.recipe]
     command = shlex.join(["pytest", *tests, *options])
-    compare = " --benchmark-compare" if verdict.baseline is not None else ""
+    # Of one test nothing else is demanded.
+    compare = " --benchmark-compare --compress-partial" if verdict.baseline is not None else ""
     lines = [f"To look further, run: {command}{compare}"]
     broken = {check.side for check in verdict.checks if check.status is Status.REGRESSED}
     if Side.LIMIT in broken and verdict.limit is not None:

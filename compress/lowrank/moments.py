@@ -29,17 +29,17 @@ _SMALLEST_SHARE = 1e-4
 class Whitening(NamedTuple):
     """For the input channels and each spatial dimension of a kernel, in that order, a square root and its inverse.
 
-    ``roots: [in, in], [k, k], ...``, symmetric; ``scales: [out]``, what outputs are divided by.
+    ``roots: [in, in], [k, k], ...``, symmetric.
     """
 
     roots: Sequence[Tensor]
     inverses: Sequence[Tensor]
-    scales: Tensor
 
     def applied(self, weight: Tensor) -> Tensor:
-        """``weight: [out, in, *kernel]``, for whitened inputs and scaled outputs."""
-        weight = _whitened(weight, self.roots)
-        return weight / self.scales.view(-1, *(1,) * (weight.ndim - 1))
+        """``weight: [out, in, *kernel]``, for whitened inputs."""
+        for dim, root in enumerate(self.roots, 1):
+            weight = _multiplied(weight, root, dim)
+        return weight
 
     def undone(self, stages: Sequence[Stage]) -> Sequence[Stage]:
         """A chain for whitened inputs, as one for the inputs themselves."""
@@ -48,8 +48,6 @@ class Whitening(NamedTuple):
             raw = _multiplied(weight, self.inverses[0], 1) if number == 0 else weight
             for dim in dims:
                 raw = _multiplied(raw, self.inverses[1 + dim], 2 + dim)
-            if number == len(stages) - 1:
-                raw = raw * self.scales.view(-1, *(1,) * (raw.ndim - 1))
             result.append(Stage(raw, dims))
         return result
 
@@ -59,7 +57,6 @@ class _Sums:
 
     def __init__(self, site: Site) -> None:
         layer = site.layer
-        self.site = site
         self.kernel = list(site.weight.shape[2:])
         # A transposed convolution meets each input alone.
         self.steps = [0 if site.is_transposed else step for step in getattr(layer, "dilation", ())]
@@ -92,15 +89,7 @@ class _Sums:
         for lagged, counts in zip(self.lagged, self.pairs, strict=True):
             moments = [value / max(1, count) - float(mean @ mean) for value, count in zip(lagged, counts, strict=True)]
             pairs.append(_root(_toeplitz(moments).to(mean.device), _SMALLEST_SHARE))
-        roots = [root for root, _ in pairs]
-        return Whitening(roots, [inverse for _, inverse in pairs], self._scales(roots))
-
-    def _scales(self, roots: Sequence[Tensor]) -> Tensor:
-        weight = self.site.weight
-        if not SCALE or weight.ndim == 2:
-            return torch.ones(len(weight), dtype=weight.dtype, device=weight.device)
-        norms = _whitened(weight, roots).flatten(1).norm(dim=1)
-        return torch.where(norms > 0, norms, 1.0)
+        return Whitening([root for root, _ in pairs], [inverse for _, inverse in pairs])
 
 
 def whitenings(model: nn.Module, calibration: Iterable[Inputs], sites: Collection[Site]) -> Mapping[Site, Whitening]:
@@ -168,15 +157,6 @@ def _root(moment: Tensor, doubt: float) -> tuple[Tensor, Tensor]:
     # Rounding may leave a value below zero.
     roots = ((1 - share) * values.clamp(min=0.0) + share * values.mean()).sqrt()
     return (vectors * roots) @ vectors.T, (vectors / roots) @ vectors.T
-
-
-SCALE = True
-
-
-def _whitened(weight: Tensor, roots: Sequence[Tensor]) -> Tensor:
-    for dim, root in enumerate(roots, 1):
-        weight = _multiplied(weight, root, dim)
-    return weight
 
 
 def _multiplied(weight: Tensor, matrix: Tensor, dim: int) -> Tensor:

@@ -2,7 +2,9 @@
 
 One model's milliseconds say more about the neighbours on a shared machine than about the model; the ratio of two
 models called in turn says little about anything else. So every figure here is a series of pairs, whose order
-alternates: a drifting clock, or a cache left warm by the first call, then favours neither.
+alternates: a drifting clock, or a cache left warm by the first call, then favours neither. And because a process keeps
+for its life the place where its code and memory came to lie, which alone makes a model some percent faster or slower,
+the pairs come from several fresh processes.
 """
 
 from __future__ import annotations
@@ -11,8 +13,10 @@ import itertools
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -20,75 +24,125 @@ from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from compress.errors import MeasureError
-from compress.measure.environment import cpu_class, cuda_class
+from compress.measure.children import Children, Conditions, RebuildError, saved
+from compress.measure.environment import cpu_class
 from compress.results import METRICS, Measurement
+from compress.runtimes import prepare
 
 Pairs = tuple[tuple[float, float], ...]
 Call = Callable[[], object]
-TakePairs = Callable[[Call, Call, int], Pairs]
+# Makes a call and tells how many milliseconds it took.
+Timer = Callable[[], float]
+Take = Callable[[int], Pairs]
+Enough = Callable[[Sequence[Pairs]], bool]
 
 MIN_PAIRS = 30
 MAX_PAIRS = 400
 WARMUP_CALLS = 5
+# One process's pairs before the next one's turn: even, so that either model goes first equally often.
+_TURN = 10
 _RANGE = "compress.measure: one forward pass"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How hard to look.
+
+    Attributes:
+        seconds: how long a measurement may take in all, processes' start included; it takes longer only where 30 pairs
+            in each process do.
+        enough: whether the pairs of each process so far are all that is needed; None to use the time.
+        clock: seconds that pass.
+    """
+
+    seconds: float = 10.0
+    enough: Enough | None = None
+    clock: Callable[[], float] = time.monotonic
+
+
+def looks(seconds: float, enough: Enough | None, clock: Callable[[], float] = time.monotonic) -> Iterator[Effort]:
+    """The effort of each look at the same models, which all together are to take ``seconds`` from now.
+
+    The first look takes half of that at most. A second look, at what the first left in doubt, takes all that is left.
+    """
+    deadline = clock() + seconds
+    yield Effort(seconds=seconds / 2, enough=enough, clock=clock)
+    while True:
+        yield Effort(seconds=max(0.0, deadline - clock()), clock=clock)
+
+
 def cpu_latency(
-    compressed: nn.Module,
-    dense: nn.Module,
-    example_input: Tensor,
-    *,
-    threads: int,
-    seconds: float,
-    take: TakePairs | None = None,
+    compressed: nn.Module, dense: nn.Module, conditions: Conditions, *, effort: Effort, children: Children | None = None
 ) -> Measurement:
     """Milliseconds of one forward pass on the CPU.
 
     Args:
-        compressed, dense: the models; moved to the CPU and put into eval mode.
-        example_input: ``[n, ...]``, what both are called with.
-        threads: how many threads an operation may use.
-        seconds: about how long to go on.
-        take: calls both in turn, :func:`take_pairs` if not given.
+        compressed, dense: the models; without ``children`` moved to the CPU and put into eval mode.
+        conditions: how a fresh process finds them, what they are called with, runtime and threads.
+        effort: how long to go on.
+        children: the processes to measure in, all with ``conditions.threads`` threads; None for this one. What they
+            cannot rebuild is measured in this one as well, and a note says so.
+
+    Raises:
+        MeasureError: if a process fails, is killed or hangs, or a clock stands still.
     """
-    with pinned_threads(threads):
-        first, second = forward(dense, example_input, "cpu"), forward(compressed, example_input, "cpu")
-        pairs = (take or take_pairs)(first, second, num_pairs(first, second, seconds))
-    return time_measurement("cpu_latency_ms", pairs, cpu_class(threads))
+    deadline = effort.clock() + effort.seconds
+    notes = []
+    if children is not None and children.count:
+        try:
+            runs = runs_in(children, {"dense": dense, "compressed": compressed}, conditions, effort)
+            return time_measurement("cpu_latency_ms", runs, cpu_class(conditions.threads))
+        except RebuildError as error:
+            notes = [f"measured in this process instead of {children.count} fresh ones: {error}"]
+    with pinned_threads(conditions.threads):
+        first, second = (partial(elapsed_ms, _forward(model, conditions)) for model in (dense, compressed))
+        runs = take_runs([partial(take_pairs, first, second)], pair_ms(first, second), deadline, effort)
+    return time_measurement("cpu_latency_ms", runs, cpu_class(conditions.threads), notes)
 
 
-def cuda_latency(
-    compressed: nn.Module, dense: nn.Module, example_input: Tensor, *, seconds: float, take: TakePairs | None = None
-) -> Measurement:
-    """Milliseconds of one forward pass on the CUDA device, until the host has seen it end; see :func:`cpu_latency`."""
-    first, second = forward(dense, example_input, "cuda"), forward(compressed, example_input, "cuda")
-    pairs = (take or take_pairs)(first, second, num_pairs(first, second, seconds))
-    return time_measurement("cuda_latency_ms", pairs, cuda_class())
+def runs_in(
+    children: Children,
+    models: Mapping[str, nn.Module],
+    conditions: Conditions,
+    effort: Effort,
+    *,
+    slowdown: float = 0.0,
+) -> tuple[Pairs, ...]:
+    """The pairs that each of ``children`` takes.
+
+    Args:
+        children: fresh processes.
+        models: those called "dense" and "compressed".
+        conditions: how the processes find them again.
+        effort: how long to go on, from now.
+        slowdown: fraction by which each call of the compressed model is made to take longer, by waiting busily.
+
+    Raises:
+        MeasureError: if a process fails, is killed or hangs; a RebuildError if it cannot make a model again.
+    """
+    deadline = effort.clock() + effort.seconds
+    with saved(models, conditions) as request:
+        once_ms = children.load({"do": "load", "slowdown": slowdown, **request})
+        takers = [partial(children.take_pairs, index) for index in range(children.count)]
+        return take_runs(takers, once_ms, deadline, effort)
 
 
-def cpu_time(compressed: nn.Module, dense: nn.Module, example_input: Tensor, *, threads: int) -> Measurement:
+def cpu_time(compressed: nn.Module, dense: nn.Module, conditions: Conditions) -> Measurement:
     """Milliseconds of CPU time of one forward pass, summed over all operations that torch.profiler records."""
-    with pinned_threads(threads):
-        first, second = forward(dense, example_input, "cpu"), forward(compressed, example_input, "cpu")
-        pairs = _profiled_pairs(first, second, [ProfilerActivity.CPU], _cpu_ms)
-    return time_measurement("cpu_time_ms", pairs, cpu_class(threads))
+    with pinned_threads(conditions.threads):
+        first, second = _forward(dense, conditions), _forward(compressed, conditions)
+        pairs = profiled_pairs(first, second, [ProfilerActivity.CPU], _cpu_ms)
+    return time_measurement("cpu_time_ms", [pairs], cpu_class(conditions.threads))
 
 
-def cuda_time(compressed: nn.Module, dense: nn.Module, example_input: Tensor) -> Measurement:
-    """Milliseconds of CUDA kernels of one forward pass, summed over all that torch.profiler records."""
-    first, second = forward(dense, example_input, "cuda"), forward(compressed, example_input, "cuda")
-    pairs = _profiled_pairs(first, second, [ProfilerActivity.CPU, ProfilerActivity.CUDA], _cuda_ms)
-    return time_measurement("cuda_time_ms", pairs, cuda_class())
-
-
-def forward(model: nn.Module, example_input: Tensor, device: str) -> Call:
+def forward(model: nn.Module, example_input: Tensor, device: str, *, runtime: str = "eager") -> Call:
     """A call of ``model`` without arguments, on ``device``, that returns when the result is there."""
-    model = model.to(device).eval()
     inputs = example_input.to(device)
+    ready = prepare(model.to(device), inputs, runtime=runtime)
 
     def call() -> object:
         with torch.inference_mode():
-            output = model(inputs)
+            output = ready(inputs)
         if device == "cuda":
             torch.cuda.synchronize()
         return output
@@ -105,33 +159,60 @@ def elapsed_ms(call: Call) -> float:
     return (time.perf_counter() - start) * 1e3
 
 
-def take_pairs(dense: Call, compressed: Call, count: int, clock: Callable[[Call], float] = elapsed_ms) -> Pairs:
-    """``count`` pairs of (dense, compressed) as ``clock`` sees them, the dense one first in every other pair."""
+def take_pairs(dense: Timer, compressed: Timer, count: int) -> Pairs:
+    """``count`` pairs of (dense, compressed) milliseconds, the dense model called first in every other pair."""
     pairs = []
     for i in range(count):
         if i % 2 == 0:
-            dense_ms, compressed_ms = clock(dense), clock(compressed)
+            dense_ms, compressed_ms = dense(), compressed()
         else:
-            compressed_ms, dense_ms = clock(compressed), clock(dense)
+            compressed_ms, dense_ms = compressed(), dense()
         pairs.append((dense_ms, compressed_ms))
     return tuple(pairs)
 
 
-def num_pairs(dense: Call, compressed: Call, seconds: float) -> int:
-    """How many pairs fit into ``seconds``: never fewer than 30, for an interval needs them; never more than 400."""
-    once = statistics.median(elapsed_ms(dense) + elapsed_ms(compressed) for _ in range(3)) / 1e3
-    if once <= 0:
-        # The clock stands still, which the pairs will show.
-        return MIN_PAIRS
-    return max(MIN_PAIRS, min(MAX_PAIRS, int(seconds / once)))
+def pair_ms(dense: Timer, compressed: Timer) -> float:
+    """Milliseconds that a call of each takes, about."""
+    return statistics.median(dense() + compressed() for _ in range(3))
 
 
-def time_measurement(metric: str, pairs: Pairs, device_class: str) -> Measurement:
-    """The medians of ``pairs``, and the pairs themselves for the ratio and its interval.
+def take_runs(takers: Sequence[Take], once_ms: float, deadline: float, effort: Effort) -> tuple[Pairs, ...]:
+    """One run of pairs from each of ``takers``, which take their turns, so that every one sees the same weather.
+
+    There are at least 30 pairs in each, however long that takes, and at most 400. Whether they are enough is asked only
+    after 30, 60, 120 and 240 of them: the more often one looks, the likelier chance is to please once.
+
+    Args:
+        takers: each takes so many pairs more.
+        once_ms: how long a pair takes, about.
+        deadline: on ``effort.clock``, after which no turn is begun that is not needed.
+        effort: what is enough.
+    """
+    runs: list[list[tuple[float, float]]] = [[] for _ in takers]
+    round_s = len(takers) * _TURN * once_ms / 1e3
+    look_at = MIN_PAIRS
+    while True:
+        for run, take in zip(runs, takers, strict=True):
+            run.extend(take(_TURN))
+        taken = len(runs[0])
+        if taken < MIN_PAIRS:
+            continue
+        if taken >= MAX_PAIRS or effort.clock() + round_s > deadline:
+            break
+        if taken >= look_at:
+            look_at *= 2
+            if effort.enough is not None and effort.enough([tuple(run) for run in runs]):
+                break
+    return tuple(tuple(run) for run in runs)
+
+
+def time_measurement(metric: str, runs: Sequence[Pairs], device_class: str, notes: Sequence[str] = ()) -> Measurement:
+    """The medians of all pairs, and the pairs themselves, process by process, for the ratio and its interval.
 
     Raises:
         MeasureError: if a call took no time, as a clock that stands still reports.
     """
+    pairs = tuple(pair for run in runs for pair in run)
     if not pairs or min(map(min, pairs)) <= 0:
         raise MeasureError(f"{METRICS[metric].title}: the clock reported no time for some forward passes")
     return Measurement(
@@ -140,21 +221,12 @@ def time_measurement(metric: str, pairs: Pairs, device_class: str) -> Measuremen
         compressed=statistics.median(compressed for _, compressed in pairs),
         device=device_class,
         pairs=pairs,
+        run_lengths=tuple(map(len, runs)),
+        notes=tuple(notes),
     )
 
 
-@contextmanager
-def pinned_threads(threads: int) -> Iterator[None]:
-    """Run operations on ``threads`` threads of this process."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _profiled_pairs(
+def profiled_pairs(
     dense: Call, compressed: Call, activities: Sequence[ProfilerActivity], read_ms: Callable[[FunctionEvent], float]
 ) -> Pairs:
     """Pairs of calls taken under one profiler, whose start costs far more than a forward pass."""
@@ -168,16 +240,26 @@ def _profiled_pairs(
         return next(numbers)
 
     with profile(activities=activities, acc_events=True) as profiler:
-        order = take_pairs(dense, compressed, MIN_PAIRS, clock=marked)
+        order = take_pairs(partial(marked, dense), partial(marked, compressed), MIN_PAIRS)
     ranges = [event for event in profiler.events() or () if event.name == _RANGE]
     return tuple((read_ms(ranges[int(first)]), read_ms(ranges[int(second)])) for first, second in order)
+
+
+@contextmanager
+def pinned_threads(threads: int) -> Iterator[None]:
+    """Run operations on ``threads`` threads of this process."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _forward(model: nn.Module, conditions: Conditions) -> Call:
+    return forward(model, conditions.example_input, "cpu", runtime=conditions.runtime)
 
 
 def _cpu_ms(call: FunctionEvent) -> float:
     """All operations within the range; what the range spent itself is Python's time between them."""
     return float(call.cpu_time_total - call.self_cpu_time_total) / 1e3
-
-
-def _cuda_ms(call: FunctionEvent) -> float:
-    """All kernels launched within the range."""
-    return float(call.device_time_total) / 1e3

@@ -2,32 +2,27 @@
 
 On CUDA the allocator knows, to the byte. On a CPU nobody does: what is resident in the process that runs the tests
 depends on all that ran before. So a fresh child process loads the model, warms it, resets the kernel's high-water mark,
-runs one forward pass and reads the mark; memory-profiler samples the same child from outside as a cross-check.
+runs one forward pass and reads the mark; memory-profiler samples the same child from outside as a cross-check. Which
+tensors live meanwhile is a property of the model alone: those are counted one by one, and exactly.
 """
 
 from __future__ import annotations
 
-import importlib
-import json
-import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from copy import deepcopy
 
 import memory_profiler
 import torch
 from torch import Tensor, nn
 
-from compress import artifact
 from compress.errors import MeasureError
+from compress.measure import children
+from compress.measure.children import Child, Conditions, saved
 from compress.measure.environment import cpu_class, cuda_class
+from compress.measure.live_tensors import peak_live_bytes
+from compress.pruning.unstructured import make_permanent_
 from compress.results import Measurement
-from compress.train.evaluation import device_of
+from compress.train.evaluation import device_of, evaluating
 
-CHILD_TIMEOUT_S = 300
 _SAMPLING_INTERVAL_S = 0.01
 
 # glibc keeps freed memory for later; handing every block of 64 KiB or more back to the kernel makes the peak of live
@@ -40,43 +35,40 @@ _CHILD_ENVIRONMENT = {
 }
 
 
-def cpu_memory(
-    compressed: nn.Module,
-    dense: nn.Module,
-    example_input: Tensor,
-    *,
-    model_factory: Callable[..., nn.Module],
-    model_args: Mapping[str, Any],
-) -> Measurement:
-    """Peak bytes of one forward pass on one CPU thread: the model's tensors and all that is allocated meanwhile.
+def cpu_memory(compressed: nn.Module, dense: nn.Module, conditions: Conditions) -> Measurement:
+    """Peak bytes of one forward pass on the CPU: the model's tensors and all that is allocated meanwhile.
 
     Args:
-        compressed, dense: both built by ``model_factory`` before they were compressed.
-        example_input: ``[n, ...]``; only its shape and type reach the child process.
-        model_factory: a function that a fresh process can import by name.
-        model_args: its keyword arguments, of types that JSON knows.
+        compressed, dense: both built by ``conditions.model_factory`` before they were compressed.
+        conditions: how a fresh process finds them, what they are called with, runtime and threads.
 
     Raises:
         MeasureError: if the child cannot rebuild a model, is killed, hangs or disagrees with the sampler.
     """
-    request = {
-        "factory": _importable_name(model_factory),
-        "args": dict(model_args),
-        "shape": list(example_input.shape),
-        "dtype": str(example_input.dtype).removeprefix("torch."),
-        "path": [entry for entry in sys.path if entry],
-    }
-    reports = {model: _measure_in_child(model, request) for model in (dense, compressed)}
+    reports = {model: _measure_in_child(model, conditions) for model in (dense, compressed)}
     return Measurement(
         metric="cpu_peak_bytes",
         dense=model_bytes(dense) + reports[dense]["peak_delta_bytes"],
         compressed=model_bytes(compressed) + reports[compressed]["peak_delta_bytes"],
-        device=cpu_class(1),
+        device=cpu_class(conditions.threads),
         info={
             "dense_sampled_process_bytes": reports[dense]["sampled_process_bytes"],
             "compressed_sampled_process_bytes": reports[compressed]["sampled_process_bytes"],
         },
     )
+
+
+def peak_tensor_bytes(compressed: nn.Module, dense: nn.Module, example_input: Tensor) -> Measurement:
+    """The most bytes of tensors, the model's own among them, that live at once in one forward pass, run eagerly.
+
+    Masked weights count as the plain zeros that they are saved as.
+    """
+    peaks = []
+    for model in (dense, compressed):
+        shipped = make_permanent_(deepcopy(model))
+        with evaluating(shipped):
+            peaks.append(peak_live_bytes(shipped, example_input.to(device_of(model))))
+    return Measurement(metric="peak_tensor_bytes", dense=peaks[0], compressed=peaks[1])
 
 
 def cuda_memory(compressed: nn.Module, dense: nn.Module, example_input: Tensor) -> Measurement:
@@ -110,28 +102,21 @@ def _cuda_peak(model: nn.Module, example_input: Tensor) -> int:
         model.to(home)
 
 
-def _importable_name(function: Callable[..., nn.Module]) -> str:
-    """``module:name``, by which a fresh process finds the function again."""
-    module, name = getattr(function, "__module__", ""), getattr(function, "__qualname__", "")
-    try:
-        found = getattr(importlib.import_module(module), name, None) if name.isidentifier() else None
-    except (ImportError, ValueError):
-        found = None
-    if found is not function:
-        raise MeasureError(
-            f"model_factory must be a function that a fresh process can import by its name, got {function!r}"
+def _measure_in_child(model: nn.Module, conditions: Conditions) -> dict[str, int]:
+    """Have a fresh process measure ``model``, and a sampler watch it from outside."""
+    with (
+        saved({"model": model}, conditions) as request,
+        Child("memory", threads=conditions.threads, environment=_CHILD_ENVIRONMENT) as child,
+    ):
+        child.ask({"do": "measure_memory", **request})
+        child.end_requests()
+        mebibytes = memory_profiler.memory_usage(
+            child.process, interval=_SAMPLING_INTERVAL_S, timeout=children.TIMEOUT_S, max_usage=True
         )
-    return f"{module}:{name}"
-
-
-def _measure_in_child(model: nn.Module, request: Mapping[str, Any]) -> dict[str, int]:
-    """Run ``compress.measure.memory_child`` on ``model`` and read its report."""
-    with tempfile.TemporaryDirectory(prefix="compress-memory-") as folder:
-        saved, asked, answer = (Path(folder, name) for name in ("model.safetensors", "request.json", "report.json"))
-        artifact.save(model, saved)
-        asked.write_text(json.dumps({**request, "weights": str(saved), "report": str(answer)}), encoding="utf-8")
-        sampled = _run_sampled([sys.executable, "-m", "compress.measure.memory_child", str(asked)], Path(folder))
-        report: dict[str, int] = json.loads(answer.read_text(encoding="utf-8"))
+        if child.process.poll() is None:
+            raise MeasureError(f"the child process that measures memory was stopped after {children.TIMEOUT_S:g} s")
+        report: dict[str, int] = child.answer()
+    sampled = int(float(mebibytes) * 2**20)
     # The sampler sees the whole process from outside, at moments of its own: it can miss the peak, never exceed it.
     if sampled > report["process_peak_bytes"] * 1.02:
         raise MeasureError(
@@ -139,38 +124,3 @@ def _measure_in_child(model: nn.Module, request: Mapping[str, Any]) -> dict[str,
             " memory-profiler sampled"
         )
     return {**report, "sampled_process_bytes": sampled}
-
-
-def _run_sampled(command: list[str], folder: Path) -> int:
-    """Run ``command`` to its end; the largest resident set that memory-profiler saw of it, in bytes."""
-    paths = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
-    errors = folder / "stderr"
-    with errors.open("wb") as stderr:
-        child = subprocess.Popen(  # noqa: S603 - this interpreter, on this package's own module
-            command,
-            env={**os.environ, **_CHILD_ENVIRONMENT, "PYTHONPATH": paths},
-            stdout=subprocess.DEVNULL,
-            stderr=stderr,
-        )
-        try:
-            mebibytes = memory_profiler.memory_usage(
-                child, interval=_SAMPLING_INTERVAL_S, timeout=CHILD_TIMEOUT_S, max_usage=True
-            )
-            hung = child.poll() is None
-        finally:
-            # Whatever happens, Ctrl-C included, the child does not outlive its measurement.
-            if child.poll() is None:
-                child.kill()
-            child.wait()
-    if hung:
-        raise MeasureError(f"the child process that measures memory was stopped after {CHILD_TIMEOUT_S} s")
-    if child.returncode != 0:
-        raise MeasureError(f"the child process that measures memory {_epitaph(child.returncode, errors)}")
-    return int(float(mebibytes) * 2**20)
-
-
-def _epitaph(returncode: int, errors: Path) -> str:
-    if returncode < 0:
-        return f"was killed by signal {-returncode}" + (", as when memory runs out" if returncode == -9 else "")  # noqa: PLR2004 - SIGKILL
-    lines = errors.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return f"failed with status {returncode}: {lines[-1] if lines else 'no message'}"

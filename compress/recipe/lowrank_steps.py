@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
+import math
 from dataclasses import dataclass
-from typing import cast
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from compress.data import Split
+from compress.channels.trace import Example
 from compress.errors import ConfigError
 from compress.lowrank import LowRankConfig, factorize
-from compress.measure.latency import cpu_latency
+from compress.pruning.timing import paired_latency, ratio_of, threads_of
 from compress.recipe.context import Context
+from compress.recipe.training_batches import TrainingBatches
 
 _BATCH_SIZE = 64
-_SECONDS = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,25 +45,23 @@ def apply_factorize(settings: Factorize, model: nn.Module, context: Context) -> 
     example = context.workload.example_input
 
     def latency_ratio(compressed: nn.Module, dense: nn.Module) -> float:
-        measured = cpu_latency(compressed, dense, example, threads=settings.threads, seconds=_SECONDS)
-        # Of times taken in pairs there always is one.
-        return cast("float", measured.ratio)
+        with threads_of(settings.threads):
+            return ratio_of(paired_latency(compressed, dense, Example(args=(example,))))
 
     calibration = None
     if settings.calibration_images:
-        calibration = _images(context.workload.dataset.train, settings)
+        batches = TrainingBatches(
+            split=context.workload.dataset.train,
+            batches=math.ceil(settings.calibration_images / _BATCH_SIZE),
+            batch_size=min(_BATCH_SIZE, settings.calibration_images),
+            seed=settings.seed,
+        )
+        calibration = (images for images, _ in batches)
     return factorize(
-        copy.deepcopy(model),
+        model,
         example,
         settings,
         calibration=calibration,
         measure=latency_ratio,
         progress=context.progress,
     )
-
-
-def _images(split: Split, settings: Factorize) -> Iterator[Tensor]:
-    """Batches of the chosen training images."""
-    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(settings.seed))
-    chosen = split.subset(order[: settings.calibration_images])
-    return (images for images, _ in chosen.batches(_BATCH_SIZE))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import functools
 import itertools
 import statistics
 from types import SimpleNamespace
@@ -11,10 +13,13 @@ from torch.profiler import ProfilerActivity
 
 from compress.errors import MeasureError
 from compress.measure import latency
+from compress.measure.children import Conditions
 from compress.measure.environment import cpu_class
 from tests.workloads import tiny_net
 
 IMAGE = torch.zeros(1, 3, 8, 8)
+# No longer than thirty pairs take.
+QUICK = latency.Effort(seconds=0.0)
 
 
 @pytest.fixture(autouse=True)
@@ -47,23 +52,34 @@ class Fails(nn.Module):
         raise RuntimeError("cannot run")
 
 
+def conditions(**changes):
+    """The tiny network, as a fresh process would find it."""
+    return dataclasses.replace(Conditions(model_factory=tiny_net, example_input=IMAGE), **changes)
+
+
+def timer(times):
+    """Tells these times, one at each call."""
+    return functools.partial(next, iter(times))
+
+
 def test_pairs_alternate_their_order():
     """Dense first, compressed first, dense first, ...; and every pair holds the dense one's time first."""
     called = []
 
-    def clock(call):
-        call()
-        return {"dense": 10.0, "compressed": 20.0}[called[-1]] + len(called)
+    def called_as(name, milliseconds):
+        called.append(name)
+        return milliseconds + len(called)
 
-    pairs = latency.take_pairs(lambda: called.append("dense"), lambda: called.append("compressed"), 3, clock)
+    dense, compressed = functools.partial(called_as, "dense", 10.0), functools.partial(called_as, "compressed", 20.0)
+    pairs = latency.take_pairs(dense, compressed, 3)
     assert called == ["dense", "compressed", "compressed", "dense", "dense", "compressed"]
     assert pairs == ((11.0, 22.0), (14.0, 23.0), (15.0, 26.0))
 
 
 def test_a_drifting_clock_favours_neither():
     """Of equal models on a machine that slows down steadily, the median ratio is 1 where a fixed order's is not."""
-    times = itertools.count(100)
-    pairs = latency.take_pairs(nothing, nothing, 30, lambda _: float(next(times)))
+    clock = timer(map(float, itertools.count(100)))
+    pairs = latency.take_pairs(clock, clock, 30)
     assert statistics.median(b / a for a, b in pairs) == pytest.approx(1.0, abs=5e-4)
     assert statistics.median(b / a for a, b in zip(range(100, 160, 2), range(101, 160, 2), strict=True)) > 1.005
 
@@ -74,15 +90,53 @@ def test_a_call_is_timed_in_milliseconds(ticking):
     assert latency.elapsed_ms(nothing) == pytest.approx(250.0)
 
 
-@pytest.mark.parametrize(
-    ("seconds_each", "seconds", "expected"),
-    [(0.01, 2.0, 100), (0.01, 0.0, 30), (1.0, 5.0, 30), (1e-6, 60.0, 400), (0.01, 8.2, 400)],
-)
-def test_as_many_pairs_as_fit_within_bounds(ticking, seconds_each, seconds, expected):
-    """As many as the time allows at both models' speed, never fewer than 30 nor more than 400."""
-    ticking(seconds_each)
-    assert latency.num_pairs(nothing, nothing, seconds) == pytest.approx(expected, abs=1)
-    assert latency.MIN_PAIRS <= latency.num_pairs(nothing, nothing, seconds) <= latency.MAX_PAIRS
+class Weather:
+    """Processes that take a second for a pair on a clock of their own, and remember whose turn it was."""
+
+    def __init__(self, processes, pair_s=0.01):
+        self.now = 0.0
+        self.turns = []
+        self.takers = [functools.partial(self.take, index) for index in range(processes)]
+        self.pair_s = pair_s
+
+    def take(self, index, count):
+        self.turns.append(index)
+        self.now += count * self.pair_s
+        return ((1.0, 1.0 + index),) * count
+
+    def runs(self, seconds, enough=None):
+        effort = latency.Effort(seconds=seconds, enough=enough, clock=lambda: self.now)
+        return latency.take_runs(self.takers, 1e3 * self.pair_s, seconds, effort)
+
+
+def test_processes_take_turns():
+    """Every process takes ten pairs and waits for the others, so that a burst hits all of them alike."""
+    weather = Weather(3)
+    runs = weather.runs(0.0)
+    assert weather.turns == [0, 1, 2] * 3
+    assert runs == (((1.0, 1.0),) * 30, ((1.0, 2.0),) * 30, ((1.0, 3.0),) * 30)
+
+
+@pytest.mark.parametrize(("pair_s", "expected"), [(0.01, 160), (1.0, 30), (1e-6, 400), (0.05, 30)])
+def test_as_many_pairs_as_the_time_allows(pair_s, expected):
+    """No turn is begun that would not end in time; but 30 pairs are taken however long they take, and 400 suffice."""
+    weather = Weather(3, pair_s)
+    runs = weather.runs(5.0)
+    assert [len(run) for run in runs] == [expected] * 3
+    assert expected == 30 or weather.now <= 5.0
+
+
+def test_measuring_ends_once_it_is_enough():
+    """It is asked at 30, 60, 120, 240 pairs and not in between, and the first yes ends it."""
+    asked = []
+
+    def enough(runs):
+        asked.append([len(run) for run in runs])
+        return len(asked) == 3
+
+    runs = Weather(2).runs(1000.0, enough)
+    assert asked == [[30, 30], [60, 60], [120, 120]]
+    assert [len(run) for run in runs] == [120, 120]
 
 
 def test_a_clock_that_stands_still_measures_nothing(ticking):
@@ -91,49 +145,49 @@ def test_a_clock_that_stands_still_measures_nothing(ticking):
     with pytest.raises(
         MeasureError, match=r"^time per image, CPU: the clock reported no time for some forward passes$"
     ):
-        latency.cpu_latency(tiny_net(), tiny_net(), IMAGE, threads=1, seconds=0.1)
+        latency.cpu_latency(tiny_net(), tiny_net(), conditions(), effort=QUICK)
 
 
 @pytest.mark.parametrize("pairs", [(), ((1.0, 0.0),), ((1.0, 2.0), (-1.0, 2.0))])
 def test_times_that_cannot_be_are_no_measurement(pairs):
     """No pair at all, no time, or time that ran backwards."""
     with pytest.raises(MeasureError, match="the clock reported no time"):
-        latency.time_measurement("cpu_latency_ms", pairs, "cpu-avx2-1t")
+        latency.time_measurement("cpu_latency_ms", [pairs], "cpu-avx2-1t")
 
 
-def test_cpu_latency_is_made_of_its_pairs():
-    """Medians of each model, all pairs in order, and the class of device with the threads used."""
+def test_a_measurement_is_made_of_its_pairs():
+    """Medians of each model over all processes, all pairs in order, and where one process's end."""
+    runs = [((1.0, 2.0), (3.0, 3.0), (2.0, 9.0)), ((4.0, 4.0),)]
+    measured = latency.time_measurement("cpu_latency_ms", runs, "cpu-avx2-1t", ["said"])
+    assert (measured.metric, measured.dense, measured.compressed) == ("cpu_latency_ms", 2.5, 3.5)
+    assert measured.pairs == (*runs[0], *runs[1])
+    assert measured.runs == tuple(runs)
+    assert measured.ratio == pytest.approx(2**0.5)
+    assert (measured.device, measured.notes) == ("cpu-avx2-1t", ("said",))
 
-    def take(dense, compressed, count):
-        assert dense().shape == compressed().shape == (1, 3)
-        assert 30 <= count <= 400
-        assert torch.get_num_threads() == 2
-        return ((1.0, 2.0), (3.0, 3.0), (2.0, 9.0))
 
-    measured = latency.cpu_latency(tiny_net(), tiny_net(), IMAGE, threads=2, seconds=0.01, take=take)
-    assert (measured.metric, measured.dense, measured.compressed) == ("cpu_latency_ms", 2.0, 3.0)
-    assert measured.pairs == ((1.0, 2.0), (3.0, 3.0), (2.0, 9.0))
-    assert measured.ratio == 2.0
+def test_in_this_process_there_is_one_run_with_threads_pinned(monkeypatch):
+    """Without children all pairs come from here; the class of device tells the threads that both models ran with."""
+    seen = []
+    monkeypatch.setattr(latency, "forward", lambda *_, **__: lambda: seen.append(torch.get_num_threads()))
+    measured = latency.cpu_latency(tiny_net(), tiny_net(), conditions(threads=2), effort=QUICK)
+    assert set(seen) == {2}
     assert measured.device == cpu_class(2)
+    assert [len(run) for run in measured.runs] == [30]
 
 
-def test_dense_and_compressed_are_not_mixed_up():
-    """Arguments are (compressed, dense); what is called first is the dense one."""
-    compressed, dense = tiny_net(num_classes=2), tiny_net(num_classes=5)
-    shapes = []
-
-    def take(first, second, _):
-        shapes.extend(call().shape[1] for call in (first, second))
-        return ((1.0, 1.0),)
-
-    latency.cpu_latency(compressed, dense, IMAGE, threads=1, seconds=0.0, take=take)
-    assert shapes == [5, 2]
+def test_dense_and_compressed_are_not_mixed_up(monkeypatch):
+    """Arguments are (compressed, dense); a pair's first time is the dense one's, here twice as long."""
+    monkeypatch.setattr(latency, "forward", lambda model, *_, **__: model.classifier.out_features)
+    monkeypatch.setattr(latency, "elapsed_ms", float)
+    measured = latency.cpu_latency(tiny_net(num_classes=2), tiny_net(num_classes=5), conditions(), effort=QUICK)
+    assert set(measured.pairs) == {(5.0, 2.0)}
 
 
 def test_a_real_measurement_has_as_many_pairs_as_asked_for():
     """Without time to spare there are 30 pairs, all positive, and models end up in eval mode."""
     compressed, dense = tiny_net(width=2).train(), tiny_net().train()
-    measured = latency.cpu_latency(compressed, dense, IMAGE, threads=1, seconds=0.0)
+    measured = latency.cpu_latency(compressed, dense, conditions(), effort=QUICK)
     assert len(measured.pairs) == 30
     assert min(map(min, measured.pairs)) > 0
     assert not compressed.training
@@ -142,24 +196,33 @@ def test_a_real_measurement_has_as_many_pairs_as_asked_for():
 
 def test_threads_are_as_before_afterwards():
     """The process has its own number of threads again, after a measurement and where a model cannot run."""
-
-    def take(*_):
-        threads.append(torch.get_num_threads())
-        return ((1.0, 1.0),)
-
-    threads = []
     torch.set_num_threads(2)
-    latency.cpu_latency(tiny_net(), tiny_net(), IMAGE, threads=1, seconds=0.0, take=take)
-    threads.append(torch.get_num_threads())
+    latency.cpu_latency(tiny_net(), tiny_net(), conditions(), effort=QUICK)
+    threads = [torch.get_num_threads()]
     with pytest.raises(RuntimeError, match="cannot run"):
-        latency.cpu_latency(Fails(), tiny_net(), IMAGE, threads=1, seconds=0.0)
-    assert [*threads, torch.get_num_threads()] == [1, 2, 2]
+        latency.cpu_latency(Fails(), tiny_net(), conditions(), effort=QUICK)
+    assert [*threads, torch.get_num_threads()] == [2, 2]
+
+
+def test_both_models_run_under_the_runtime_asked_for(monkeypatch):
+    """What is timed is what the runtime made of each model."""
+    prepared = []
+
+    def prepare(model, example_input, *, runtime):
+        prepared.append((model, example_input.shape, runtime))
+        return model.eval()
+
+    monkeypatch.setattr(latency, "prepare", prepare)
+    dense, compressed = tiny_net(), tiny_net()
+    latency.cpu_latency(compressed, dense, conditions(runtime="inductor"), effort=QUICK)
+    latency.cpu_time(compressed, dense, conditions(runtime="inductor"))
+    assert prepared == [(dense, IMAGE.shape, "inductor"), (compressed, IMAGE.shape, "inductor")] * 2
 
 
 def test_cpu_time_is_positive_and_paired():
     """The profiler gives 30 pairs of operations' time, all positive, and the process its threads back."""
     torch.set_num_threads(2)
-    measured = latency.cpu_time(tiny_net(width=2), tiny_net(), IMAGE, threads=1)
+    measured = latency.cpu_time(tiny_net(width=2), tiny_net(), conditions())
     assert (measured.metric, measured.device) == ("cpu_time_ms", cpu_class(1))
     assert len(measured.pairs) == 30
     assert min(map(min, measured.pairs)) > 0
@@ -170,7 +233,7 @@ def test_profiled_calls_are_told_apart():
     """Whichever of a pair ran first, a call's operations stay with its model: three dense, one compressed."""
     dense, compressed = nn.Sequential(nn.ReLU(), nn.ReLU(), nn.ReLU()), nn.ReLU()
     calls = [latency.forward(model, IMAGE, "cpu") for model in (dense, compressed)]
-    pairs = latency._profiled_pairs(*calls, [ProfilerActivity.CPU], lambda call: len(call.cpu_children))
+    pairs = latency.profiled_pairs(*calls, [ProfilerActivity.CPU], lambda call: len(call.cpu_children))
     assert pairs == ((3, 1),) * 30
 
 

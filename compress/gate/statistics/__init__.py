@@ -10,7 +10,14 @@ from compress.gate.statistics.flips import (
     mcnemar,
     num_correct,
 )
-from compress.gate.statistics.times import RatioInterval, min_pairs, paired_ratio
+from compress.gate.statistics.times import (
+    RatioInterval,
+    min_pairs,
+    paired_ratio,
+    pooled_ratio,
+    process_confidence,
+    relative_ratio,
+)
 
 __all__ = [
     "IncreaseInterval",
@@ -22,4 +29,7 @@ __all__ = [
     "min_pairs",
     "num_correct",
     "paired_ratio",
+    "pooled_ratio",
+    "process_confidence",
+    "relative_ratio",
 ]

@@ -1,0 +1,207 @@
+"""A fresh process that rebuilds models and measures them: ``python -m compress.measure.child``; no part of the API.
+
+It reads one JSON object a line from its standard input and answers each with one on what its standard output was when
+it began; whatever the model itself prints goes to standard error. It ends where its input does, and with its parent.
+Fresh, because where a process's code and memory happen to lie changes how fast it is, and because what is resident in
+a process that has run tests says nothing of a model.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import os
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from compress.measure.latency import Call, Timer
+
+WARMUP_CALLS = 3
+# The kernel's counters lag by up to some hundred kilobytes on each core; the median of several rounds does not.
+ROUNDS = 9
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Answer every request on standard input, then go."""
+    _die_with_parent()
+    # A model may print whatever it likes: answers have a channel of their own.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    state = _State()
+    for line in sys.stdin:
+        _answer(line, state, answers)
+    # Taking the interpreter down touches pages of its own, which a sampler outside would take for the model's.
+    os._exit(0)
+
+
+class _RebuildError(Exception):
+    """The models of the request cannot be made again here; the cause says why."""
+
+
+class _State:
+    """What the process has loaded."""
+
+    def __init__(self) -> None:
+        self.dense: Timer | None = None
+        self.compressed: Timer | None = None
+
+
+def _answer(line: str, state: _State, answers: TextIO) -> None:
+    request: dict[str, Any] = json.loads(line)
+    try:
+        answer = _REQUESTS[request["do"]](request, state)
+    except _RebuildError as error:
+        answer = {"error": _in_words(error.__cause__ or error), "rebuilding": True}
+    except Exception as error:  # noqa: BLE001 - whatever goes wrong with somebody's model is the answer
+        answer = {"error": _in_words(error)}
+    answers.write(json.dumps(answer) + "\n")
+    answers.flush()
+
+
+def _in_words(error: BaseException) -> str:
+    text = str(error).strip() or "no message"
+    return f"{type(error).__name__}: {text.splitlines()[-1]}"
+
+
+def _begin(request: Mapping[str, Any], _state: _State) -> dict[str, Any]:
+    """Import what takes long, on the parent's own import path, so that a factory beside its tests is found here too."""
+    sys.path.extend(entry for entry in request["path"] if entry not in sys.path)
+
+    import torch  # noqa: PLC0415 - only once the path is the parent's
+
+    from compress.measure import latency  # noqa: F401, PLC0415
+
+    torch.set_num_threads(request["threads"])
+    return {}
+
+
+def _load(request: Mapping[str, Any], state: _State) -> dict[str, Any]:
+    """Rebuild both models, warm them, and say how long a pair of calls takes."""
+    from compress.measure.latency import elapsed_ms, forward, pair_ms  # noqa: PLC0415
+
+    inputs = _inputs(request)
+    calls = [
+        forward(_model(request, role), inputs, "cpu", runtime=request["runtime"]) for role in ("dense", "compressed")
+    ]
+    state.dense = partial(elapsed_ms, calls[0])
+    state.compressed = partial(elapsed_ms, _slowed(calls[1], request["slowdown"]))
+    return {"pair_ms": pair_ms(state.dense, state.compressed)}
+
+
+def _take_pairs(request: Mapping[str, Any], state: _State) -> dict[str, Any]:
+    """Times of so many more pairs."""
+    from compress.measure.latency import take_pairs  # noqa: PLC0415
+
+    if state.dense is None or state.compressed is None:
+        raise RuntimeError("no models are loaded")
+    # While others took their turn, the caches have forgotten both models.
+    take_pairs(state.dense, state.compressed, 1)
+    return {"pairs": take_pairs(state.dense, state.compressed, request["count"])}
+
+
+def _measure_memory(request: Mapping[str, Any], _state: _State) -> dict[str, Any]:
+    """How far the resident set rises during a forward pass of one model, and how high it stood at most."""
+    import torch  # noqa: PLC0415
+
+    from compress.runtimes import prepare  # noqa: PLC0415
+
+    inputs = _inputs(request)
+    model = prepare(_model(request, "model"), inputs, runtime=request["runtime"])
+    with torch.inference_mode():
+        for _ in range(WARMUP_CALLS):
+            model(inputs)
+        process_peak = _status_bytes("VmHWM")
+        deltas = [_peak_delta_bytes(lambda: model(inputs)) for _ in range(ROUNDS)]
+    return {
+        "peak_delta_bytes": int(statistics.median(deltas)),
+        "process_peak_bytes": max(process_peak, _status_bytes("VmHWM")),
+    }
+
+
+_REQUESTS: dict[str, Callable[[Mapping[str, Any], _State], dict[str, Any]]] = {
+    "begin": _begin,
+    "load": _load,
+    "take_pairs": _take_pairs,
+    "measure_memory": _measure_memory,
+}
+
+
+def _model(request: Mapping[str, Any], role: str) -> nn.Module:
+    """The saved model of that role, rebuilt by the factory that the request names."""
+    import torch  # noqa: PLC0415
+
+    from compress import artifact  # noqa: PLC0415
+
+    module, _, name = request["factory"].partition(":")
+    try:
+        factory = getattr(importlib.import_module(module), name)
+        model: nn.Module = artifact.load(request[role], lambda: factory(**request["args"]))
+    except Exception as error:
+        raise _RebuildError from error
+    if role in request["channels_last"]:
+        model = model.to(memory_format=torch.channels_last)
+    return model
+
+
+def _inputs(request: Mapping[str, Any]) -> Tensor:
+    """The example input itself, for values may decide which way a forward pass takes."""
+    import torch  # noqa: PLC0415
+    from safetensors.torch import load_file  # noqa: PLC0415
+
+    inputs = load_file(request["inputs"])["inputs"]
+    return inputs.contiguous(memory_format=torch.channels_last) if request["channels_last_inputs"] else inputs
+
+
+def _slowed(call: Call, slowdown: float) -> Call:
+    """``call``, taking longer by that fraction of what it takes each time: the gate's own sparring partner."""
+    if not slowdown:
+        return call
+
+    def slow() -> object:
+        start = time.perf_counter()
+        result = call()
+        end = time.perf_counter()
+        until = end + slowdown * (end - start)
+        while time.perf_counter() < until:
+            pass
+        return result
+
+    return slow
+
+
+def _peak_delta_bytes(call: Callable[[], object]) -> int:
+    """How far the resident set rises above where it stands now, while ``call`` runs."""
+    # Writing 5 resets the high-water mark to what is resident now (man 5 proc_pid_clear_refs).
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    before = _status_bytes("VmRSS")
+    call()
+    return max(0, _status_bytes("VmHWM") - before)
+
+
+def _status_bytes(key: str) -> int:
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/self/status has no {key}; CPU memory is measured on Linux only")
+
+
+def _die_with_parent() -> None:
+    """Have the kernel end this process when its parent ends, in whatever way it does; elsewhere its input ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()

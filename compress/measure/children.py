@@ -1,0 +1,278 @@
+"""Fresh processes that measure: started, asked, and gone again whatever happens; see :mod:`compress.measure.child`."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from compress import artifact
+from compress.errors import ArtifactError, MeasureError
+
+# Compiling a large network for a runtime is the longest that any answer takes.
+TIMEOUT_S = 300.0
+
+_BEGIN_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """Under which circumstances two models are measured, in words that a fresh process understands.
+
+    Attributes:
+        model_factory: builds the network that both were before compression; a fresh process imports it by its name.
+        model_args: its keyword arguments, of types that JSON knows.
+        example_input: ``[n, ...]``, what both are called with.
+        runtime: what executes them, one of :data:`compress.runtimes.RUNTIMES`.
+        threads: how many CPU threads an operation may use.
+    """
+
+    model_factory: Callable[..., nn.Module]
+    example_input: Tensor
+    model_args: Mapping[str, Any] = field(default_factory=dict)
+    runtime: str = "eager"
+    threads: int = 1
+
+
+class RebuildError(MeasureError):
+    """A fresh process cannot make these models again."""
+
+
+class Child:
+    """A process that runs :mod:`compress.measure.child`; use it as a context manager, or call :meth:`close`.
+
+    Args:
+        purpose: what it is for, in messages: "time", "memory".
+        threads: how many CPU threads an operation may use.
+        environment: variables that it has beside this process's own.
+    """
+
+    def __init__(self, purpose: str, *, threads: int = 1, environment: Mapping[str, str] | None = None) -> None:
+        self.purpose = purpose
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        self._unread = b""
+        paths = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "compress.measure.child"],
+            env={**os.environ, **(environment or {}), "PYTHONPATH": paths},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            # Whatever processes it starts itself, a compiler's workers among them, can so be ended with it.
+            start_new_session=True,
+        )
+        self.ask({"do": "begin", "threads": threads, "path": [entry for entry in sys.path if entry]})
+        self._begun = False
+
+    def ask(self, request: Mapping[str, Any]) -> None:
+        """Send a request; :meth:`answer` waits for what comes of it."""
+        assert self.process.stdin is not None  # noqa: S101 - it was asked for
+        # One that has died says so when its answer is waited for.
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(json.dumps(request).encode() + b"\n")
+            self.process.stdin.flush()
+
+    def answer(self) -> dict[str, Any]:
+        """The answer to the oldest request that has none yet.
+
+        Raises:
+            MeasureError: if the process could not do it, was killed, or did not answer in time.
+        """
+        if not self._begun:
+            self._begun = True
+            self._next(_BEGIN_TIMEOUT_S)
+        return self._next(TIMEOUT_S)
+
+    def end_requests(self) -> None:
+        """Let it end once it has answered what it was asked."""
+        assert self.process.stdin is not None  # noqa: S101 - it was asked for
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+
+    def close(self) -> None:
+        """End it and all that it started."""
+        # Until it is waited for, nobody else can be given its number.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self._errors):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _next(self, timeout_s: float) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(self._read_line(timeout_s))
+        if "error" in answer:
+            kind = RebuildError if answer.get("rebuilding") else MeasureError
+            raise kind(f"the child process that measures {self.purpose} failed: {answer['error']}")
+        return answer
+
+    def _read_line(self, timeout_s: float) -> bytes:
+        assert self.process.stdout is not None  # noqa: S101 - it was asked for
+        deadline = time.monotonic() + timeout_s
+        descriptor = self.process.stdout.fileno()
+        while b"\n" not in self._unread:
+            ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
+            if not ready:
+                self.close()
+                raise MeasureError(f"the child process that measures {self.purpose} was stopped after {timeout_s:g} s")
+            read = os.read(descriptor, 1 << 16)
+            if not read:
+                raise MeasureError(f"the child process that measures {self.purpose} {self._epitaph()}")
+            self._unread += read
+        line, _, self._unread = self._unread.partition(b"\n")
+        return line
+
+    def _epitaph(self) -> str:
+        """How it ended."""
+        status = self.process.wait()
+        if status < 0:
+            reason = ", as when memory runs out" if status == -signal.SIGKILL else ""
+            return f"was killed by signal {-status}{reason}"
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        return f"failed with status {status}: {lines[-1] if lines else 'no message'}"
+
+
+class Children:
+    """A few fresh processes that time models, started when first needed and kept for the next pair of models.
+
+    Args:
+        count: how many.
+        threads: how many CPU threads an operation may use.
+    """
+
+    def __init__(self, count: int, *, threads: int = 1) -> None:
+        self.count = count
+        self.threads = threads
+        self._children: list[Child] = []
+
+    def load(self, request: Mapping[str, Any]) -> float:
+        """Have every process load the same two models; milliseconds of one pair of calls, in the slowest of them.
+
+        Raises:
+            MeasureError: if one of them could not, a RebuildError if the models cannot be rebuilt; all are gone then.
+        """
+        while len(self._children) < self.count:
+            self._children.append(Child("time", threads=self.threads))
+        return max(float(answer["pair_ms"]) for answer in self._ask_all(request))
+
+    def take_pairs(self, index: int, count: int) -> tuple[tuple[float, float], ...]:
+        """So many (dense, compressed) pairs of milliseconds from the process of that index.
+
+        Raises:
+            MeasureError: if it could not; all of them are gone then.
+        """
+        with self._all_or_none():
+            self._children[index].ask({"do": "take_pairs", "count": count})
+            pairs = self._children[index].answer()["pairs"]
+        return tuple((dense, compressed) for dense, compressed in pairs)
+
+    def close(self) -> None:
+        """End them all; they start again when they are needed."""
+        while self._children:
+            self._children.pop().close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _ask_all(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
+        with self._all_or_none():
+            for child in self._children:
+                child.ask(request)
+            return [child.answer() for child in self._children]
+
+    @contextmanager
+    def _all_or_none(self) -> Iterator[None]:
+        """A process that failed, or that waits with half an answer, serves no further measurement."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+
+
+@contextmanager
+def saved(models: Mapping[str, nn.Module], conditions: Conditions) -> Iterator[dict[str, Any]]:
+    """Keep models on disk for a while; the part of a request by which a child finds them again.
+
+    Args:
+        models: the role of each in the request ("dense", "compressed", "model") and the model.
+        conditions: how they were built and what they are called with.
+
+    Raises:
+        RebuildError: if a fresh process could not import the factory, or a model cannot be saved.
+    """
+    factory = importable_name(conditions.model_factory)
+    with tempfile.TemporaryDirectory(prefix="compress-measure-") as folder:
+        paths = {role: str(Path(folder, f"{role}.safetensors")) for role in models}
+        try:
+            for role, model in models.items():
+                artifact.save(model, paths[role])
+        except ArtifactError as error:
+            raise RebuildError(str(error)) from error
+        inputs = str(Path(folder, "inputs.safetensors"))
+        save_file({"inputs": conditions.example_input.detach().cpu().contiguous()}, inputs)
+        yield {
+            "factory": factory,
+            "args": dict(conditions.model_args),
+            "inputs": inputs,
+            "runtime": conditions.runtime,
+            # Files keep no strides, and those decide which kernels run.
+            "channels_last": [role for role, model in models.items() if _is_channels_last(*model.parameters())],
+            "channels_last_inputs": _is_channels_last(conditions.example_input),
+            **paths,
+        }
+
+
+def _is_channels_last(*tensors: Tensor) -> bool:
+    """Whether any of them is laid out pixel by pixel, not channel by channel."""
+    return any(
+        tensor.dim() == 4  # noqa: PLR2004 - what the format is defined for
+        and not tensor.is_contiguous()
+        and tensor.is_contiguous(memory_format=torch.channels_last)
+        for tensor in tensors
+    )
+
+
+def importable_name(function: Callable[..., nn.Module]) -> str:
+    """``module:name``, by which a fresh process finds the function again.
+
+    Raises:
+        RebuildError: if it would not.
+    """
+    module, name = getattr(function, "__module__", ""), getattr(function, "__qualname__", "")
+    try:
+        found = getattr(importlib.import_module(module), name, None) if name.isidentifier() else None
+    except (ImportError, ValueError):
+        found = None
+    if found is not function or module == "__main__":
+        raise RebuildError(
+            f"model_factory must be a function that a fresh process can import by its name, got {function!r}"
+        )
+    return f"{module}:{name}"

@@ -1,0 +1,1 @@
+"""How often the gate is wrong on this very machine: measured, not promised."""
