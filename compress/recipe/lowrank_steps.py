@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass
 
@@ -59,7 +58,7 @@ def apply_factorize(settings: Factorize, model: nn.Module, context: Context) -> 
         )
         calibration = (images for images, _ in batches)
     return factorize(
-        copy.deepcopy(model),
+        model,
         example,
         settings,
         calibration=calibration,
