@@ -10,6 +10,7 @@ from torch import nn
 from compress import artifact, recipe, train
 from compress.errors import CompressError, ConfigError, ModelError
 from compress.recipe import load_recipe, pruning_steps, run_recipe
+from compress.recipe.fit_step import Fit
 from compress.recipe.pruning_steps import PruneChannels, PruneWeights
 from compress.recipe.steps import STEPS
 from compress.recipe.toml import change_step
@@ -110,7 +111,7 @@ def test_a_recipe_names_its_runtime(written):
 def test_settings_left_out_have_their_defaults(written):
     """A step is its name alone where nothing else is said, and whole numbers stand for fractions."""
     read = load_recipe(written('[[steps]]\nuse="prune_weights"\nsparsity=0\n[[steps]]\nuse="fit"\n'))
-    assert read.steps == (PruneWeights(sparsity=0), FitConfig())
+    assert read.steps == (PruneWeights(sparsity=0), Fit())
     assert (read.name, read.description, read.limits) == ("mine", "", {})
 
 
@@ -140,14 +141,8 @@ STEP = '[[steps]]\nuse = "prune_weights"\n\n[[steps]]\n'
                 " - did you mean 'prune_channels'? (recipe {path}, step 2)"
             ),
         ),
-        (
-            STEP + "sparsity = 0.2",
-            "'use' must be one of {steps}, got None (recipe {path}, ",
-        ),
-        (
-            STEP + 'use = ["fit"]',
-            "'use' must be one of {steps}, got ['fit']",
-        ),
+        (STEP + "sparsity = 0.2", "'use' must be one of {steps}, got None (recipe {path}, "),
+        (STEP + 'use = ["fit"]', "'use' must be one of {steps}, got ['fit']"),
         (
             STEP + 'use = "prune_weights"\nsparsty = 0.2',
             "unknown key 'sparsty' - did you mean 'sparsity'?; known are {settings} (recipe {path}, step 2)",

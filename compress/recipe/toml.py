@@ -33,6 +33,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from compress.errors import ConfigError
+from compress.recipe.order import check_order
 from compress.recipe.steps import STEPS
 from compress.runtimes import RUNTIMES
 
@@ -65,7 +66,8 @@ def load_recipe(path: str | Path) -> Recipe:
     """Read a recipe file.
 
     Raises:
-        ConfigError: if the file is missing or malformed, or a step or a setting in it is unknown or of a wrong type.
+        ConfigError: if the file is missing or malformed, or a step or a setting in it is unknown or of a wrong type,
+            or the steps cannot work in their order.
     """
     path = Path(path)
     try:
@@ -87,12 +89,14 @@ def load_recipe(path: str | Path) -> Recipe:
     runtime = content.get("runtime", "eager")
     if runtime not in RUNTIMES:
         raise ConfigError(f"'runtime' must be one of {', '.join(RUNTIMES)}, got {runtime!r} (recipe {path})")
+    settings = tuple(_read_step(step, f"recipe {path}, step {i}") for i, step in enumerate(steps, 1))
+    check_order([step["use"] for step in steps], f"recipe {path}")
     return Recipe(
         name=path.stem,
         path=path,
         description=description,
         runtime=runtime,
-        steps=tuple(_read_step(step, f"recipe {path}, step {i}") for i, step in enumerate(steps, 1)),
+        steps=settings,
         limits=content.get("limits", {}),
         sweep=content.get("sweep", {}),
     )
