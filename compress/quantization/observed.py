@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from compress.errors import ConfigError
 from compress.exported.capture import quiet_torch
+from compress.quantization.naming import name_constants_
 from compress.train.progress import track
 
 Observer = Literal["histogram", "minmax"]
@@ -154,6 +155,7 @@ def converted(graph: fx.GraphModule) -> fx.GraphModule:
 
     with quiet_torch():
         graph = convert_pt2e(graph)
+    name_constants_(graph)
     used = {node.target for node in graph.graph.nodes if node.op == "get_attr"}
     for name, _ in [*graph.named_parameters(), *graph.named_buffers()]:
         if name not in used:
