@@ -6,8 +6,8 @@ import re
 import pytest
 import torch
 
-from compress.measure.latency import pinned_threads
 from compress.options import COULD_NOT_MEASURE
+from compress.pairs import pinned_threads
 from tests.plugin_project import RECIPE, Project, make_project
 
 QUICK = "not cpu_memory and not cpu_latency and not cpu_time"
