@@ -19,3 +19,8 @@ def test_macs(gate, macs, compressed, dense):
 def test_file_bytes(gate, file_bytes, compressed, dense):
     """Its file is no larger than its limit and its baseline allow."""
     gate(file_bytes, compressed, dense)
+
+
+def test_compressed_file_bytes(gate, compressed_file_bytes, compressed, dense):
+    """Its file packs no worse than its limit and its baseline allow."""
+    gate(compressed_file_bytes, compressed, dense)

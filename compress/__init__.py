@@ -17,10 +17,20 @@ if TYPE_CHECKING:
     from compress.data import image_folder as image_folder
     from compress.data import load_data as load_data
     from compress.errors import CompressError as CompressError
+    from compress.half import to_half as to_half
+    from compress.lowrank import LowRankConfig as LowRankConfig
+    from compress.lowrank import factorize as factorize
+    from compress.lowrank import plan_factorization as plan_factorization
+    from compress.pruning.options import PruneOptions as PruneOptions
+    from compress.pruning.recalibration import recalibrate as recalibrate
+    from compress.pruning.semi_structured import to_semi_structured_ as to_semi_structured_
     from compress.pruning.structured import plan_pruning as plan_pruning
     from compress.pruning.structured import prune_channels as prune_channels
     from compress.pruning.unstructured import make_permanent_ as make_permanent_
     from compress.pruning.unstructured import prune_weights as prune_weights
+    from compress.quantization.aware import QuantizeAwareConfig as QuantizeAwareConfig
+    from compress.quantization.aware import quantize_aware_fit as quantize_aware_fit
+    from compress.quantization.static import quantize as quantize
     from compress.recipe import load_recipe as load_recipe
     from compress.recipe import run_recipe as run_recipe
     from compress.train import FitConfig as FitConfig
@@ -34,9 +44,13 @@ _HOME = {
     "CompressError": "compress.errors",
     "FitConfig": "compress.train",
     "ImageData": "compress.data",
+    "LowRankConfig": "compress.lowrank",
+    "PruneOptions": "compress.pruning.options",
+    "QuantizeAwareConfig": "compress.quantization.aware",
     "Workload": "compress.workload",
     "dense_model": "compress.workload",
     "evaluate": "compress.train",
+    "factorize": "compress.lowrank",
     "fit": "compress.train",
     "from_tensors": "compress.data",
     "image_folder": "compress.data",
@@ -45,20 +59,30 @@ _HOME = {
     "load_recipe": "compress.recipe",
     "load_workload": "compress.workload",
     "make_permanent_": "compress.pruning.unstructured",
+    "plan_factorization": "compress.lowrank",
     "plan_pruning": "compress.pruning.structured",
     "prune_channels": "compress.pruning.structured",
     "prune_weights": "compress.pruning.unstructured",
+    "quantize": "compress.quantization.static",
+    "quantize_aware_fit": "compress.quantization.aware",
+    "recalibrate": "compress.pruning.recalibration",
     "run_recipe": "compress.recipe",
     "save": "compress.artifact",
+    "to_half": "compress.half",
+    "to_semi_structured_": "compress.pruning.semi_structured",
 }
 
 __all__ = [
     "CompressError",
     "FitConfig",
     "ImageData",
+    "LowRankConfig",
+    "PruneOptions",
+    "QuantizeAwareConfig",
     "Workload",
     "dense_model",
     "evaluate",
+    "factorize",
     "fit",
     "from_tensors",
     "image_folder",
@@ -67,11 +91,17 @@ __all__ = [
     "load_recipe",
     "load_workload",
     "make_permanent_",
+    "plan_factorization",
     "plan_pruning",
     "prune_channels",
     "prune_weights",
+    "quantize",
+    "quantize_aware_fit",
+    "recalibrate",
     "run_recipe",
     "save",
+    "to_half",
+    "to_semi_structured_",
 ]
 
 

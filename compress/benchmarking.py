@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from compress.errors import MeasureError
-from compress.gate.checks import precise_enough
-from compress.results import Measurement
+from compress.pytest_run import RUN
 
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
     from torch import nn
 
     from compress.measure.latency import Effort
+    from compress.results import Measurement
 
 
 @dataclass
@@ -71,10 +71,11 @@ class Looks:
 
     def effort(self, *models: nn.Module) -> Effort:
         """For the next look at these models."""
+        from compress.gate.checks import precise_enough
         from compress.measure.latency import looks
 
         key = tuple(map(id, models))
         if key not in self._efforts:
-            seconds = float(self.config.getoption("--compress-seconds"))
+            seconds = self.config.stash[RUN].settings.seconds
             self._efforts[key] = models, looks(seconds, precise_enough)
         return next(self._efforts[key][1])

@@ -10,25 +10,24 @@ dense model and returns a :class:`compress.results.Measurement`, which makes it 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from compress.benchmarking import Looks, PytestBenchmark
-from compress.errors import CompressError
-from compress.gate.baseline import Baseline
-from compress.gate.limits import Limit, parse_limits
-from compress.gate.recording import Provenance
-from compress.gate_session import GATE, NO_CUDA, Gate, Measure, Meter
-from compress.results import Measurement
+from compress.meter import NO_CUDA, Measure, Meter
+from compress.pytest_run import RUN, stop_on_error, uncaptured
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from compress.gate.baseline import Baseline
+    from compress.gate.limits import Limit
+    from compress.gate_session import Gate
     from compress.measure.children import Children, Conditions
     from compress.recipe import Recipe
+    from compress.results import Measurement
     from compress.train import Evaluation
     from compress.workload import Workload
 
@@ -38,9 +37,8 @@ def workload(pytestconfig: pytest.Config) -> Workload:
     """What is measured: a model, its data and an example input, as ``--compress-workload`` names it."""
     from compress.workload import load_workload
 
-    spec = pytestconfig.getoption("--compress-workload") or pytestconfig.getini("compress_workload")
-    with _stop_on_error(), _uncaptured(pytestconfig):
-        return load_workload(str(spec))
+    with stop_on_error(pytestconfig), uncaptured(pytestconfig):
+        return load_workload(pytestconfig.stash[RUN].settings.workload)
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +49,7 @@ def dense(request: pytest.FixtureRequest, workload: Workload, pytestconfig: pyte
     if "gate" in request.fixturenames:
         # A baseline that cannot be read is to be known before hours of training too.
         request.getfixturevalue("baseline")
-    with _stop_on_error(), _uncaptured(pytestconfig):
+    with stop_on_error(pytestconfig), uncaptured(pytestconfig):
         return dense_model(workload)
 
 
@@ -63,11 +61,12 @@ def _recipe_path(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture(scope="session")
-def recipe(_recipe_path: Path) -> Recipe:
+def recipe(_recipe_path: Path, pytestconfig: pytest.Config) -> Recipe:
     """The recipe under test: the test runs once for each."""
+    from compress.gate.limits import parse_limits
     from compress.recipe import load_recipe
 
-    with _stop_on_error():
+    with stop_on_error(pytestconfig):
         recipe = load_recipe(_recipe_path)
         # A limit that cannot be read is to be known before hours of training, not after.
         parse_limits(recipe.limits, where=str(recipe.path))
@@ -75,26 +74,44 @@ def recipe(_recipe_path: Path) -> Recipe:
 
 
 @pytest.fixture(scope="session")
-def compressed(recipe: Recipe, dense: nn.Module, workload: Workload, pytestconfig: pytest.Config) -> nn.Module:
-    """What the recipe makes of the dense model."""
-    from compress.recipe import run_recipe
-
-    with _uncaptured(pytestconfig):
-        return run_recipe(recipe, dense, workload)
+def _compressed_models() -> dict[tuple[Path, int], tuple[nn.Module, nn.Module]]:
+    """By recipe and dense model: in whatever order tests run, each recipe is run once."""
+    return {}
 
 
 @pytest.fixture(scope="session")
-def limits(recipe: Recipe) -> dict[str, Limit]:
+def compressed(
+    recipe: Recipe,
+    dense: nn.Module,
+    workload: Workload,
+    pytestconfig: pytest.Config,
+    _compressed_models: dict[tuple[Path, int], tuple[nn.Module, nn.Module]],
+) -> nn.Module:
+    """What the recipe makes of the dense model."""
+    from compress.recipe import run_recipe
+
+    key = (recipe.path, id(dense))
+    if key not in _compressed_models:
+        with uncaptured(pytestconfig):
+            # The dense model is kept with it: another one could be given the same id once this one is gone.
+            _compressed_models[key] = (run_recipe(recipe, dense, workload), dense)
+    return _compressed_models[key][0]
+
+
+@pytest.fixture(scope="session")
+def limits(recipe: Recipe, pytestconfig: pytest.Config) -> dict[str, Limit]:
     """The recipe's limits, by metric."""
-    with _stop_on_error():
+    from compress.gate.limits import parse_limits
+
+    with stop_on_error(pytestconfig):
         return parse_limits(recipe.limits, where=str(recipe.path))
 
 
 @pytest.fixture(scope="session")
 def baseline(pytestconfig: pytest.Config, workload: Workload) -> Baseline | None:
     """What ``--benchmark-compare`` compares with; None without that option."""
-    with _stop_on_error():
-        return pytestconfig.stash[GATE].load_baseline(workload.name)
+    with stop_on_error(pytestconfig):
+        return pytestconfig.stash[RUN].gate_session().load_baseline(workload.name)
 
 
 @pytest.fixture
@@ -106,23 +123,27 @@ def gate(
     workload: Workload,
 ) -> Gate:
     """Call it with a meter and the two models: ``gate(num_params, compressed, dense)``."""
-    session = request.config.stash[GATE]
-    if session.provenance is None:
-        from compress.measure.environment import environment
+    from compress.gate.recording import Provenance
+    from compress.gate_session import Gate
+    from compress.measure.environment import environment
 
+    session = request.config.stash[RUN].gate_session()
+    if session.provenance is None:
         session.provenance = Provenance(
             workload=workload.name,
             data_sha256=workload.dataset.sha256,
             num_examples=len(workload.dataset.test),
             environment=environment(_threads(request.config)),
         )
+    session.baseline = baseline
+    session.limits[recipe.name] = tuple(limits)
+    session.begin(request.node.nodeid)
     return Gate(
         session=session,
         recipe=recipe.name,
         limits=limits,
         baseline=baseline,
         node_id=request.node.nodeid,
-        require_cuda=bool(request.config.getoption("--require-cuda")),
         options=(f"--compress-workload={spec}",) if (spec := request.config.getoption("--compress-workload")) else (),
     )
 
@@ -157,6 +178,14 @@ def file_bytes() -> Meter:
     from compress.measure import size
 
     return Meter(metric="file_bytes", measure=size.file_bytes)
+
+
+@pytest.fixture(scope="session")
+def compressed_file_bytes() -> Meter:
+    """Bytes of the saved model after DEFLATE."""
+    from compress.measure import size
+
+    return Meter(metric="compressed_file_bytes", measure=size.compressed_file_bytes)
 
 
 @pytest.fixture(scope="session")
@@ -317,7 +346,7 @@ def _evaluate(workload: Workload, pytestconfig: pytest.Config) -> Callable[[nn.M
 
     def evaluation(model: nn.Module) -> Evaluation:
         if id(model) not in known:
-            with _uncaptured(pytestconfig):
+            with uncaptured(pytestconfig):
                 known[id(model)] = (model, evaluate(model, workload.dataset.test, progress=True))
         return known[id(model)][1]
 
@@ -327,34 +356,16 @@ def _evaluate(workload: Workload, pytestconfig: pytest.Config) -> Callable[[nn.M
 def _cuda_meter(metric: str, measure: Measure) -> Meter:
     import torch
 
+    from compress.results import Measurement
+
     if torch.cuda.is_available():
         return Meter(metric=metric, measure=measure)
     return Meter(metric=metric, measure=lambda *_models: Measurement(metric=metric, unmeasured=NO_CUDA))
 
 
-@contextmanager
-def _stop_on_error() -> Iterator[None]:
-    """End the run, in one sentence: without a workload, a dense model or a baseline no test can say anything."""
-    try:
-        yield
-    except CompressError as error:
-        pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
-
-
-@contextmanager
-def _uncaptured(config: pytest.Config) -> Iterator[None]:
-    """Let progress bars through to the terminal."""
-    capture = config.pluginmanager.getplugin("capturemanager")
-    if capture is None:
-        yield
-        return
-    with capture.global_and_fixture_disabled():
-        yield
-
-
 def _threads(config: pytest.Config) -> int:
-    return int(config.getoption("--compress-threads"))
+    return config.stash[RUN].settings.threads
 
 
 def _processes(config: pytest.Config) -> int:
-    return int(config.getoption("--compress-processes"))
+    return config.stash[RUN].settings.processes

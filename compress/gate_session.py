@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -14,21 +14,21 @@ from compress.errors import CompressError
 from compress.files import write_atomically
 from compress.gate.baseline import Baseline, load_baseline
 from compress.gate.checks import Status
+from compress.gate.demands import Excuse, Gap, Rules, demand_comparison
 from compress.gate.judge import both_runs, confirm, judge
 from compress.gate.limits import Limit
 from compress.gate.recording import Provenance, Recorded, record
+from compress.gate.transport import pack, unpack
 from compress.gate.verdict import Verdict
+from compress.meter import NO_CUDA, Meter
+from compress.outcomes import NotMeasured
 from compress.report.markdown import render_markdown
-from compress.report.table import Table, build_table
+from compress.report.table import MARKS, Table, build_table
 from compress.report.terminal import render_terminal
 from compress.results import Kind, Measurement
 
 if TYPE_CHECKING:
     from torch import nn
-
-Measure = Callable[["nn.Module", "nn.Module"], Measurement]
-
-NO_CUDA = "no CUDA device"
 
 
 @dataclass(kw_only=True)
@@ -38,14 +38,29 @@ class GateSession:
     Attributes:
         folder: where baselines live.
         compare: name of the baseline to compare with, True for the workload's own, None for no comparison.
+        rules: what may go unmeasured.
         provenance: what is measured and where; None until the first gated test has it.
-        verdicts: of every measurement so far, in order.
+        limits: recipe to the metrics that it limits, of every recipe so far.
+        baseline: that tests of this process compared with.
+        judged: node id to the verdicts of that test, in order.
     """
 
     folder: Path
     compare: str | Literal[True] | None = None
+    rules: Rules = field(default_factory=Rules)
     provenance: Provenance | None = None
-    verdicts: list[Verdict] = field(default_factory=list)
+    limits: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    baseline: Baseline | None = None
+    judged: dict[str, list[Verdict]] = field(default_factory=dict)
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """Of every measurement so far, in order."""
+        return [verdict for verdicts in self.judged.values() for verdict in verdicts]
+
+    def begin(self, node_id: str) -> None:
+        """Forget what was judged by a test that runs once more."""
+        self.judged.pop(node_id, None)
 
     def load_baseline(self, workload: str) -> Baseline | None:
         """The baseline that this run compares with, None if it compares with none.
@@ -58,7 +73,13 @@ class GateSession:
         return load_baseline(self._path(workload if self.compare is True else self.compare))
 
     def check(
-        self, measure: Callable[[], Measurement], *, recipe: str, limit: Limit | None, baseline: Baseline | None
+        self,
+        measure: Callable[[], Measurement],
+        *,
+        recipe: str,
+        limit: Limit | None,
+        baseline: Baseline | None,
+        node_id: str = "",
     ) -> Verdict:
         """Measure and judge; a time that does not pass is measured once more before it may be called regressed."""
         sha256 = self.provenance.data_sha256 if self.provenance else ""
@@ -70,8 +91,31 @@ class GateSession:
         if verdict.metric.kind is Kind.TIME and verdict.status in (Status.REGRESSED, Status.INCONCLUSIVE):
             second = judged(measure())
             verdict = confirm(verdict, second, judged(both_runs(verdict.measurement, second.measurement)))
-        self.verdicts.append(verdict)
+        verdict = demand_comparison(verdict, self.rules)
+        self.judged.setdefault(node_id, []).append(verdict)
         return verdict
+
+    def tell(self, node_id: str) -> str:
+        """What a test brought to light, for the process that concludes."""
+        verdicts = tuple(replace(verdict, baseline=None) for verdict in self.judged.get(node_id, ()))
+        return pack(_Told(provenance=self.provenance, limits=self.limits, verdicts=verdicts))
+
+    def hear(self, node_id: str, text: str) -> None:
+        """Take over what :meth:`tell` made in another process."""
+        told = unpack(_Told, text)
+        self.provenance = told.provenance
+        self.limits |= told.limits
+        self.judged[node_id] = list(told.verdicts)
+
+    def excuse(self, verdict: Verdict, node_id: str) -> Excuse | None:
+        """Why it may stay unmeasured or undecided, if it may."""
+        if self.lacks_device(verdict):
+            return Excuse(text=f"{NO_CUDA}; with --require-cuda this fails")
+        return self.rules.excuse(Gap(why="", metric=verdict.metric.name, recipe=verdict.recipe, test=node_id))
+
+    def lacks_device(self, verdict: Verdict) -> bool:
+        """Whether it was not measured for want of a CUDA device that nobody requires."""
+        return verdict.measurement.unmeasured == NO_CUDA and not self.rules.require_cuda
 
     def record(self, name: str) -> Recorded:
         """Write all that was measured into the baseline called ``name``.
@@ -86,45 +130,44 @@ class GateSession:
             runs.setdefault(verdict.recipe, []).append(verdict.measurement)
         return record(self._path(name), runs, provenance=self.provenance)
 
-    def render_terminal(self, *, width: int, color: bool) -> str:
+    def render_terminal(self, *, width: int, color: bool, title: str = "", missing: Sequence[str] = ()) -> str:
         """The reference table for a terminal."""
-        return render_terminal(self._table(), width=width, color=color)
+        return render_terminal(self._table(title, missing), width=width, color=color)
 
-    def write_markdown(self, path: Path) -> None:
+    def write_markdown(self, path: Path, *, title: str = "", missing: Sequence[str] = ()) -> None:
         """Write the reference table as Markdown.
+
+        Args:
+            path: of the file.
+            title: what the run came to, "" for none.
+            missing: what was not measured though no row shows it, one line each.
 
         Raises:
             CompressError: if the file cannot be written.
         """
-        write_atomically(path, render_markdown(self._table()).encode(), CompressError)
+        write_atomically(path, render_markdown(self._table(title, missing)).encode(), CompressError)
 
     def _path(self, name: str) -> Path:
         """The file of a baseline; a workload's name may hold what a file's had better not."""
         return self.folder / (re.sub(r"[^\w.-]+", "-", name) + ".json")
 
-    def _table(self) -> Table:
+    def _table(self, title: str, missing: Sequence[str]) -> Table:
         where = self.provenance
-        return build_table(
+        table = build_table(
             self.verdicts,
             workload=where.workload if where else "",
             environment=where.environment if where else None,
         )
+        return replace(table, title=title, missing=tuple(missing))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Meter:
-    """Measures one metric: called with the compressed and the dense model, returns both values.
+class _Told:
+    """What one process tells another of a test."""
 
-    Attributes:
-        metric: a key of :data:`compress.results.METRICS`.
-        measure: what is called.
-    """
-
-    metric: str
-    measure: Measure
-
-    def __call__(self, compressed: nn.Module, dense: nn.Module) -> Measurement:
-        return self.measure(compressed, dense)
+    provenance: Provenance | None
+    limits: Mapping[str, tuple[str, ...]]
+    verdicts: tuple[Verdict, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +180,6 @@ class Gate:
         limits: of the recipe, by metric.
         baseline: to compare with; None for no comparison.
         node_id: of the running test, for the message.
-        require_cuda: whether a missing CUDA device fails what needs one.
         options: of the command line, without which another model would be measured.
     """
 
@@ -146,32 +188,37 @@ class Gate:
     limits: dict[str, Limit]
     baseline: Baseline | None
     node_id: str
-    require_cuda: bool
     options: tuple[str, ...] = ()
 
     def __call__(self, meter: Meter, compressed: nn.Module, dense: nn.Module) -> Verdict:
         """Measure, judge, and let the test go on only if the verdict is no worse than inconclusive.
 
         Raises:
-            pytest.fail.Exception: if the metric regressed or could not be measured.
-            pytest.skip.Exception: if it needs a CUDA device, there is none, and none is required.
+            pytest.fail.Exception: if the metric regressed.
+            NotMeasured: if it could not be measured, or is undecided where that must not be.
+            pytest.skip.Exception: the same, but it is excused.
         """
 
         def measure() -> Measurement:
             try:
                 return meter(compressed, dense)
-            except CompressError as error:
+            except (CompressError, pytest.skip.Exception) as error:
                 # What cannot be measured must stand in the table too, not only in a traceback.
                 return Measurement(metric=meter.metric, unmeasured=str(error))
 
-        limit = self.limits.get(meter.metric)
-        verdict = self.session.check(measure, recipe=self.recipe, limit=limit, baseline=self.baseline)
-        if verdict.measurement.unmeasured == NO_CUDA and not self.require_cuda:
-            pytest.skip(f"NOT MEASURED: {NO_CUDA}; with --require-cuda this fails")
-        if verdict.status in (Status.REGRESSED, Status.NOT_MEASURED):
+        verdict = self.session.check(
+            measure,
+            recipe=self.recipe,
+            limit=self.limits.get(meter.metric),
+            baseline=self.baseline,
+            node_id=self.node_id,
+        )
+        if verdict.status is Status.REGRESSED:
             pytest.fail(verdict.message(self.node_id, self.options), pytrace=False)
+        undecided = verdict.status is Status.INCONCLUSIVE and self.session.rules.strict
+        if undecided or verdict.status is Status.NOT_MEASURED:
+            excuse = self.session.excuse(verdict, self.node_id)
+            if excuse is not None:
+                pytest.skip(f"{MARKS[verdict.status]}: {excuse.text}")
+            raise NotMeasured(verdict.message(self.node_id, self.options), pytrace=False)
         return verdict
-
-
-# Where the plugin keeps it in pytest's config.
-GATE = pytest.StashKey[GateSession]()

@@ -1,126 +1,160 @@
-"""The pytest plugin: options, and the hooks that tie a run to the gate. Fixtures are in ``compress.fixtures``.
+"""The pytest plugin: the hooks that tie a run to the gate.
 
-Loaded in every pytest session of its environment, so nothing here imports torch; fixtures do when a test asks for one.
+Options are in ``compress.options``, fixtures in ``compress.fixtures``, what a run comes to in ``compress.conclusion``.
+Loaded in every pytest session of its environment, so nothing here imports torch, numpy or the gate itself before a test
+asks for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import pytest
 
 from compress.errors import CompressError
-from compress.gate_session import GATE, GateSession
+from compress.html_session import HTML, html_session
+from compress.options import COULD_NOT_MEASURE, Settings, add_options, read_settings
+from compress.outcomes import NotMeasured
+from compress.pytest_run import CONCLUSION, RUN, PytestRun, asks_for_gate
 
 pytest_plugins = ["compress.fixtures"]
 
 
+class _Worker(Protocol):
+    """What pytest-xdist says of a process that runs tests for this one."""
+
+    workerinput: dict[str, object]
+    workeroutput: dict[str, object]
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The options of the group "compress", and their defaults in the ini file."""
-    parser.addini("compress_workload", "workload to measure when --compress-workload is not given", default="digits")
-    parser.addini("compress_recipes", "folder of recipes, relative to the root", default="benchmarks/recipes")
-    parser.addini("compress_baselines", "folder of baselines, relative to the root", default="baselines")
-    group = parser.getgroup("compress", "compressed models: measure, compare, gate")
-    group.addoption(
-        "--compress-workload",
-        metavar="SPEC",
-        help="model and data: digits, cifar10, cifar100, imagefolder:DIR, or module:function returning a"
-        " compress.Workload (default: ini compress_workload, else digits)",
-    )
-    group.addoption(
-        "--compress-recipe",
-        metavar="FILE",
-        action="append",
-        type=Path,
-        help="recipe to run, may be given more than once (default: every *.toml under ini compress_recipes)",
-    )
-    group.addoption(
-        "--compress-threads",
-        metavar="N",
-        type=_positive,
-        default=1,
-        help="CPU threads that latency is measured with (default: 1)",
-    )
-    group.addoption(
-        "--compress-seconds",
-        metavar="S",
-        type=_positive_seconds,
-        default=10.0,
-        help="how long a test may measure a latency, a second look included; longer only where 30 pairs in each process"
-        " are (default: 10)",
-    )
-    group.addoption(
-        "--compress-processes",
-        metavar="N",
-        type=_whole,
-        default=3,
-        help="fresh processes that CPU latency is measured in, all of which must agree; 0 measures in pytest's own"
-        " (default: 3)",
-    )
-    group.addoption(
-        "--compress-report", metavar="FILE", type=Path, help="write the table of the results to FILE as Markdown"
-    )
-    group.addoption(
-        "--require-cuda", action="store_true", help="fail, rather than skip, what needs a CUDA device if there is none"
-    )
+    add_options(parser)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Find out what to compare with, before pytest-benchmark does."""
-    folder = _relative(config.rootpath / str(config.getini("compress_baselines")))
-    gate = config.stash[GATE] = GateSession(folder=folder, compare=_comparison(config, folder))
-    if gate.compare and not _has_timings(config, gate.compare):
-        # Our baselines are there to compare with; that pytest-benchmark has none of its own deserves no warning.
-        config.option.benchmark_compare = []
+    settings = read_settings(config)
+    worker = getattr(config, "workerinput", None)
+    compare = _comparison(config, settings.baselines) if worker is None else worker["compress_compare"]
+    run = PytestRun(settings=settings, compare=compare, is_worker=worker is not None)
+    if settings.excuses:
+        try:
+            run.rules()
+        except CompressError as error:
+            raise pytest.UsageError(str(error)) from error
+    if compare and worker is None:
+        run.own_timings = _has_timings(config, compare)
+        if not run.own_timings:
+            # Our baselines are there to compare with; that pytest-benchmark has none of its own deserves no warning.
+            config.option.benchmark_compare = []
+    config.stash[RUN] = run
+    config.stash[HTML] = html_session(settings)
+    # A report does not know its config: the run itself listens to them.
+    config.pluginmanager.register(run, "compress-run")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: _Worker) -> None:
+    """Let a process of pytest-xdist compare with the same baseline."""
+    config: pytest.Config = node.config  # type: ignore[attr-defined]
+    node.workerinput["compress_compare"] = config.stash[RUN].compare
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: _Worker) -> None:
+    """Take over which tests a process of pytest-xdist was to run."""
+    config: pytest.Config = node.config  # type: ignore[attr-defined]
+    told = getattr(node, "workeroutput", {}).get("compress")
+    if told is not None:
+        run, html = config.stash[RUN], config.stash[HTML]
+        if html is not None:
+            html.hear(told["layers"])
+        run.selected, run.recipes, run.deselected = told["selected"], told["recipes"], told["deselected"]
+        run.unreadable = run.unreadable or told["unreadable"]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run whatever asks for our ``recipe`` once for each recipe; one of that name in another project is not ours."""
     if "_recipe_path" not in metafunc.fixturenames:
         return
-    paths = metafunc.config.getoption("--compress-recipe") or _recipes(metafunc.config)
-    metafunc.parametrize("_recipe_path", paths, indirect=True, ids=[path.stem for path in paths], scope="session")
+    run = metafunc.config.stash[RUN]
+    paths = _recipes(run.settings)
+    run.recipes = [path.stem for path in paths]
+    metafunc.parametrize("_recipe_path", paths, indirect=True, ids=run.recipes, scope="session")
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    """Count the tests of the gate that will not run."""
+    for item in items:
+        item.config.stash[RUN].deselected += asks_for_gate(item)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Keep which tests are to hold a model: one of them that does not has measured nothing."""
+    session.config.stash[RUN].note_selected(session.items)
+
+
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Look at the models while the test still has them."""
+    html = item.config.stash[HTML]
+    if html is not None:
+        html.look_at(item)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Say what this package raises on purpose in its one sentence, without the way there."""
+    """Say what this package raises on purpose in its one sentence, and send on what the gate found."""
     report = yield
     error = call.excinfo.value if call.excinfo is not None else None
     ours = isinstance(error, CompressError) and "workload" in getattr(item, "fixturenames", ())
     if ours and not item.config.getoption("--full-trace"):
         report.longrepr = str(error)
+    if isinstance(error, NotMeasured):
+        report.compress_not_measured = True  # type: ignore[attr-defined]
+    run = item.config.stash[RUN]
+    if run.is_worker and run.session is not None and report.when == "teardown":
+        report.compress_told = run.session.tell(item.nodeid)  # type: ignore[attr-defined]
     return report
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
-    """Write the report and the baseline, if asked to; keep pytest-benchmark to the same rule."""
-    gate = session.config.stash[GATE]
-    if gate.verdicts:
-        _write_report(session, gate)
-        name = session.config.getoption("benchmark_save", None)
-        if name:
-            timings = session.config._benchmarksession  # type: ignore[attr-defined]
-            if not (_record(session, gate, name) and timings.benchmarks):
-                # A run whose baseline is refused stores no timings, and to have none of them deserves no warning.
-                timings.save = None
+    """Conclude; write the report and the baseline, if asked to; keep pytest-benchmark to the same rule."""
+    run = session.config.stash[RUN]
+    if run.is_worker:
+        html = session.config.stash[HTML]
+        told = {"selected": run.selected, "recipes": run.recipes, "deselected": run.deselected}
+        told["layers"] = html.tell() if html is not None else ""
+        session.config.workeroutput["compress"] = {**told, "unreadable": run.unreadable}  # type: ignore[attr-defined]
+    elif _concerns_us(run) and not session.config.getoption("collectonly"):
+        from compress.finish import finish
+
+        finish(session, run)
     yield
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Show the reference table."""
-    gate = config.stash[GATE]
-    if not gate.verdicts:
+    """Show the reference table, and what the run came to."""
+    conclusion, session = config.stash.get(CONCLUSION, None), config.stash[RUN].session
+    if conclusion is None or session is None or not (session.verdicts or conclusion.lines):
         return
     writer = terminalreporter._tw
     terminalreporter.section("compressed models")
-    terminalreporter.write(gate.render_terminal(width=writer.fullwidth, color=writer.hasmarkup))
+    if session.verdicts:
+        table = session.render_terminal(width=writer.fullwidth, color=writer.hasmarkup, missing=conclusion.lines)
+        terminalreporter.write(table)
+    else:
+        for line in conclusion.lines:
+            terminalreporter.write_line(line)
+    if config.stash[RUN].exitstatus == COULD_NOT_MEASURE:
+        text = f"nothing regressed, but something could not be measured: exit status {COULD_NOT_MEASURE}"
+        terminalreporter.write_line(text, red=True)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -139,7 +173,9 @@ def _comparison(config: pytest.Config, folder: Path) -> str | Literal[True] | No
         return True if value else None
     if (folder / f"{value}.json").exists():
         return str(value)
-    if Path(value).exists() and Path(value).suffix != ".json":
+    # A test in a file, too, is what pytest was to run.
+    path = Path(str(value).partition("::")[0])
+    if path.exists() and path.suffix != ".json":
         raise pytest.UsageError(
             f"--benchmark-compare took {value!r} as the name of a baseline, and there is no {folder / value}.json;"
             f" to run the tests in {value}, write: pytest {value} --benchmark-compare"
@@ -158,83 +194,26 @@ def _has_timings(config: pytest.Config, value: str | Literal[True]) -> bool:
     return any(folder.glob("**/[0-9][0-9][0-9][0-9]_*.json" if value is True else f"**/{value}*.json"))
 
 
-def _recipes(config: pytest.Config) -> list[Path]:
-    folder = _relative(config.rootpath / str(config.getini("compress_recipes")))
-    paths = sorted(folder.glob("*.toml"))
-    if not paths:
+def _recipes(settings: Settings) -> list[Path]:
+    """The recipe files, each once."""
+    files = [sorted(path.glob("*.toml")) if path.is_dir() else [path] for path in settings.recipes]
+    paths = list({path.resolve(): path for found in files for path in found}.values())
+    if not paths or (not settings.recipes_named and not any(path.exists() for path in paths)):
+        where = ", ".join(map(str, settings.recipes))
         raise pytest.Collector.CollectError(
-            f"no recipes in {folder}; name one with --compress-recipe, or the folder with the ini option"
+            f"no recipes in {where}; name one with --compress-recipe, or the folder with the ini option"
             " compress_recipes"
         )
+    names = [path.stem for path in paths]
+    for number, path in enumerate(paths):
+        if path.stem in names[:number]:
+            first = paths[names.index(path.stem)]
+            raise pytest.Collector.CollectError(
+                f"a recipe goes by its file's name, got {path.stem!r} twice: {first} and {path}; rename one of them"
+            )
     return paths
 
 
-def _relative(path: Path) -> Path:
-    """As a user would write it: relative to where pytest runs, if it lies below."""
-    try:
-        return path.relative_to(Path.cwd())
-    except ValueError:
-        return path
-
-
-def _write_report(session: pytest.Session, gate: GateSession) -> None:
-    path: Path | None = session.config.getoption("--compress-report")
-    if path is None:
-        return
-    try:
-        gate.write_markdown(path)
-    except CompressError as error:
-        _say(session.config, f"no report: {error}", red=True)
-        session.exitstatus = session.exitstatus or pytest.ExitCode.USAGE_ERROR
-    else:
-        _say(session.config, f"report written to {path}")
-
-
-def _record(session: pytest.Session, gate: GateSession, name: str) -> bool:
-    """Record the baseline if the whole run held; whether it did."""
-    if session.exitstatus != pytest.ExitCode.OK:
-        failed = session.testsfailed
-        reason = f"{failed} test{'s' if failed > 1 else ''} failed" if failed else "the run was broken off"
-        _say(session.config, f"baseline {name!r} NOT recorded: {reason}", red=True)
-        return False
-    try:
-        recorded = gate.record(name)
-    except CompressError as error:
-        _say(session.config, f"baseline {name!r} NOT recorded: {error}", red=True)
-        session.exitstatus = pytest.ExitCode.USAGE_ERROR
-        return False
-    if recorded.replaced:
-        _say(session.config, f"baseline {recorded.path} begun anew: {recorded.replaced}")
-    _say(session.config, f"baseline {'recorded in' if recorded.changed else 'unchanged:'} {_relative(recorded.path)}")
-    for recipe, metric, reason in recorded.skipped:
-        _say(session.config, f"  {metric} of {recipe} not recorded: {reason}")
-    return True
-
-
-def _say(config: pytest.Config, line: str, *, red: bool = False) -> None:
-    reporter = config.pluginmanager.getplugin("terminalreporter")
-    if reporter is not None:
-        reporter.ensure_newline()
-        reporter.write_line(line, red=red)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise pytest.UsageError(f"--compress-threads must be a whole number of 1 or more, got {text!r}")
-    return int(text)
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal():
-        raise pytest.UsageError(f"--compress-processes must be a whole number of 0 or more, got {text!r}")
-    return int(text)
-
-
-def _positive_seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise pytest.UsageError(f"--compress-seconds must be a number above 0, got {text!r}")
-    return seconds
+def _concerns_us(run: PytestRun) -> bool:
+    """Whether anything of ours was to happen: in all other sessions the gate is not even imported."""
+    return bool(run.session or run.selected or run.deselected or run.compare)

@@ -58,6 +58,10 @@ METRICS: Mapping[str, Metric] = {
         Metric(name="macs", title="MACs per image", unit=Unit.COUNT, kind=Kind.EXACT),
         # The container's header may grow by some bytes from one version of a library to the next.
         Metric(name="file_bytes", title="file size", unit=Unit.BYTES, kind=Kind.EXACT, tolerance=0.005),
+        # As it travels and lies in archives: there zeros cost next to nothing. Another zlib packs a little otherwise.
+        Metric(
+            name="compressed_file_bytes", title="file size, deflated", unit=Unit.BYTES, kind=Kind.EXACT, tolerance=0.01
+        ),
         Metric(name="top1_error", title="top-1 error", unit=Unit.FRACTION, kind=Kind.ERROR),
         Metric(name="top5_error", title="top-5 error", unit=Unit.FRACTION, kind=Kind.ERROR),
         Metric(
@@ -199,3 +203,41 @@ class Environment:
     cpu_class: str
     cuda_class: str | None = None
     gpu: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerChange:
+    """What compression made of one layer of the dense model.
+
+    Attributes:
+        name: path of the layer in the dense model, ``""`` for tensors that belong to none of its layers.
+        kind: its class in the dense model.
+        dense_shape: of its largest tensor in the dense model.
+        shapes: of what stands there now, the matrices and kernels in order; several where it was factorized.
+        dense_elements, elements: numbers in its tensors, before and now.
+        dense_bytes, num_bytes: their bytes, before and now.
+        zeros: how many of the numbers are exactly zero now.
+        dense_dtype, dtype: type of its largest tensor, before and now; "" where nothing is left.
+    """
+
+    name: str
+    kind: str
+    dense_shape: tuple[int, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    dense_elements: int
+    elements: int
+    dense_bytes: int
+    num_bytes: int
+    zeros: int
+    dense_dtype: str
+    dtype: str
+
+    @property
+    def is_factorized(self) -> bool:
+        """Whether several smaller factors stand where one tensor stood."""
+        return len(self.shapes) > 1
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether its numbers are of a narrower type than before."""
+        return bool(self.dtype) and self.dtype != self.dense_dtype

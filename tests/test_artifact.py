@@ -15,8 +15,10 @@ from torch import nn
 
 from compress import artifact
 from compress.errors import ArtifactError
+from compress.lowrank import LowRankConfig, factorize
 from compress.pruning.structured import prune_channels
 from compress.pruning.unstructured import prune_weights
+from tests.strategies import networks, ratios
 from tests.workloads import TinyNet, tiny_net
 
 IMAGES = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -95,8 +97,9 @@ def header_of(path) -> dict[str, dict[str, str]]:
 
 
 def test_models_load_to_the_bit_in_a_fresh_process(tmp_path, net):
-    """Dense, structurally pruned and masked models put out the very same logits where they are loaded."""
+    """Dense, structurally pruned, masked and factorized models put out the very same logits where they are loaded."""
     models = {"dense": net, "cut": prune_channels(net, IMAGES[:1], 0.4), "masked": prune_weights(net, 0.5)}
+    models["factorized"] = factorize(net, IMAGES[:1], LowRankConfig(by="ratio", target=0.4, only=("features",)))
     expected = {"images": IMAGES}
     for name, model in models.items():
         artifact.save(model, tmp_path / f"{name}.safetensors")
@@ -106,7 +109,7 @@ def test_models_load_to_the_bit_in_a_fresh_process(tmp_path, net):
     command = [sys.executable, "-W", "error", "-c", FRESH_PROCESS, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert sorted(done.stdout.splitlines()) == ["cut 3 6", "dense 3 10", "masked 3 10"]
+    assert sorted(done.stdout.splitlines()) == ["cut 3 6", "dense 3 10", "factorized 3 10", "masked 3 10"]
 
 
 def test_the_file_holds_json_and_tensors_and_no_pickle(path, net):
@@ -312,3 +315,18 @@ def test_any_network_comes_back_to_the_bit(tmp_path_factory, widths, seed, train
     assert same_tensors(loaded, model)
     assert loaded.training is training
     assert artifact.serialize(loaded) == path.read_bytes()
+
+
+@settings(deadline=None, max_examples=25)
+@given(net=networks(), ratio=ratios())
+def test_any_pruned_network_comes_back_to_the_bit(tmp_path_factory, net, ratio):
+    """However its channels were coupled: tensors, the widths its modules know, outputs and bytes are the same."""
+    path = tmp_path_factory.getbasetemp() / "pruned.safetensors"
+    small = prune_channels(net, IMAGES[:1].double(), ratio)
+    artifact.save(small, path)
+    loaded = artifact.load(path, lambda: copy.deepcopy(net))
+    assert same_tensors(loaded, small)
+    assert artifact._shape_of(loaded) == artifact._shape_of(small)
+    assert artifact.serialize(loaded) == path.read_bytes()
+    with torch.inference_mode():
+        assert loaded(IMAGES.double()).equal(small(IMAGES.double()))

@@ -6,7 +6,8 @@ import re
 import pytest
 import torch
 
-from compress.measure.latency import pinned_threads
+from compress.options import COULD_NOT_MEASURE
+from compress.pairs import pinned_threads
 from tests.plugin_project import RECIPE, Project, make_project
 
 QUICK = "not cpu_memory and not cpu_latency and not cpu_time"
@@ -16,7 +17,8 @@ HARMS = {
     "num_params": ({"test_num_params"}, "161"),
     "num_nonzero_params": ({"test_num_nonzero_params"}, "147"),
     "macs": ({"test_macs"}, "400"),
-    "file_bytes": ({"test_file_bytes"}, r"\d\.\d kB \(\d,\d{3} bytes\)"),
+    "file_bytes": ({"test_file_bytes", "test_compressed_file_bytes"}, r"\d\.\d kB \(\d,\d{3} bytes\)"),
+    "compressed_file_bytes": ({"test_compressed_file_bytes"}, "760 B"),
     "top1_error": ({"test_top1_error"}, "35.00 %"),
     "top5_error": ({"test_top1_error", "test_top5_error"}, "100.00 %"),
     "peak_tensor_bytes": ({"test_peak_tensor_bytes"}, r"9\.4 MB \([\d,]+ bytes\)"),
@@ -60,7 +62,7 @@ def assert_breaks_baseline(message: str, metric: str, value: str, node_id: str) 
     assert message.startswith(f"Failed: {metric} of recipe 'quarter' REGRESSED")
     assert re.search(rf"  {value}", message)
     assert re.search(r"\n  baseline +.*baselines/mine\.json\): ", message)
-    assert f"To look further, run: {command} --benchmark-compare\n" in message
+    assert f"To look further, run: {command} --benchmark-compare --compress-partial\n" in message
     assert f"To make it the new baseline, run: {command} --benchmark-save=mine and review" in message
 
 
@@ -80,8 +82,8 @@ def test_a_metric_worse_than_its_baseline_fails_its_test_and_no_other(project, m
     expected, value = HARMS[metric]
     without_limits(project)
     assert project.run("-k", QUICK, "--benchmark-save=mine").status == 0
-    assert project.run("-k", QUICK, "--benchmark-compare=mine").status == 0
-    run = project.run("-k", QUICK, "--benchmark-compare=mine", harm=metric)
+    assert project.run("-k", QUICK, "--benchmark-compare=mine", "--compress-partial").status == 0
+    run = project.run("-k", QUICK, "--benchmark-compare=mine", "--compress-partial", harm=metric)
     assert (run.status, set(run.failures)) == (1, expected)
     file = FILES.get(metric, "test_size")
     assert_breaks_baseline(run.failures[f"test_{metric}"], metric, value, f"benchmarks/{file}.py::test_{metric}")
@@ -92,9 +94,9 @@ def test_a_slower_model_fails_by_limit_and_by_baseline(project, metric, name):
     """Times ten times as long break the limit and the baseline; as long as the dense model's they pass."""
     assert project.run("-k", name, "--benchmark-save=mine").status == 0
     project.widen_ratios()
-    healthy = project.run("-k", name, "--benchmark-compare=mine")
+    healthy = project.run("-k", name, "--benchmark-compare=mine", "--compress-partial")
     assert (healthy.status, healthy.passed) == (0, {name})
-    run = project.run("-k", name, "--benchmark-compare=mine", harm=metric)
+    run = project.run("-k", name, "--benchmark-compare=mine", "--compress-partial", harm=metric)
     assert (run.status, set(run.failures)) == (1, {name})
     message = run.failures[name]
     assert_breaks_baseline(
@@ -108,10 +110,10 @@ def test_a_slower_model_fails_by_limit_and_by_baseline(project, metric, name):
 
 def test_more_memory_fails_by_limit_and_by_baseline(project):
     """Four times the memory in forward breaks the limit and the baseline, as seen from a process of its own."""
-    for option in ("--benchmark-save=mine", "--benchmark-compare=mine"):
-        healthy = project.run("-k", "cpu_memory", option, "-W", "error")
+    for option in ("--benchmark-save=mine", "--benchmark-compare=mine", "--compress-partial"):
+        healthy = project.run("-k", "cpu_memory", option, "--compress-partial", "-W", "error")
         assert (healthy.status, healthy.passed) == (0, {"test_cpu_memory"})
-    run = project.run("-k", "cpu_memory", "--benchmark-compare=mine", harm="cpu_peak_bytes")
+    run = project.run("-k", "cpu_memory", "--benchmark-compare=mine", "--compress-partial", harm="cpu_peak_bytes")
     assert (run.status, set(run.failures)) == (1, {"test_cpu_memory"})
     message, node_id = run.failures["test_cpu_memory"], "benchmarks/test_memory.py::test_cpu_memory"
     assert_breaks_baseline(message, "cpu_peak_bytes", r"3\d\.\d MB \([\d,]+ bytes\), dense", node_id)
@@ -129,14 +131,14 @@ def test_without_a_cuda_device_its_metrics_are_skipped_aloud(project):
 def test_required_cuda_that_is_missing_fails(project):
     """With --require-cuda the same tests fail, because nothing unmeasured passes."""
     run = project.run("-k", "cuda", "--require-cuda")
-    assert (run.status, set(run.failures)) == (1, CUDA_TESTS)
+    assert (run.status, set(run.failures)) == (COULD_NOT_MEASURE, CUDA_TESTS)
     assert all("was NOT MEASURED" in message and "no CUDA device" in message for message in run.failures.values())
 
 
 def test_disabled_benchmarks_are_not_measured_and_fail(project):
     """A latency that pytest-benchmark was told not to take is missing, which fails, and says by whose wish."""
     run = project.run("-k", "cpu_latency", "--benchmark-disable")
-    assert (run.status, set(run.failures)) == (1, {"test_cpu_latency"})
+    assert (run.status, set(run.failures)) == (COULD_NOT_MEASURE, {"test_cpu_latency"})
     assert "cpu_latency_ms of recipe 'quarter' was NOT MEASURED" in run.failures["test_cpu_latency"]
     assert "--benchmark-disable" in run.failures["test_cpu_latency"]
 
@@ -144,7 +146,7 @@ def test_disabled_benchmarks_are_not_measured_and_fail(project):
 def test_a_model_that_puts_out_nan_is_not_measured_and_fails(project):
     """Errors of a model without numbers cannot be counted: the table says so, in a sentence and no traceback."""
     run = project.run("-k", "top1_error", harm="nan")
-    assert (run.status, set(run.failures)) == (1, {"test_top1_error"})
+    assert (run.status, set(run.failures)) == (COULD_NOT_MEASURE, {"test_top1_error"})
     assert "a model's logits must be numbers, this one put out NaN" in run.failures["test_top1_error"]
     assert "NOT MEASURED [1]" in run.text
     assert_no_traceback(run.text)

@@ -9,8 +9,12 @@ from torch import nn
 
 from compress import artifact, recipe, train
 from compress.errors import CompressError, ConfigError, ModelError
-from compress.recipe import load_recipe, run_recipe, steps
-from compress.recipe.steps import PruneChannels, PruneWeights
+from compress.recipe import load_recipe, pruning_steps, run_recipe
+from compress.recipe.fit_step import Fit
+from compress.recipe.lowrank_steps import Factorize
+from compress.recipe.pruning_steps import PruneChannels, PruneWeights
+from compress.recipe.steps import STEPS
+from compress.recipe.toml import change_step
 from compress.train import FitConfig
 from tests.workloads import tiny_net, tiny_workload
 
@@ -67,7 +71,7 @@ def steps_run(monkeypatch):
 
         return step
 
-    for place, name in ((steps, "prune_channels"), (steps, "prune_weights"), (train, "fit")):
+    for place, name in ((pruning_steps, "prune_channels"), (pruning_steps, "prune_weights"), (train, "fit")):
         monkeypatch.setattr(place, name, counted(name, getattr(place, name)))
     return calls
 
@@ -80,7 +84,7 @@ def run(path, dense, **changes) -> nn.Module:
 def test_every_shipped_recipe_is_read():
     """The recipes of the benchmarks have a description, steps and limits."""
     paths = sorted(SHIPPED.glob("*.toml"))
-    assert {"structured", "unstructured"} <= {path.stem for path in paths}
+    assert {"compose", "lowrank", "structured", "unstructured"} <= {path.stem for path in paths}
     for path in paths:
         shipped = load_recipe(path)
         assert (shipped.name, shipped.path) == (path.stem, path)
@@ -90,13 +94,17 @@ def test_every_shipped_recipe_is_read():
 
 
 def test_what_the_shipped_recipes_say():
-    """Structured: a fifth of the channels, then training. Unstructured: a fifth of all weights."""
+    """Structured: a fifth of the channels, then training. Unstructured: a fifth of all weights. Low rank: taught."""
     cut, fit = load_recipe(SHIPPED / "structured.toml").steps
     assert cut == PruneChannels(pruning_ratio=0.2, importance="l1")
     assert isinstance(fit, FitConfig)
     unstructured = load_recipe(SHIPPED / "unstructured.toml")
     assert unstructured.steps == (PruneWeights(sparsity=0.2, scope="global"),)
     assert unstructured.limits["num_nonzero_params"] == {"max_ratio": 0.81}
+    factorize, fit = load_recipe(SHIPPED / "lowrank.toml").steps
+    assert factorize == Factorize(by="macs", target=0.6)
+    assert fit.distill
+    assert [type(step) for step in load_recipe(SHIPPED / "compose.toml").steps[:3]] == [PruneChannels, Factorize, Fit]
 
 
 def test_a_recipe_names_its_runtime(written):
@@ -108,7 +116,7 @@ def test_a_recipe_names_its_runtime(written):
 def test_settings_left_out_have_their_defaults(written):
     """A step is its name alone where nothing else is said, and whole numbers stand for fractions."""
     read = load_recipe(written('[[steps]]\nuse="prune_weights"\nsparsity=0\n[[steps]]\nuse="fit"\n'))
-    assert read.steps == (PruneWeights(sparsity=0), FitConfig())
+    assert read.steps == (PruneWeights(sparsity=0), Fit())
     assert (read.name, read.description, read.limits) == ("mine", "", {})
 
 
@@ -119,29 +127,30 @@ def test_a_recipe_may_have_no_steps(written):
     assert read.limits == {"macs": {"max_ratio": 1.0}}
 
 
+SETTINGS = ", ".join(field.name for field in dataclasses.fields(PruneWeights))
 STEP = '[[steps]]\nuse = "prune_weights"\n\n[[steps]]\n'
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('runtime = "tvm"', "'runtime' must be one of eager, inductor, got 'tvm' (recipe "),
+        ('runtime = "tvm"', "'runtime' must be one of eager, inductor, onnxruntime, aotinductor, got 'tvm' (recipe "),
         (
             "setps = []",
-            "unknown key 'setps' - did you mean 'steps'?; known are description, runtime, steps, limits (recipe ",
+            "unknown key 'setps' - did you mean 'steps'?; known are description, runtime, steps, limits, sweep (",
         ),
         (
             STEP + 'use = "prune_chanels"',
             (
-                "'use' must be one of fit, prune_channels, prune_weights, got 'prune_chanels'"
+                "'use' must be one of {steps}, got 'prune_chanels'"
                 " - did you mean 'prune_channels'? (recipe {path}, step 2)"
             ),
         ),
-        (STEP + "sparsity = 0.2", "'use' must be one of fit, prune_channels, prune_weights, got None (recipe {path}, "),
-        (STEP + 'use = ["fit"]', "'use' must be one of fit, prune_channels, prune_weights, got ['fit']"),
+        (STEP + "sparsity = 0.2", "'use' must be one of {steps}, got None (recipe {path}, "),
+        (STEP + 'use = ["fit"]', "'use' must be one of {steps}, got ['fit']"),
         (
             STEP + 'use = "prune_weights"\nsparsty = 0.2',
-            "unknown key 'sparsty' - did you mean 'sparsity'?; known are sparsity, scope (recipe {path}, step 2)",
+            "unknown key 'sparsty' - did you mean 'sparsity'?; known are {settings} (recipe {path}, step 2)",
         ),
         (
             STEP + 'use = "prune_weights"\nsparsity = "0.2"',
@@ -153,7 +162,25 @@ STEP = '[[steps]]\nuse = "prune_weights"\n\n[[steps]]\n'
         ("steps = 3", "steps must be [[steps]] tables, got 3 (recipe {path})"),
         ('steps = ["fit"]', "a step must be a table, got 'fit' (recipe {path}, step 1)"),
         ("limits = 3", "'limits' must be a table [limits], got 3 (recipe {path})"),
+        ("sweep = 3", "'sweep' must be a table [sweep], got 3 (recipe {path})"),
         ("description = 3", "'description' must be a string, got 3 (recipe {path})"),
+        (
+            STEP + 'use = "quantize"\nmax_accuracy_drop = 5',
+            "max_accuracy_drop must be in [0, 1], where 0.005 is half a percentage point, got 5 (recipe {path}, ",
+        ),
+        (
+            STEP + 'use = "quantize"\nobserver = "best"',
+            "observer must be one of histogram, minmax, got 'best' (recipe {path}, step 2)",
+        ),
+        (
+            STEP + 'use = "quantize"\nnum_calibration_images = 0',
+            "num_calibration_images must be at least 1, got 0 (recipe {path}, step 2)",
+        ),
+        (
+            STEP + 'use = "half"\nprecision = "int4"',
+            "precision must be one of bfloat16, float16, got 'int4' (recipe {path}, step 2)",
+        ),
+        (STEP + 'use = "quantize_aware_fit"\nepochs = 0', "epochs must be a whole number at least 1, got 0 (recipe "),
         ("[[steps]\n", "recipe {path} is not valid TOML: "),
         (b"\xff\xfe", "recipe {path} is not valid TOML: "),
     ],
@@ -163,8 +190,29 @@ def test_a_mistake_in_a_recipe_is_one_sentence(written, content, message):
     path = written(content)
     with pytest.raises(ConfigError) as caught:
         load_recipe(path)
-    assert str(caught.value).startswith(message.format(path=path))
+    assert str(caught.value).startswith(message.format(path=path, steps=", ".join(STEPS), settings=SETTINGS))
     assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_says_what_of_it_may_vary(written):
+    """The table [sweep] is kept as it stands; nothing is taken from it when the recipe is run."""
+    read = load_recipe(written('[[steps]]\nuse="prune_weights"\n[sweep]\nprune_weights.sparsity = [0.1, 0.2]\n'))
+    assert read.sweep == {"prune_weights": {"sparsity": [0.1, 0.2]}}
+    assert read.steps == (PruneWeights(),)
+
+
+def test_a_step_can_be_changed_by_the_same_rules():
+    """One setting anew, the others as they were; a mistake is told as if the file had it."""
+    step = PruneWeights(sparsity=0.2, scope="global")
+    assert change_step(step, "sparsity", 0.5, "here") == PruneWeights(sparsity=0.5, scope="global")
+    for key, value, message in (
+        ("sparsity", 1.5, "sparsity must be in [0, 1), got 1.5 (here)"),
+        ("sparsity", "x", "sparsity must be of type float, got 'x' (here)"),
+        ("sparsty", 1, "unknown key 'sparsty' - did you mean 'sparsity'?; known are sparsity, "),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            change_step(step, key, value, "here")
+        assert str(caught.value).startswith(message)
 
 
 def test_a_missing_recipe_is_named(tmp_path):
@@ -238,6 +286,18 @@ def test_whatever_the_model_depends_on_runs_the_steps_again(written, dense, step
     [
         ('use = "prune_channels"\npruning_ratio = 1.5', ConfigError, "pruning_ratio must be in [0, 1), got 1.5"),
         ('use = "prune_weights"\nsparsity = -0.5', ConfigError, "sparsity must be in [0, 1), got -0.5"),
+        (
+            'use = "fit"\nalpha = 0.5',
+            ConfigError,
+            "alpha needs a teacher: set distill = true, got alpha = 0.5 without it",
+        ),
+        (
+            'use = "factorize"\nby = "rank"\ntarget = 0.5',
+            ConfigError,
+            "target must be a whole number at least 1 for rank, got 0.5",
+        ),
+        ('use = "factorize"\ncalibration_images = -1', ConfigError, "calibration_images must be at least 0, got -1"),
+        ('use = "factorize"\nthreads = 0', ConfigError, "threads must be at least 1, got 0"),
         ('use = "prune_weights"\nscope = "rows"', ConfigError, "scope must be one of layer, global, got 'rows'"),
     ],
 )

@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from compress.channels.labels import FIXED, WILD, Axis, Labels, Ledger
+from compress.channels.parts import flat
 
 
 class Write(NamedTuple):
@@ -23,7 +24,8 @@ def after_write(ledger: Ledger, other: Tensor, labels: Labels, write: Write) -> 
     if _geometry(other) == _geometry(write.tensor):
         return write.new
     zero = all(axis.zero for axis in write.new.values())
-    labels = {dim: Axis(axis.ids, axis.zero and zero) for dim, axis in labels.items()}
+    write = write._replace(old=flat(ledger, write.old), new=flat(ledger, write.new))
+    labels = {dim: Axis(axis.ids, axis.zero and zero) for dim, axis in flat(ledger, labels).items()}
     gained = {dim: axis for dim, axis in write.new.items() if not _same(axis, write.old.get(dim))}
     place = _slice_of(write.tensor, other)
     if place is not None and gained:

@@ -9,6 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from compress.channels.labels import NONE, Axis, Ids, Labels, Ledger
+from compress.channels.notes import Note
+from compress.channels.parts import flat
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -19,8 +21,11 @@ class Call:
         op: the operation's name, without overload and without the underscore of its in-place form.
         args: every argument, defaults included.
         outs: the tensors it returned.
+        operands: every tensor among the arguments, those in lists too.
+        notes: what is known of each of those; nothing of the model's own.
         ledger: where ties, freezes and choices go.
-        lookup: the labels of a tensor.
+        lookup: the labels of a tensor, in parts where it has some.
+        inputs: the tensors that the module at work was called on.
         part_ids: the ids ``[parts, size]`` that a grouped convolution's weight keeps for its dimension 1; None if the
             weight is no tensor of the model's state, but was computed.
     """
@@ -28,8 +33,11 @@ class Call:
     op: str
     args: Mapping[str, Any]
     outs: Sequence[Tensor]
+    operands: Sequence[Tensor]
+    notes: Sequence[Note | None]
     ledger: Ledger
     lookup: Callable[[Tensor], Labels]
+    inputs: Callable[[], Iterator[Tensor]]
     part_ids: Callable[[Tensor, int], Ids | None]
 
     @property
@@ -37,10 +45,14 @@ class Call:
         """The first tensor returned."""
         return self.outs[0]
 
-    def labels(self, name: str) -> Labels:
-        """The labels of the argument ``name``; none if it is no tensor."""
+    def in_parts(self, name: str) -> Labels:
+        """The labels of the argument ``name``, in parts where it has some; none if it is no tensor."""
         value = self.args.get(name)
         return self.lookup(value) if isinstance(value, Tensor) else NONE
+
+    def labels(self, name: str) -> Labels:
+        """The labels of the argument ``name``, for an operation that treats all parts of it alike."""
+        return flat(self.ledger, self.in_parts(name))
 
     def axis(self, name: str, dim: int) -> Axis | None:
         """The labels of the argument ``name`` along ``dim``."""
@@ -50,10 +62,6 @@ class Call:
         """The argument ``name``, a dimension of the argument ``of``, counted from the front."""
         dim, ndim = int(self.args[name]), int(self.args[of].ndim)
         return dim % max(1, ndim)
-
-    def operands(self) -> Iterator[Tensor]:
-        """Every tensor among the arguments, those in lists too."""
-        return tensors_in(self.args.values())
 
     def freeze(self, tensor: Tensor, why: str) -> None:
         """Keep every channel in ``tensor``."""
@@ -69,6 +77,8 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
     """Every tensor in nested lists, tuples, mappings and their views."""
     if isinstance(value, Tensor):
         yield value
+    elif value is None or isinstance(value, (int, float)):
+        return
     elif isinstance(value, Mapping):
         yield from tensors_in(value.values())
     elif not isinstance(value, str) and hasattr(value, "__iter__"):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from compress.channels.call import Call, Rule
 from compress.channels.labels import NONE, NOT_A_CHANNEL, Axis, Labels
+from compress.channels.parts import apart_from
 
 
 class Grouping(IntEnum):
@@ -149,13 +150,16 @@ def matmul(left: str, right: str, *, bias: str | None = None) -> Rule:
     """``[batch, m, k], [batch, k, n] -> [batch, m, n]``, with or without the batch dimension and an added bias."""
 
     def rule(call: Call) -> Labels:
-        a, b = call.labels(left), call.labels(right)
         rows = call.args[left].ndim - 2
+        # Parts may be those of the batch, as heads are; along other dimensions a product treats them alike.
+        a, b = (apart_from(call.ledger, call.in_parts(name), range(rows, rows + 2)) for name in (left, right))
         _sum_product(call, a.get(rows + 1), b.get(rows))
         result: dict[int, Axis] = {}
-        if rows and (0 in a or 0 in b):
+        if rows:
+            call.ledger.attended.extend(axis.rows for axis in (*a.values(), *b.values()))
             call.ledger.tie(a.get(0), b.get(0))
-            result[0] = a.get(0) or b[0]
+            if 0 in a and 0 in b:
+                result[0] = a[0]
         if rows in a:
             result[rows] = a[rows]
         if rows + 1 in b:
@@ -182,13 +186,13 @@ def _plus(call: Call, result: dict[int, Axis], bias: str) -> Labels:
     last = call.out.ndim - 1
     if added.ndim == 1 and last in result:
         return {
-            **{dim: Axis(axis.ids, zero=False) for dim, axis in result.items()},
+            **{dim: axis._replace(zero=False) for dim, axis in result.items()},
             last: _with_bias(call, result[last], bias),
         }
     call.freeze(added, "a bias of more than one dimension")
     for axis in result.values():
         call.ledger.freeze(axis, "a bias of more than one dimension")
-    return {dim: Axis(axis.ids, zero=False) for dim, axis in result.items()}
+    return {dim: axis._replace(zero=False) for dim, axis in result.items()}
 
 
 def linear(call: Call) -> Labels:

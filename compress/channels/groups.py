@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from compress.channels.labels import NOT_A_CHANNEL, Ids, Slot
+from compress.channels.labels import NOT_A_CHANNEL, Ids, Parts, Slot
 from compress.channels.trace import Trace
 
 NOT_USED = "not used by the forward pass"
@@ -61,6 +61,7 @@ class Channels:
         is_output: ``[ids]``, whether the slice produces the channel.
         group_of: ``[channels]``, index of each channel's group.
         groups: all groups, in the order of the tensors they live in.
+        bound: channels that stand in a group with others only because attention code may take one width for another.
     """
 
     slots: Sequence[Slot]
@@ -69,6 +70,7 @@ class Channels:
     is_output: npt.NDArray[np.bool_]
     group_of: Ids
     groups: Sequence[Group]
+    bound: Ids
 
     def slot_of(self, ids: Ids) -> Ids:
         """The index of the slot of each id."""
@@ -85,11 +87,22 @@ def resolve(trace: Trace) -> Channels:
     for ids in trace.ledger.outputs:
         is_output[ids[ids >= 0]] = True
     reasons, reason_of = _reasons(trace, units, num_units, is_output)
-    classes = _classes(trace, units, reason_of)
+    bound = _bound(trace, units, reason_of)
+    parts = [*trace.ledger.parts, *bound]
+    classes = _classes(trace, parts, units, reason_of)
+    together = _balanced(parts, units, classes)
     groups, group_of = _groups(
-        trace, units, classes, [None if r < 0 else reasons[r] for r in reason_of.tolist()], starts
+        units, classes, together, [None if r < 0 else reasons[r] for r in reason_of.tolist()], starts
     )
-    return Channels(slots=slots, starts=starts[:-1], units=units, is_output=is_output, group_of=group_of, groups=groups)
+    return Channels(
+        slots=slots,
+        starts=starts[:-1],
+        units=units,
+        is_output=is_output,
+        group_of=group_of,
+        groups=groups,
+        bound=np.unique(np.concatenate([np.empty(0, np.int64), *(units[parts.ids] for parts in bound)])),
+    )
 
 
 def _units(trace: Trace, num_ids: int) -> tuple[Ids, int]:
@@ -120,11 +133,27 @@ def _reasons(trace: Trace, units: Ids, num_units: int, is_output: npt.NDArray[np
     return list(reasons), reason_of
 
 
-def _classes(trace: Trace, units: Ids, reason_of: Ids) -> Ids:
+def _bound(trace: Trace, units: Ids, reason_of: Ids) -> list[Parts]:
+    """Bindings of attention's inner width to the width it was called with, where both may shrink.
+
+    Where one of the two stays, there is nothing to keep in step, and the second trace shows whether the other may go.
+    """
+    attended = np.zeros(len(units), dtype=np.bool_)
+    for rows in trace.ledger.attended:
+        attended[rows[rows >= 0]] = True
+    found = []
+    for binding in trace.ledger.bindings:
+        ids = np.concatenate([binding.ids, binding.to])
+        if (ids >= 0).all() and attended[binding.ids].any() and (reason_of[units[ids]] < 0).all():
+            found.append(Parts(ids, len(ids) // len(binding.to)))
+    return found
+
+
+def _classes(trace: Trace, balanced: Sequence[Parts], units: Ids, reason_of: Ids) -> Ids:
     """For each unit a class: units of one class live in the same slots and parts, equally often, for one reason."""
     classes, count = np.unique(reason_of, return_inverse=True)[1].astype(np.int64), int(reason_of.max(initial=0)) + 2
     places = [slot.ids.reshape(-1) for slot in trace.slots]
-    places += [part for parts in trace.ledger.parts for part in np.split(parts.ids, parts.num_parts)]
+    places += [part for parts in balanced for part in parts.ids.reshape(parts.num_parts, -1)]
     for ids in places:
         touched, often = np.unique(units[ids], return_counts=True)
         keys = classes[touched] * (int(often.max(initial=0)) + 1) + often
@@ -135,12 +164,11 @@ def _classes(trace: Trace, units: Ids, reason_of: Ids) -> Ids:
 
 
 def _groups(
-    trace: Trace, units: Ids, classes: Ids, reason_of: Sequence[str | None], starts: Ids
+    units: Ids, classes: Ids, together: Ids, reason_of: Sequence[str | None], starts: Ids
 ) -> tuple[list[Group], Ids]:
     num_classes = int(classes.max(initial=-1)) + 1
     by_unit = np.argsort(units, kind="stable")
     unit_starts = np.searchsorted(units[by_unit], np.arange(len(classes) + 1))
-    together = _balanced(trace, units, classes, num_classes)
     cells: dict[int, list[Cell]] = {}
     order = np.argsort(classes, kind="stable")
     for members in np.split(order, np.cumsum(np.bincount(classes, minlength=num_classes))[:-1]) if len(order) else []:
@@ -159,11 +187,12 @@ def _first_id(group: Group) -> int:
     return int(min(cell.ids.min() for cell in group.cells))
 
 
-def _balanced(trace: Trace, units: Ids, classes: Ids, num_classes: int) -> Ids:
+def _balanced(balanced: Sequence[Parts], units: Ids, classes: Ids) -> Ids:
     """For each class the component of classes that parts bind together."""
+    num_classes = int(classes.max(initial=-1)) + 1
     first: list[Ids] = [np.empty(0, dtype=np.int64)]
     second: list[Ids] = [np.empty(0, dtype=np.int64)]
-    for parts in trace.ledger.parts:
+    for parts in balanced:
         bound = np.unique(classes[units[parts.ids]])
         first.append(bound[:-1])
         second.append(bound[1:])

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 from torch._ops import OpOverload
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from compress.channels.call import Call
 from compress.channels.labels import NONE, WILD, Ids, Labels
+from compress.channels.notes import Notes
 from compress.channels.pointwise import FILLS
 
 # Arguments that say how wide a tensor is. They change with a cut, as they must; the labels verify them.
@@ -86,22 +86,37 @@ class Fault(NamedTuple):
     suspects: Sequence[Ids]
 
 
+class Drift(NamedTuple):
+    """A product with a number that changed.
+
+    Attributes:
+        turn: the number of the call.
+        ratio: by what its other factor must be multiplied for the product to be as before.
+        fault: what to report if it cannot be.
+    """
+
+    turn: int
+    ratio: float
+    fault: Fault
+
+
 class History:
     """The steps of a run, compared with those of the run before, if there was one.
 
     Attributes:
+        notes: where is written which tensors depend on weights, and which constants changed.
         before: the steps of the run before; None if this is the first.
         steps: the calls of this run.
         faults: where this run differed.
+        drifts: where it differed in a factor alone.
     """
 
-    def __init__(self, before: Sequence[Step] | None) -> None:
+    def __init__(self, notes: Notes, before: Sequence[Step] | None) -> None:
+        self.notes = notes
         self.before = before
         self.steps: list[Step] = []
         self.faults: list[Fault] = []
-        # Tensors that depend on weights, and tensors of constants that came out otherwise than before.
-        self._tainted: Any = WeakTensorKeyDictionary()
-        self._changed: Any = WeakTensorKeyDictionary()
+        self.drifts: list[Drift] = []
         self._lost = False
 
     def add(
@@ -119,23 +134,29 @@ class History:
             known: whether a tensor is a parameter or buffer.
             enclosing: the inputs of the modules around the call, the innermost first.
         """
-        inputs = list(call.operands())
+        inputs = call.operands
+        notes = [note for note in call.notes if note is not None]
         # A fill takes at most a shape and a type from its operand.
-        tainted = call.op not in FILLS and any(known(tensor) or tensor in self._tainted for tensor in inputs)
+        tainted = call.op not in FILLS and (any(note.tainted for note in notes) or any(map(known, inputs)))
         if tainted:
-            self._mark(self._tainted, call.outs)
+            for out in call.outs:
+                self.notes.of(out).tainted = True
         step = step_of(call)
         if not tainted:
             step = step._replace(value=_value(call, found))
         differs = call.op not in _SILENT and self._differs(step)
-        changed = any(tensor in self._changed for tensor in inputs)
+        changed = any(note.changed for note in notes)
         if tainted and (differs or changed):
             what = "a number changes with the number of channels"
             data = [tensor for tensor in inputs if not known(tensor)]
             self.fault([data, inputs, *enclosing()], f"{what} ({call.ledger.place})", call.lookup)
+            ratio = None if changed or self._lost else _drift(self.before, len(self.steps), step)
+            if ratio is not None:
+                self.drifts.append(Drift(len(self.steps), ratio, self.faults.pop()))
         elif differs or changed:
             # Still made of constants alone: whose width it was shows where it meets channels.
-            self._mark(self._changed, call.outs)
+            for out in call.outs:
+                self.notes.of(out).changed = True
         if call.op not in _SILENT:
             self.steps.append(step)
 
@@ -144,7 +165,9 @@ class History:
     ) -> None:
         """Report that this run went wrong, at tensors among the first of ``suspects``, or else among the next."""
         ids = [
-            np.concatenate([np.empty(0, np.int64), *(axis.ids for tensor in some for axis in lookup(tensor).values())])
+            np.concatenate(
+                [np.empty(0, np.int64), *(axis.ids.reshape(-1) for tensor in some for axis in lookup(tensor).values())]
+            )
             for some in suspects
         ]
         self.faults.append(Fault(reason, [some[some >= 0] for some in ids]))
@@ -158,9 +181,9 @@ class History:
 
     def copy_taint(self, source: Tensor, target: Tensor) -> None:
         """``target`` shares its memory with ``source``, which was written."""
-        for marks in (self._tainted, self._changed):
-            if source in marks:
-                marks[target] = True
+        written, other = self.notes.of(source), self.notes.of(target)
+        other.tainted |= written.tainted
+        other.changed |= written.changed
 
     def _differs(self, step: Step) -> bool:
         turn = len(self.steps)
@@ -172,10 +195,16 @@ class History:
             return True
         return self.before[turn] != step
 
-    @staticmethod
-    def _mark(marks: Any, tensors: Iterable[Tensor]) -> None:
-        for tensor in tensors:
-            marks[tensor] = True
+
+def _drift(before: Sequence[Step] | None, turn: int, now: Step) -> float | None:
+    """The factor that makes a product as it was, if only a number in it changed."""
+    if before is None or now.op not in {"mul", "div"}:
+        return None
+    changed = [(a, b) for a, b in zip(before[turn].numbers, now.numbers, strict=True) if a != b]
+    if len(changed) != 1 or not all(isinstance(one, (int, float)) and one and math.isfinite(one) for one in changed[0]):
+        return None
+    was, became = changed[0]
+    return float(was / became if now.op == "mul" else became / was)
 
 
 def _value(call: Call, found: Sequence[Labels]) -> bytes | None:

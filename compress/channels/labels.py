@@ -27,13 +27,21 @@ class Axis(NamedTuple):
     """The labels along one dimension.
 
     Attributes:
-        ids: ``[size]``, an id, FIXED or WILD for each index.
+        ids: ``[size]``, an id, FIXED or WILD for each index; ``[*parts, size]`` where they differ along other
+            dimensions too, as the heads of an attention do.
         zero: whether the positions a cut removes hold exact zeros once their weights are zero. Only then may a sum
             run over the dimension: a sigmoid of a removed channel is 0.5, and a sum that lost it is another sum.
+        parts: those other dimensions, ascending. They never shrink; this one shrinks equally in each of them.
     """
 
     ids: Ids
     zero: bool
+    parts: tuple[int, ...] = ()
+
+    @property
+    def rows(self) -> Ids:
+        """``[number of parts, size]``."""
+        return self.ids.reshape(-1, self.ids.shape[-1])
 
 
 Labels = Mapping[int, Axis]
@@ -42,7 +50,16 @@ NONE: Labels = {}
 
 def moved(labels: Labels, order: Sequence[int | None]) -> dict[int, Axis]:
     """``labels`` after their dimensions were put into ``order``; None stands for a new one."""
-    return {new: labels[old] for new, old in enumerate(order) if old is not None and old in labels}
+    places = {old: new for new, old in enumerate(order) if old is not None}
+    return {places[old]: _placed(axis, places) for old, axis in labels.items() if old in places}
+
+
+def _placed(axis: Axis, places: Mapping[int, int]) -> Axis:
+    if not axis.parts:
+        return axis
+    parts = [places[part] for part in axis.parts]
+    order = sorted(range(len(parts)), key=parts.__getitem__)
+    return Axis(axis.ids.transpose(*order, -1), axis.zero, tuple(parts[at] for at in order))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -83,27 +100,75 @@ class Parts(NamedTuple):
     num_parts: int
 
 
+class Binding(NamedTuple):
+    """A dimension that may be as wide as another because Python code takes the one width for the other.
+
+    Attributes:
+        ids: those of the wider one, a whole multiple of the other.
+        to: those of the other.
+    """
+
+    ids: Ids
+    to: Ids
+
+
+class Split(NamedTuple):
+    """A dimension split into parts.
+
+    Attributes:
+        call: the number of the call, whose choice was which of the new dimensions shrinks.
+        axis: that one.
+        heads: the dimension before it, which shrinks instead where whole heads go.
+    """
+
+    call: int
+    axis: Axis
+    heads: int
+
+
+class Width(NamedTuple):
+    """A size that a module of the model gave to an operation, and the ids which it is the number of."""
+
+    module: str
+    size: int
+    ids: Ids
+
+
 @dataclass(kw_only=True)
 class Ledger:
     """What one run of the network showed. Nothing is resolved here: ties are pairs, to be joined once at the end.
 
     Attributes:
         replay: choices of an earlier run, to be repeated one by one; None where this run chooses.
+        wishes: choices to be made otherwise than this run would, by the number of the call.
+        calls: how many calls came before the one at work.
         place: the operation and module at work, for reasons.
+        module: the path of that module.
         ties: ids that stand or fall together.
         freezes: ids that must stay.
         parts: dimensions that must keep equally many positions in each part.
         outputs: ids of output dimensions of weights: the slices which produce the channel.
         choices: what this run chose where more than one way was open.
+        attended: ids of the factors of batched products, whose parts are heads.
+        bindings: widths that attention code may take one for the other.
+        widths: sizes written in Python.
+        splits: dimensions split into parts.
     """
 
     replay: Sequence[int] | None = None
+    wishes: Mapping[int, int] = field(default_factory=dict)
+    calls: int = 0
     place: str = ""
+    module: str = ""
     ties: list[Tie] = field(default_factory=list)
     freezes: list[Freeze] = field(default_factory=list)
     parts: list[Parts] = field(default_factory=list)
     outputs: list[Ids] = field(default_factory=list)
     choices: list[int] = field(default_factory=list)
+    attended: list[Ids] = field(default_factory=list)
+    bindings: list[Binding] = field(default_factory=list)
+    widths: list[Width] = field(default_factory=list)
+    splits: list[Split] = field(default_factory=list)
 
     def freeze(self, axis: Axis | None, why: str) -> None:
         """Keep every channel of ``axis``, because of ``why`` at the operation now at work."""
@@ -124,9 +189,11 @@ class Ledger:
         a, b = first.ids, second.ids
         if a is b:
             return
+        if a.shape != b.shape:
+            a, b = np.broadcast_arrays(a, b)
         both = (a >= 0) & (b >= 0)
         whole = bool(both.all())
-        self.ties.append(Tie(a if whole else a[both], b if whole else b[both], self.place))
+        self.ties.append(Tie(a.reshape(-1) if whole else a[both], b.reshape(-1) if whole else b[both], self.place))
         if not whole:
             self.freeze(Axis(a[b == FIXED], first.zero), "meets values without channel labels")
             self.freeze(Axis(b[a == FIXED], second.zero), "meets values without channel labels")
@@ -135,7 +202,7 @@ class Ledger:
         """Tie two dimensions that become one, and return its ids."""
         self.tie(first, second)
         a, b = first.ids, second.ids
-        return a if (a >= 0).all() else np.where(a >= 0, a, np.maximum(a, b))
+        return a if a.ndim >= b.ndim and (a >= 0).all() else np.where(a >= 0, a, np.maximum(a, b))
 
     def sum_over(self, *axes: Axis | None) -> None:
         """A product is summed along these tied dimensions: right after a cut only if a factor was zero there."""
@@ -151,11 +218,17 @@ class Ledger:
         if (axis.ids < 0).any():
             self.freeze(axis, "equal parts, of which some positions are fixed")
         else:
-            self.parts.append(Parts(axis.ids, num_parts))
+            self.parts.append(Parts(axis.ids.reshape(-1), num_parts))
+
+    def width(self, axis: Axis) -> None:
+        """Note that the operation at work was told how wide ``axis`` shall be."""
+        self.widths.append(Width(self.module, axis.ids.shape[-1], axis.rows[0]))
 
     def choose(self, best: int) -> int:
-        """``best``, or what an earlier run chose at this point."""
+        """``best``, or what is wished, or what an earlier run chose at this point."""
         turn = len(self.choices)
-        choice = self.replay[turn] if self.replay is not None and turn < len(self.replay) else best
+        choice = self.wishes.get(self.calls, best)
+        if self.replay is not None and turn < len(self.replay):
+            choice = self.replay[turn]
         self.choices.append(choice)
         return choice

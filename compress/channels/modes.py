@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -18,14 +18,26 @@ from compress.channels.call import tensors_in
 Record = Callable[[OpOverload, Sequence[Any], Mapping[str, Any], Any], None]
 
 
-class Recorder(TorchDispatchMode):
-    """Hands on every ATen call after it was made."""
+class LentWrittenError(Exception):
+    """The forward pass writes into a tensor that it was only lent."""
 
-    def __init__(self, record: Record) -> None:
+
+class Recorder(TorchDispatchMode):
+    """Hands on every ATen call after it was made.
+
+    Attributes:
+        record: to whom.
+        lent: storages that no call may write to.
+    """
+
+    def __init__(self, record: Record, lent: Container[int]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch's own
         self.record = record
+        self.lent = lent
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func._schema.is_mutable and any(memory_of(tensor) in self.lent for tensor in _written(func, args, kwargs)):
+            raise LentWrittenError
         strided = func is torch.ops.aten.as_strided_.default
         before = _layout(args[0]) if strided else None
         result = func(*args, **(kwargs or {}))
@@ -48,6 +60,21 @@ class FailureWatch(TorchFunctionMode):
         except Exception:
             self.failed = self.failed or list(tensors_in([args, kwargs or {}]))
             raise
+
+
+def memory_of(tensor: Tensor) -> int:
+    """What all views of one storage have in common."""
+    memory: int = tensor.untyped_storage()._cdata
+    return memory
+
+
+def _written(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> Iterator[Tensor]:
+    for argument, value in zip(func._schema.arguments, args, strict=False):
+        if argument.is_write:
+            yield from tensors_in([value])
+    for argument in func._schema.arguments:
+        if argument.is_write:
+            yield from tensors_in([(kwargs or {}).get(argument.name)])
 
 
 def _layout(tensor: Tensor) -> tuple[object, ...]:

@@ -9,7 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from compress.channels.call import Call, Rule
-from compress.channels.labels import NONE, WILD, Axis, Labels
+from compress.channels.labels import NONE, WILD, Axis, Labels, moved
+from compress.channels.parts import alike, apart_from, shifted
 
 _BROADCAST = Axis(np.empty(0, dtype=np.int64), zero=False)
 
@@ -17,40 +18,39 @@ _BROADCAST = Axis(np.empty(0, dtype=np.int64), zero=False)
 def pointwise(call: Call) -> Labels:
     """``[...], [...] -> [...]`` with broadcasting: position by position along each dimension."""
     ndim = call.out.ndim
-    operands = [(ndim - tensor.ndim, tensor, call.lookup(tensor)) for tensor in call.operands()]
+    operands = [(ndim - tensor.ndim, tensor, call.lookup(tensor)) for tensor in call.operands]
     dims = {shift + dim for shift, _, labels in operands for dim in labels}
     result = {}
     for out_dim in sorted(dims):
         axes = [
-            _spread(call, labels.get(out_dim - shift), tensor.shape[out_dim - shift], call.out.shape[out_dim])
-            if out_dim >= shift
-            else _BROADCAST
+            _spread(call, (labels, tensor, shift), out_dim) if out_dim >= shift else _BROADCAST
             for shift, tensor, labels in operands
         ]
         axis = _meet(call, [axis for axis in axes if axis is not _BROADCAST])
         if axis is not None:
-            result[out_dim] = Axis(axis.ids, zero=_is_zero(call, axes))
+            result[out_dim] = axis._replace(zero=_is_zero(call, axes))
     return result
 
 
-def _spread(call: Call, axis: Axis | None, size: int, out_size: int) -> Axis | None:
-    if size == out_size and not (size == 1 and axis is None):
-        return axis
+def _spread(call: Call, operand: tuple[Labels, Tensor, int], out_dim: int) -> Axis | None:
+    labels, tensor, shift = operand
+    axis, size = labels.get(out_dim - shift), tensor.shape[out_dim - shift]
+    if size == call.out.shape[out_dim] and not (size == 1 and axis is None):
+        return None if axis is None else shifted(axis, shift)
     call.ledger.freeze(axis, "one channel spread over many")
     return _BROADCAST
 
 
 def _meet(call: Call, axes: Sequence[Axis | None]) -> Axis | None:
+    axes = alike(call.ledger, axes)
     met = axes[0] if axes else None
     for axis in axes[1:]:
         if met is None or axis is None:
             call.ledger.tie(met, axis)
-            # What is tied to fixed positions is frozen, and frozen labels are as good as any.
-            met = met or axis
-            if met is not None and (met.ids == WILD).any():
-                met = None
+            # What must stay like values without labels is as good as without.
+            met = None
         else:
-            met = Axis(call.ledger.merge(met, axis), met.zero)
+            met = Axis(call.ledger.merge(met, axis), met.zero, met.parts or axis.parts)
     return met
 
 
@@ -135,7 +135,8 @@ def along_space(num_dims: int) -> Rule:
 
     def rule(call: Call) -> Sequence[Labels]:
         name = "self" if "self" in call.args else "input"
-        labels, first = call.labels(name), call.args[name].ndim - num_dims
+        first = call.args[name].ndim - num_dims
+        labels = apart_from(call.ledger, call.in_parts(name), range(first, call.args[name].ndim))
         for dim, axis in labels.items():
             if dim >= first:
                 call.ledger.freeze(axis, "channels taken for space")
@@ -158,14 +159,13 @@ def reduction(*, skips_zeros: bool = False, zero_of_zeros: bool = True) -> Rule:
         may_run = skips_zeros and _is_number(order := call.args.get("ord", 2)) and order > 0
         keep = call.args.get("keepdim", False)
         result: dict[int, Axis] = {}
-        for dim, axis in call.labels("self").items():
+        for dim, axis in apart_from(call.ledger, call.in_parts("self"), over).items():
             if dim not in over:
-                result[dim if keep else dim - sum(gone < dim for gone in over)] = Axis(
-                    axis.ids, axis.zero and zero_of_zeros
-                )
+                result[dim] = axis._replace(zero=axis.zero and zero_of_zeros)
             elif not (may_run and axis.zero):
                 call.ledger.freeze(axis, "a statistic over channels")
-        return [result] * len(call.outs)
+        left = [dim for dim in range(ndim) if keep or dim not in over]
+        return [moved(result, left)] * len(call.outs)
 
     return rule
 
@@ -180,9 +180,11 @@ def across(*, zero_of_zeros: bool) -> Rule:
     """Softmax and scans: ``[...] -> [...]``, every position along ``dim`` a function of all of them."""
 
     def rule(call: Call) -> Labels:
-        labels = call.labels("self")
+        labels = apart_from(call.ledger, call.in_parts("self"), [call.dim()])
         call.ledger.freeze(labels.get(call.dim()), "a function of all channels")
-        return {dim: Axis(axis.ids, axis.zero and zero_of_zeros) for dim, axis in labels.items() if dim != call.dim()}
+        return {
+            dim: axis._replace(zero=axis.zero and zero_of_zeros) for dim, axis in labels.items() if dim != call.dim()
+        }
 
     return rule
 
@@ -196,6 +198,17 @@ def glu(call: Call) -> Labels:
         call.ledger.tie(Axis(first, zero=False), Axis(second, zero=False))
         result[dim] = Axis(first, labels[dim].zero)
     return result
+
+
+def regions(call: Call) -> Labels:
+    """``[n, c, h, w], regions [k, 5] -> [k, c, h', w']``: each channel alone."""
+    for name, tensor in call.args.items():
+        if isinstance(tensor, Tensor):
+            for dim, axis in call.lookup(tensor).items():
+                if (name, dim) != ("input", 1):
+                    call.ledger.freeze(axis, "channels taken for space")
+    channels = call.axis("input", 1)
+    return NONE if channels is None else {1: channels}
 
 
 def unlabelled(_: Call) -> Labels:
@@ -243,6 +256,8 @@ TABLE: Mapping[str, Rule] = {
     "reflection_pad2d": along_space(2),
     "replication_pad1d": along_space(1),
     "replication_pad2d": along_space(2),
+    "torchvision::roi_align": regions,
+    "torchvision::roi_pool": regions,
     "sum": reduction(skips_zeros=True),
     "linalg_vector_norm": reduction(skips_zeros=True),
     "mean": reduction(),
@@ -257,5 +272,6 @@ TABLE: Mapping[str, Rule] = {
     "logsumexp": reduction(zero_of_zeros=False),
     "_softmax": across(zero_of_zeros=False),
     "_log_softmax": across(zero_of_zeros=False),
+    "_safe_softmax": across(zero_of_zeros=False),
     "cumsum": across(zero_of_zeros=True),
 }

@@ -2,45 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from torch import Tensor
 
 from compress.channels.call import Call, Rule
-from compress.channels.labels import NONE, WILD, Axis, Ids, Labels, Ledger, moved
+from compress.channels.labels import NONE, WILD, Axis, Binding, Ids, Labels, Split, moved
+from compress.channels.parts import joined, shifted, tied_rows
+
+_Block = tuple[Sequence[int], Sequence[int]]
+
+_SIDE = 4  # a factor of a pixel shuffle, rather than the width of a head
 
 
 def view(call: Call) -> Labels:
     """``[...] -> [...]``, the same elements in the same order."""
     old, new = tuple(call.args["self"].shape), tuple(call.out.shape)
-    if 0 in old:
+    labels = call.in_parts("self")
+    if 0 in old or not labels:
         return NONE
-    labels = call.labels("self")
+    blocks = _blocks(old, new)
+    block_of = {dim: at for at, (dims, _) in enumerate(blocks) for dim in dims}
+    owners = Counter(block_of[dim] for dim in labels)
     result: dict[int, Axis] = {}
-    for old_dims, new_dims in _blocks(old, new):
-        labelled = [dim for dim in old_dims if dim in labels]
-        if not labelled:
+    for dim, axis in labels.items():
+        at = block_of[dim]
+        if owners[at] > 1:
+            call.ledger.freeze(axis, "two channel dimensions merged")
             continue
-        if len(labelled) > 1:
-            for dim in labelled:
-                call.ledger.freeze(labels[dim], "two channel dimensions merged")
-            continue
-        axis = labels[labelled[0]]
-        at = old_dims.index(labelled[0])
-        shape = [1] * len(old_dims)
-        shape[at] = len(axis.ids)
-        dense = np.broadcast_to(axis.ids.reshape(shape), [old[dim] for dim in old_dims])
-        dense = dense.reshape([new[dim] for dim in new_dims])
-        kept, ids = _one_dimension(call.ledger, dense)
-        if new_dims:
-            result[new_dims[kept]] = Axis(ids, axis.zero)
+        # Parts cannot go on beside channels of another kind; and those behind their channels, once merged, leave no
+        # order that holds for any choice of channels.
+        lost = {part for part in axis.parts if (part > dim if block_of[part] == at else owners[block_of[part]])}
+        touched = sorted({at, *(block_of[part] for part in axis.parts)})
+        reshaped = _reshaped(call, joined(call.ledger, axis, lost), dim, [blocks[one] for one in touched])
+        if reshaped is not None:
+            place, axis = reshaped  # noqa: PLW2901 - the same axis, seen from the new shape
+            call.ledger.width(axis)
+            result[place] = axis
     return result
 
 
-def _blocks(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+def _blocks(old: Sequence[int], new: Sequence[int]) -> list[_Block]:
     """The finest runs of dimensions of ``old`` and ``new`` that hold the same elements."""
-    blocks, i, j = [], 0, 0
+    blocks: list[_Block] = []
+    i = j = 0
     while i < len(old) or j < len(new):
         old_dims, new_dims, old_size, new_size = [], [], 1, 1
         if i < len(old):
@@ -58,29 +65,78 @@ def _blocks(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], lis
     return blocks
 
 
-def _one_dimension(ledger: Ledger, dense: Ids) -> tuple[int, Ids]:
-    """The dimension whose indices the ids of ``dense`` shall follow, all others tied, and its ids.
+def _reshaped(call: Call, axis: Axis, dim: int, blocks: Sequence[_Block]) -> tuple[int, Axis] | None:
+    """The new dimension of ``axis``, which was ``dim``, and its labels there; ``blocks`` hold all its dimensions."""
+    if all(len(old) == len(new) == 1 for old, new in blocks):
+        places = {old[0]: new[0] for old, new in blocks}
+        return places[dim], axis._replace(parts=tuple(places[part] for part in axis.parts))
+    own = next(new for old, new in blocks if dim in old)
+    if not own:
+        return None
+    dims = [one for _, new in blocks for one in new]
+    dense = _dense(call, axis, dim, blocks)
+    varying = {one for at, one in enumerate(dims) if _varies(dense, at)}
+    kept = _shrinking(call, own, varying, {one: call.out.shape[one] for one in own})
+    tied = [one for one in own if one in varying and one > kept]
+    parts = [one for one in dims if one in varying and one != kept and one not in tied]
+    order = [*tied, *parts, kept]
+    # Along the other dimensions all ids are the same.
+    dense = dense[tuple(slice(None) if one in order else 0 for one in dims)]
+    dense = dense.transpose([[one for one in dims if one in order].index(one) for one in order])
+    ids = tied_rows(call.ledger, dense.reshape(-1, *dense.shape[len(tied) :]))
+    found = Axis(ids, axis.zero, tuple(parts))
+    if any(one in own for one in parts):
+        # Each must keep equally many.
+        call.ledger.balance(found, len(found.rows))
+        heads = [one for one in parts if one in own][-1]
+        call.ledger.splits.append(Split(call.ledger.calls, found, heads))
+        _bind(call, axis)
+    return kept, found
 
-    The one that leaves most channels apart: a cut that fits no rectangle cannot be made.
+
+def _dense(call: Call, axis: Axis, dim: int, blocks: Sequence[_Block]) -> Ids:
+    """The id at each place of the new dimensions of ``blocks``."""
+    old, new = call.args["self"].shape, call.out.shape
+    before, after = ([one for block in blocks for one in block[at]] for at in (0, 1))
+    dims = [*axis.parts, dim]
+    ids = axis.ids.transpose(sorted(range(len(dims)), key=dims.__getitem__))
+    ids = ids.reshape([old[one] if one in dims else 1 for one in before])
+    return np.broadcast_to(ids, [old[one] for one in before]).reshape([new[one] for one in after])
+
+
+def _varies(dense: Ids, at: int) -> bool:
+    return dense.shape[at] > 1 and not bool((dense == dense.take([0], axis=at)).all())
+
+
+def _shrinking(call: Call, own: Sequence[int], varying: Collection[int], sizes: Mapping[int, int]) -> int:
+    """The one of the new dimensions ``own`` that shrinks with the channels.
+
+    Python code knows which one; here it is the last, as in heads and shuffles, unless that is as small as the sides of
+    a pixel shuffle. The dimensions before it become parts, those behind it go with their channel.
     """
-    if dense.ndim < 2:  # noqa: PLR2004 - a vector, or a scalar for a dimension of size 1
-        return 0, dense.reshape(-1)
-    rows = [np.moveaxis(dense, dim, 0).reshape(dense.shape[dim], -1) for dim in range(dense.ndim)]
-    exact = [bool((row == row[:, :1]).all()) for row in rows]
-    left = [len(np.unique(row[:, 0])) for row in rows]
-    best = max(range(dense.ndim), key=lambda dim: (exact[dim], left[dim], dim))
-    kept = min(ledger.choose(best), dense.ndim - 1)
-    row = rows[kept]
-    if not exact[kept]:
-        first = Axis(np.repeat(row[:, 0], row.shape[1] - 1), zero=True)
-        ledger.tie(first, Axis(row[:, 1:].reshape(-1), zero=True))
-    return kept, row.max(axis=1)
+    if len(own) == 1:
+        return own[0]
+    among = [one for one in own if one in varying] or [one for one in own if sizes[one] > 1] or own
+    wide = [one for one in among if sizes[one] > _SIDE]
+    best = (wide or among)[-1]
+    kept = call.ledger.choose(best)
+    return kept if kept in own else best
+
+
+def _bind(call: Call, axis: Axis) -> None:
+    """Note that the parts may be counted in the width that the module was called with: ``C // heads``."""
+    size = axis.ids.size
+    for tensor in call.inputs():
+        for other in call.lookup(tensor).values():
+            if not other.parts and 1 < len(other.ids) <= size and size % len(other.ids) == 0:
+                call.ledger.bindings.append(Binding(axis.ids.reshape(-1), other.ids))
+                return
 
 
 def permute(call: Call) -> Labels:
     """``[d0, d1, ...] -> [d_dims[0], d_dims[1], ...]``."""
     ndim = call.args["self"].ndim
-    return moved(call.labels("self"), [dim % ndim for dim in call.args["dims"]])
+    return moved(call.in_parts("self"), [dim % ndim for dim in call.args["dims"]])
 
 
 def transpose(call: Call) -> Labels:
@@ -89,19 +145,19 @@ def transpose(call: Call) -> Labels:
     if order:
         a, b = call.dim("dim0"), call.dim("dim1")
         order[a], order[b] = order[b], order[a]
-    return moved(call.labels("self"), order)
+    return moved(call.in_parts("self"), order)
 
 
 def t(call: Call) -> Labels:
     """``[a, b] -> [b, a]``."""
-    return moved(call.labels("self"), list(range(call.args["self"].ndim))[::-1])
+    return moved(call.in_parts("self"), list(range(call.args["self"].ndim))[::-1])
 
 
 def unsqueeze(call: Call) -> Labels:
     """``[...] -> [..., 1, ...]``."""
     ndim = call.args["self"].ndim
     at = call.args["dim"] % (ndim + 1)
-    return moved(call.labels("self"), [*range(at), None, *range(at, ndim)])
+    return moved(call.in_parts("self"), [*range(at), None, *range(at, ndim)])
 
 
 def squeeze(call: Call) -> Labels:
@@ -112,7 +168,7 @@ def squeeze(call: Call) -> Labels:
     gone = {dim % source.ndim for dim in some if source.shape[dim] == 1}
     for dim in gone:
         call.ledger.freeze(call.axis("self", dim), "a single channel picked")
-    return moved(call.labels("self"), [dim for dim in range(source.ndim) if dim not in gone])
+    return moved(call.in_parts("self"), [dim for dim in range(source.ndim) if dim not in gone])
 
 
 def expand(call: Call) -> Labels:
@@ -120,12 +176,14 @@ def expand(call: Call) -> Labels:
     source: Tensor = call.args["self"]
     shift = call.out.ndim - source.ndim
     result: dict[int, Axis] = {}
+    labels = call.in_parts("self")
     for dim, size in enumerate(call.out.shape):
         old = dim - shift
-        axis = call.axis("self", old)
+        axis = labels.get(old)
         if old >= 0 and source.shape[old] == size:
             if axis is not None:
-                result[dim] = axis
+                result[dim] = shifted(axis, shift)
+                call.ledger.width(axis)
         else:
             call.ledger.freeze(axis, "one channel spread over many")
             result[dim] = Axis(np.full(size, WILD), zero=False)

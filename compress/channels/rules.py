@@ -11,6 +11,7 @@ from torch._ops import OpOverload
 from compress.channels import contraction, pointwise, reshaping, selection
 from compress.channels.call import Call, Rule
 from compress.channels.labels import NONE, Labels
+from compress.channels.parts import fits
 
 TABLE: Mapping[str, Rule] = {**pointwise.TABLE, **reshaping.TABLE, **selection.TABLE, **contraction.TABLE}
 
@@ -47,7 +48,7 @@ def _is_pointwise(op: OpOverload, name: str) -> bool:
 
 def unknown(call: Call) -> Labels:
     """Keep all channels that meet an operation without a rule: they cannot be cut wrongly then."""
-    for tensor in call.operands():
+    for tensor in call.operands:
         call.freeze(tensor, "unknown operation")
     return NONE
 
@@ -63,7 +64,7 @@ def apply(op: OpOverload, call: Call) -> Sequence[Labels]:
     labels = list(found) if isinstance(found, Sequence) else [found]
     labels += [NONE] * (len(call.outs) - len(labels))
     for one, out in zip(labels, call.outs, strict=False):
-        if any(dim >= out.ndim or len(axis.ids) != out.shape[dim] for dim, axis in one.items()):
+        if not fits(one, out.shape):
             unknown(call)
             return [NONE] * len(call.outs)
     return labels

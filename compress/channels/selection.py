@@ -8,51 +8,72 @@ from typing import Any
 import numpy as np
 
 from compress.channels.call import Call, Rule
-from compress.channels.labels import FIXED, NONE, WILD, Axis, Labels, Ledger, moved
+from compress.channels.labels import FIXED, NONE, Axis, Labels, Ledger, moved
+from compress.channels.parts import alike, apart_from, joined, picked
 
 
 def slice_(call: Call) -> Labels:
     """``[..., n, ...] -> [..., (end - start) / step, ...]``."""
-    dim, axis = call.dim(), call.axis("self", call.dim())
+    dim, labels = call.dim(), call.in_parts("self")
+    axis, total = labels.get(dim), call.args["self"].shape[dim]
+    start, stop, step = slice(call.args["start"], call.args["end"], call.args["step"]).indices(total)
     if axis is None:
-        return call.labels("self")
-    start, stop, step = slice(call.args["start"], call.args["end"], call.args["step"]).indices(len(axis.ids))
+        return picked(labels, dim, slice(start, stop, step))
     size = stop - start
     # Slices of one size that tile the dimension are a chunk written by hand.
     whole = bool((axis.ids >= 0).all())
-    if whole and step == 1 and 1 < size < len(axis.ids) and len(axis.ids) % size == 0 and start % size == 0:
-        call.ledger.balance(axis, len(axis.ids) // size)
-    return {**call.labels("self"), dim: Axis(axis.ids[start:stop:step], axis.zero)}
+    if whole and step == 1 and 1 < size < total and total % size == 0 and start % size == 0:
+        _balance(call.ledger, axis, [size] * (total // size))
+    piece = axis._replace(ids=axis.ids[..., start:stop:step])
+    if start == 0:
+        call.ledger.width(piece)
+    return {**labels, dim: piece}
+
+
+def _balance(ledger: Ledger, axis: Axis, sizes: Sequence[int]) -> None:
+    """Ask that pieces of one size keep equally many positions, and the parts of any piece too."""
+    pieces = np.split(axis.ids, np.cumsum(sizes)[:-1], axis=-1)
+    if len(set(sizes)) == 1:
+        together = np.concatenate([piece.reshape(-1) for piece in pieces])
+        ledger.balance(Axis(together, axis.zero), len(sizes) * len(axis.rows))
+        return
+    for piece in pieces:
+        ledger.balance(Axis(piece.reshape(-1), axis.zero), len(axis.rows))
 
 
 def select(call: Call) -> Labels:
     """``[..., n, ...] -> [..., ...]``: index ``index`` of ``dim``."""
-    dim, axis = call.dim(), call.axis("self", call.dim())
-    if axis is not None:
-        call.ledger.freeze(Axis(axis.ids[[call.args["index"]]], axis.zero), "a single channel picked")
-    return _without(call.labels("self"), dim)
+    dim, labels = call.dim(), call.in_parts("self")
+    if dim in labels:
+        call.ledger.freeze(Axis(labels[dim].ids[..., call.args["index"]], zero=False), "a single channel picked")
+    return _without(picked(labels, dim, call.args["index"]), dim)
 
 
 def unbind(call: Call) -> Sequence[Labels]:
     """``[..., n, ...] -> n times [..., ...]``."""
-    call.ledger.freeze(call.axis("self", call.dim()), "single channels picked")
-    return [_without(call.labels("self"), call.dim())] * len(call.outs)
+    dim, labels = call.dim(), call.in_parts("self")
+    call.ledger.freeze(labels.get(dim), "single channels picked")
+    return [_without(picked(labels, dim, at), dim) for at in range(len(call.outs))]
 
 
 def _without(labels: Labels, gone: int) -> dict[int, Axis]:
-    return {dim - (dim > gone): axis for dim, axis in labels.items() if dim != gone}
+    return moved(labels, [dim for dim in range(1 + max([gone, *labels])) if dim != gone])
 
 
 def split(call: Call) -> Sequence[Labels]:
     """``[..., n, ...] -> [..., n0, ...], [..., n1, ...], ...``."""
-    dim, axis = call.dim(), call.axis("self", call.dim())
+    dim, labels = call.dim(), call.in_parts("self")
+    axis, sizes = labels.get(dim), [out.shape[dim] for out in call.outs]
+    ends = np.cumsum(sizes)
     if axis is None:
-        return [call.labels("self")] * len(call.outs)
-    sizes = [out.shape[dim] for out in call.outs]
-    if len(set(sizes)) == 1:
-        call.ledger.balance(axis, len(sizes))
-    pieces = np.split(axis.ids, np.cumsum(sizes)[:-1])
-    return [{**call.labels("self"), dim: Axis(piece, axis.zero)} for piece in pieces]
+        return [picked(labels, dim, slice(end - size, end)) for size, end in zip(sizes, ends.tolist(), strict=True)]
+    _balance(call.ledger, axis, sizes)
+    # The sizes may be written down, or be a fraction of the whole.
+    call.ledger.width(axis)
+    pieces = [axis._replace(ids=piece) for piece in np.split(axis.ids, ends[:-1], axis=-1)]
+    for piece in pieces:
+        call.ledger.width(piece)
+    return [{**labels, dim: piece} for piece in pieces]
 
 
 def cat(call: Call) -> Labels:
@@ -63,11 +84,12 @@ def cat(call: Call) -> Labels:
         return NONE
     ndim = call.out.ndim
     at = call.args["dim"] % ndim
-    labels = [call.lookup(tensor) for tensor in tensors]
+    labels = [apart_from(call.ledger, call.lookup(tensor), [at]) for tensor in tensors]
     result: dict[int, Axis] = {}
     for dim in sorted({dim for one in labels for dim in one}):
-        axes = [one.get(dim) for one in labels]
+        axes = alike(call.ledger, [one.get(dim) for one in labels])
         if dim == at:
+            axes = [None if axis is None else joined(call.ledger, axis) for axis in axes]
             sizes = [tensor.shape[at] for tensor in tensors]
             result[dim] = _joined(axes, sizes)
         else:
@@ -87,10 +109,11 @@ def _aligned(ledger: Ledger, axes: Sequence[Axis | None]) -> Axis | None:
     for axis in axes[1:]:
         if first is None or axis is None:
             ledger.tie(first, axis)
-            first = None if first is None or (first.ids == WILD).any() else first
+            # What must stay like values without labels is as good as without.
+            first = None
         else:
-            first = Axis(ledger.merge(first, axis), zero)
-    return None if first is None else Axis(first.ids, zero)
+            first = Axis(ledger.merge(first, axis), zero, first.parts or axis.parts)
+    return None if first is None else first._replace(zero=zero)
 
 
 def stack(call: Call) -> Labels:
@@ -99,43 +122,42 @@ def stack(call: Call) -> Labels:
     at = call.args["dim"] % call.out.ndim
     result: dict[int, Axis] = {}
     for dim in sorted({dim for one in labels for dim in one}):
-        axis = _aligned(call.ledger, [one.get(dim) for one in labels])
+        axis = _aligned(call.ledger, alike(call.ledger, [one.get(dim) for one in labels]))
         if axis is not None:
-            result[dim + (dim >= at)] = axis
-    return result
+            result[dim] = axis
+    return moved(result, [*range(at), None, *range(at, call.out.ndim - 1)])
 
 
 def flip(call: Call) -> Labels:
     """``[...] -> [...]``, the indices of ``dims`` in reverse."""
     ndim = call.args["self"].ndim
     turned = {dim % ndim for dim in call.args["dims"]}
-    return _reordered(call.labels("self"), {dim: slice(None, None, -1) for dim in turned})
+    return _reordered(call, {dim: slice(None, None, -1) for dim in turned})
 
 
 def roll(call: Call) -> Labels | None:
     """``[...] -> [...]``, the indices of ``dims`` shifted round."""
     dims, shifts = call.args["dims"], call.args["shifts"]
-    labels = call.labels("self")
     if not dims:
         return None
     order = {
         dim % call.out.ndim: (np.arange(call.out.shape[dim]) - shift) % call.out.shape[dim]
         for dim, shift in zip(dims, shifts, strict=True)
     }
-    return _reordered(labels, order)
+    return _reordered(call, order)
 
 
 def index_select(call: Call) -> Labels:
     """``[..., n, ...], index [m] -> [..., m, ...]``."""
     call.freeze(call.args["index"], "channels used as indices")
     order = call.args["index"].reshape(-1).cpu().numpy()
-    return _reordered(call.labels("self"), {call.dim(): order})
+    return _reordered(call, {call.dim(): order})
 
 
-def _reordered(labels: Labels, order: Mapping[int, Any]) -> dict[int, Axis]:
+def _reordered(call: Call, order: Mapping[int, Any]) -> dict[int, Axis]:
     return {
-        dim: Axis(np.ascontiguousarray(axis.ids[order[dim]]), axis.zero) if dim in order else axis
-        for dim, axis in labels.items()
+        dim: axis._replace(ids=np.ascontiguousarray(axis.ids[..., order[dim]])) if dim in order else axis
+        for dim, axis in apart_from(call.ledger, call.in_parts("self"), order.keys()).items()
     }
 
 
@@ -157,12 +179,30 @@ def index(call: Call) -> Labels:
     first = at[0] if together else 0
     kept: list[int | None] = [dim for dim in range(len(indices)) if dim not in at]
     kept[first:first] = [None] * indices[at[0]].ndim
-    return moved(call.labels("self"), kept)
+    return moved(apart_from(call.ledger, call.in_parts("self"), at), kept)
 
 
 def _all_frozen(call: Call) -> Labels:
     call.freeze(call.args["self"], "channels picked by mask")
     return NONE
+
+
+def index_put(call: Call) -> Labels | None:
+    """``[n, ...], index [k], [k, ...] -> [n, ...]``: rows written one by one."""
+    into, values = call.args["self"], call.args["values"]
+    at = call.args["indices"]
+    if len(at) != 1 or at[0] is None or at[0].ndim != 1 or values.ndim != into.ndim:
+        return None
+    for tensor in (into, values):
+        call.ledger.freeze(call.lookup(tensor).get(0), "channels picked by index")
+    call.freeze(at[0], "channels used as indices")
+    result = {}
+    for dim in range(1, into.ndim):
+        axes = [call.axis("self", dim), call.axis("values", dim)]
+        axis = _aligned(call.ledger, axes) if any(axes) else None
+        if axis is not None:
+            result[dim] = axis
+    return result
 
 
 def pad(call: Call) -> Labels:
@@ -193,5 +233,6 @@ TABLE: Mapping[str, Rule] = {
     "roll": roll,
     "index_select": index_select,
     "index": index,
+    "index_put": index_put,
     "constant_pad_nd": pad,
 }

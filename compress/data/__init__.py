@@ -13,6 +13,7 @@ from compress.data.folder import image_folder as image_folder
 from compress.data.memory import Normalization as Normalization
 from compress.data.memory import TensorSplit as TensorSplit
 from compress.data.memory import from_tensors as from_tensors
+from compress.data.memory import resident as resident
 from compress.data.splits import ImageData as ImageData
 from compress.data.splits import Split as Split
 from compress.errors import ConfigError

@@ -38,9 +38,10 @@ def augment(images: Tensor, augmentation: Augmentation, generator: torch.Generat
     padding = augmentation.padding
     if padding:
         windows = F.pad(images, (padding,) * 4).unfold(2, height, 1).unfold(3, width, 1)
-        top, left = torch.randint(2 * padding + 1, (2, n), generator=generator)
-        images = windows[torch.arange(n), :, top, left]
+        # Drawn on the CPU, so that they are the same on every device.
+        top, left = torch.randint(2 * padding + 1, (2, n), generator=generator).to(images.device)
+        images = windows[torch.arange(n, device=images.device), :, top, left]
     if augmentation.flip:
-        mirrored = torch.rand(n, generator=generator) < 0.5  # noqa: PLR2004
+        mirrored = (torch.rand(n, generator=generator) < 0.5).to(images.device)  # noqa: PLR2004
         images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
     return images

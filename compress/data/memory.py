@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from compress.data.augment import CROP_AND_FLIP, Augmentation, augment
-from compress.data.splits import ImageData, generator, index_batches
+from compress.data.splits import ImageData, Split, generator, index_batches
 from compress.errors import DataError
 
 
@@ -27,8 +27,8 @@ class Normalization:
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """``pixels: [n, c, h, w]`` uint8 to float32 of the same shape."""
-        mean = torch.tensor(self.mean)[:, None, None]
-        std = torch.tensor(self.std)[:, None, None]
+        mean = torch.tensor(self.mean, device=pixels.device)[:, None, None]
+        std = torch.tensor(self.std, device=pixels.device)[:, None, None]
         return pixels.float().div_(255).sub_(mean).div_(std)
 
 
@@ -53,14 +53,25 @@ class TensorSplit:
         # Ranks draw different crops; a single process draws the same whatever the number of ranks was elsewhere.
         random = generator(seed * world_size + rank)
         for indices in plan:
-            images = self.images[indices]
+            here = indices.to(self.images.device)
+            images = self.images[here]
             if training:
                 images = augment(images, self.augmentation, random)
-            yield self.normalization(images), self.labels[indices]
+            yield self.normalization(images), self.labels[here]
 
     def subset(self, indices: Tensor) -> TensorSplit:
         """See :meth:`compress.data.Split.subset`."""
         return replace(self, images=self.images[indices], labels=self.labels[indices])
+
+
+def resident(split: Split, device: torch.device) -> Split:
+    """``split`` with its images on ``device`` if they are held in memory: a GPU then waits for none of them.
+
+    Its batches are the same, and come on that device. A split that reads files is returned as it is.
+    """
+    if not isinstance(split, TensorSplit) or split.images.device == device:
+        return split
+    return replace(split, images=split.images.to(device), labels=split.labels.to(device))
 
 
 def from_tensors(

@@ -29,7 +29,7 @@ class Split(Protocol):
     def batches(
         self, batch_size: int, *, training: bool = False, seed: int = 0, rank: int = 0, world_size: int = 1
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Normalized float32 images ``[b, c, h, w]`` with their labels ``[b]``, on the CPU.
+        """Normalized float32 images ``[b, c, h, w]`` with their labels ``[b]``, on one device.
 
         Training shuffles and augments by ``seed`` alone, so a caller passes another one each epoch; every rank
         gets an equal part, in exactly ``ceil((n // world_size) / batch_size)`` batches. Otherwise every example

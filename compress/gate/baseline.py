@@ -16,9 +16,11 @@ a device stand one level deeper, under the class of device they were measured on
           "top1_error": {"compressed": 0.024, "correct": "3+/v...", "dense": 0.022}
         }
       },
-      "schema": 1,
+      "schema": 2,
       "workload": "digits"
     }
+
+What may stand in it says :mod:`compress.gate.schema`.
 """
 
 from __future__ import annotations
@@ -26,18 +28,16 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from compress.gate.strict_json import Place, check_keys, parse_file, to_number, to_table, to_text, to_whole
+from compress.gate.schema import OLDEST_SCHEMA, SCHEMA, baseline_schema
+from compress.gate.strict_json import Place, check, parse_file
 from compress.results import METRICS, Environment, Kind, Metric, Unit
 
-SCHEMA = 1
-
 _KIBIBYTE = 1024
-
-_KEYS = frozenset({"schema", "workload", "data_sha256", "num_examples", "environments", "recipes"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,22 +94,23 @@ def load_baseline(path: Path) -> Baseline:
     Raises:
         BaselineError: if the file is missing, damaged, of another schema, or breaks a rule of the format.
     """
-    top = to_table(parse_file(path), Place(path=path))
     place = Place(path=path)
-    _check_schema(top, place)
-    check_keys(top, _KEYS, _KEYS, place)
-    num_examples = to_whole(top["num_examples"], place.at("num_examples"))
-    environments = to_table(top["environments"], place.at("environments"))
-    recipes = to_table(top["recipes"], place.at("recipes"))
+    content: Any = parse_file(path)
+    _check_version(content, place)
+    check(content, baseline_schema(), path)
     return Baseline(
         path=path,
-        workload=to_text(top["workload"], place.at("workload")),
-        data_sha256=to_text(top["data_sha256"], place.at("data_sha256")),
-        num_examples=num_examples,
-        environments={
-            name: _environment(name, value, place.at("environments", name)) for name, value in environments.items()
+        workload=content["workload"],
+        data_sha256=content["data_sha256"],
+        num_examples=int(content["num_examples"]),
+        environments={name: Environment(cpu_class=name, **value) for name, value in content["environments"].items()},
+        recipes={
+            recipe: {
+                name: _entries(METRICS[name], value, int(content["num_examples"]), place.at("recipes", recipe, name))
+                for name, value in metrics.items()
+            }
+            for recipe, metrics in content["recipes"].items()
         },
-        recipes={name: _recipe(value, num_examples, place.at("recipes", name)) for name, value in recipes.items()},
     )
 
 
@@ -127,92 +128,55 @@ def as_recorded(metric: Metric, value: float) -> float:
     return round(value)
 
 
-def _check_schema(top: Mapping[str, object], place: Place) -> None:
-    if "schema" not in top:
-        raise place.error("a baseline must state its 'schema'")
-    schema = to_whole(top["schema"], place.at("schema"))
-    if schema > SCHEMA:
+def _check_version(content: object, place: Place) -> None:
+    """What another version of the format holds says nothing under the rules of this one."""
+    version = content.get("schema") if isinstance(content, dict) else None
+    if isinstance(version, bool) or not isinstance(version, int):
+        return
+    if version > SCHEMA:
         raise place.at("schema").error(
             f"the baseline was written by a newer version, upgrade pytest-compress: it reads schema {SCHEMA}, "
-            f"got {schema}"
+            f"got {version}"
         )
-    if schema < SCHEMA:
-        raise place.at("schema").error(f"schema must be {SCHEMA}, got {schema}; record the baseline again")
+    if version < OLDEST_SCHEMA:
+        raise place.at("schema").error(
+            f"schema must be {OLDEST_SCHEMA} to {SCHEMA}, got {version}; record the baseline again"
+        )
 
 
-def _recipe(value: object, num_examples: int, place: Place) -> dict[str, dict[str, Entry]]:
-    return {
-        name: _metric_entries(name, entries, num_examples, place.at(name))
-        for name, entries in to_table(value, place).items()
-    }
-
-
-def _metric_entries(name: str, value: object, num_examples: int, place: Place) -> dict[str, Entry]:
-    metric = METRICS.get(name)
-    if metric is None:
-        raise place.error(f"metric {name!r} is unknown, known are {', '.join(METRICS)}")
+def _entries(metric: Metric, value: Mapping[str, Any], num_examples: int, place: Place) -> dict[str, Entry]:
+    """By class of device, "" where it makes no difference."""
     if not metric.device:
         return {"": _entry(metric, "", value, num_examples, place)}
-    return {
-        device: _entry(metric, device, entry, num_examples, place.at(device))
-        for device, entry in to_table(value, place).items()
-    }
+    return {device: _entry(metric, device, entry, num_examples, place.at(device)) for device, entry in value.items()}
 
 
-def _entry(metric: Metric, device: str, value: object, num_examples: int, place: Place) -> Entry:
-    table = to_table(value, place)
-    required = {"compressed", "dense", "ratio"} if metric.kind is Kind.TIME else {"compressed", "dense"}
-    known = required | {Kind.ERROR: {"correct"}, Kind.TIME: {"ratio_interval"}}.get(metric.kind, set())
-    check_keys(table, required, known, place)
-    values = {key: to_number(table[key], place.at(key)) for key in sorted(required)}
-    if metric.kind is Kind.ERROR:
-        for key, error in values.items():
-            if error > 1:
-                raise place.at(key).error(f"an error must be in [0, 1], got {error:g}")
-    if values.get("ratio") == 0:
+def _entry(metric: Metric, device: str, table: Mapping[str, Any], num_examples: int, place: Place) -> Entry:
+    ratio = float(table["ratio"]) if metric.kind is Kind.TIME else None
+    if ratio == 0:
         raise place.at("ratio").error("a ratio of times must be above 0, got 0")
-    correct = _bits(table["correct"], num_examples, place.at("correct")) if "correct" in table else None
+    ends = table.get("ratio_interval")
     return Entry(
         metric=metric.name,
-        dense=values["dense"],
-        compressed=values["compressed"],
+        dense=float(table["dense"]),
+        compressed=float(table["compressed"]),
         device=device,
-        ratio=values.get("ratio"),
-        ratio_interval=_interval(table, values["ratio"], place) if "ratio_interval" in table else None,
-        correct=correct,
+        ratio=ratio,
+        ratio_interval=_interval(ends, ratio, place) if ratio and ends is not None else None,
+        correct=_bits(table["correct"], num_examples, place.at("correct")) if "correct" in table else None,
     )
 
 
-def _interval(table: Mapping[str, object], ratio: float, place: Place) -> tuple[float, float]:
+def _interval(ends: Sequence[float], ratio: float, place: Place) -> tuple[float, float]:
     """Ends of the interval around ``ratio``."""
-    place, value = place.at("ratio_interval"), table["ratio_interval"]
-    if not isinstance(value, list) or len(value) != 2:  # noqa: PLR2004 - low and high
-        raise place.error(f"an interval must be a list of its two ends, got {value!r}")
-    low, high = (to_number(end, place) for end in value)
+    low, high = map(float, ends)
     if not 0 < low <= ratio <= high:
-        raise place.error(f"the interval must hold the ratio {ratio:g}, got {value!r}")
+        raise place.at("ratio_interval").error(f"the interval must hold the ratio {ratio:g}, got {list(ends)!r}")
     return low, high
 
 
-def _environment(name: str, value: object, place: Place) -> Environment:
-    table = to_table(value, place)
-    # The class of CPU is the table's own name.
-    known = {item.name for item in fields(Environment)} - {"cpu_class"}
-    check_keys(table, {"python", "torch", "cpu"}, known, place)
-    texts = {key: to_text(table[key], place.at(key)) for key in table}
-    return Environment(
-        python=texts["python"],
-        torch=texts["torch"],
-        cpu=texts["cpu"],
-        cpu_class=name,
-        cuda_class=texts.get("cuda_class"),
-        gpu=texts.get("gpu"),
-    )
-
-
-def _bits(value: object, num_examples: int, place: Place) -> bytes:
+def _bits(text: str, num_examples: int, place: Place) -> bytes:
     """One bit for each example; ``numpy.packbits`` fills the last byte with zeros."""
-    text = to_text(value, place)
     try:
         bits = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:

@@ -13,9 +13,10 @@ import numpy as np
 
 from compress.errors import BaselineError, MeasureError
 from compress.files import write_atomically
-from compress.gate.baseline import SCHEMA, Baseline, Entry, as_recorded, load_baseline
+from compress.gate.baseline import Baseline, Entry, as_recorded, load_baseline
 from compress.gate.checks import recorded_ratio
 from compress.gate.lock import locked
+from compress.gate.schema import SCHEMA
 from compress.results import METRICS, Environment, Kind, Measurement, Metric, Unit
 
 

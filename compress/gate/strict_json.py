@@ -1,17 +1,25 @@
-"""JSON read strictly: every value has the type it must have, or the message names its place."""
+"""JSON read strictly: what the file must hold is what its schema says, or the message names the place."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from jsonschema import Draft202012Validator, ValidationError
 
 from compress.errors import BaselineError
 
 _MESSAGE_WIDTH = 40
+_TYPES = {
+    "object": "a table",
+    "array": "a list",
+    "string": "a text",
+    "integer": "a whole number of 0 or more",
+    "number": "a number of 0 or more",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +62,23 @@ def parse_file(path: Path) -> object:
         raise place.error(f"the baseline is not valid JSON: {error}") from error
 
 
+def check(content: object, schema: Mapping[str, object], path: Path) -> None:
+    """Hold a file's content against a JSON Schema.
+
+    Args:
+        content: as JSON gives it.
+        schema: of draft 2020-12; its types, required and known keys, bounds and lengths are said in words.
+        path: the file, for the message.
+
+    Raises:
+        BaselineError: for the first value that breaks a rule, with the keys that lead to it.
+    """
+    broken = min(Draft202012Validator(schema).iter_errors(content), key=_order, default=None)
+    if broken is not None:
+        place = Place(path=path).at(*map(str, broken.absolute_path))
+        raise place.error(f"the baseline {_rule(broken)}")
+
+
 def _refuse_constant(name: str) -> object:
     raise ValueError(f"{name} is no JSON number")
 
@@ -68,48 +93,29 @@ def _unique(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
     return table
 
 
-def check_keys(table: Mapping[str, object], required: AbstractSet[str], known: AbstractSet[str], place: Place) -> None:
-    """Refuse a table that lacks a required key or holds one that is not known."""
-    missing = sorted(required - table.keys())
-    if missing:
-        raise place.error(f"the baseline lacks {', '.join(map(repr, missing))}")
-    unknown = sorted(table.keys() - known)
-    if unknown:
-        raise place.error(f"the baseline holds {unknown[0]!r}, known here are {', '.join(sorted(known))}")
+def _order(error: ValidationError) -> tuple[int, list[str], str]:
+    """The outermost first: what lies within a wrong table need not be looked at."""
+    keys = [str(key) for key in error.absolute_path]
+    return len(keys), keys, str(error.validator)
 
 
-def to_table(value: object, place: Place) -> Mapping[str, object]:
-    """The value, which must be a table."""
-    if not isinstance(value, dict):
-        raise place.error(f"the baseline must hold a table here, got {_brief(value)}")
-    return value
-
-
-def to_text(value: object, place: Place) -> str:
-    """The value, which must be a text."""
-    if not isinstance(value, str):
-        raise place.error(f"the baseline must hold a text here, got {_brief(value)}")
-    return value
-
-
-def to_whole(value: object, place: Place) -> int:
-    """The value, which must be a whole number of 0 or more."""
-    # To Python, true is a number.
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise place.error(f"the baseline must hold a whole number of 0 or more here, got {_brief(value)}")
-    return value
-
-
-def to_number(value: object, place: Place) -> float:
-    """The value, which must be a finite number of 0 or more."""
-    if not isinstance(value, bool) and isinstance(value, int | float):
-        try:
-            number = float(value)
-        except OverflowError:
-            number = math.inf
-        if 0 <= number < math.inf:
-            return number
-    raise place.error(f"the baseline must hold a number of 0 or more here, got {_brief(value)}")
+def _rule(error: ValidationError) -> str:
+    """The broken rule, and what stands there instead."""
+    value: Any = error.instance
+    table: Any = error.schema
+    bound: Any = error.validator_value
+    if error.validator == "required":
+        missing = sorted(set(bound) - value.keys())
+        return f"lacks {', '.join(map(repr, missing))}"
+    if error.validator == "additionalProperties":
+        known = sorted(table["properties"])
+        return f"holds {min(value.keys() - set(known))!r}, known here are {', '.join(known)}"
+    if error.validator in ("minItems", "maxItems"):
+        return f"must hold {bound} values here, got {len(value)}"
+    wanted = _TYPES[table["type"]]
+    if error.validator == "maximum" and bound == 1:
+        wanted = "a number in [0, 1]"
+    return f"must hold {wanted} here, got {_brief(value)}"
 
 
 def _brief(value: object) -> str:

@@ -116,7 +116,8 @@ def _next_steps(verdict: Verdict, node_id: str, options: Sequence[str]) -> list[
     """What to run, and what to change if the new value is meant."""
     tests = [node_id] if node_id else ["benchmarks", "-k", verdict.recipe]
     command = shlex.join(["pytest", *tests, *options])
-    compare = " --benchmark-compare" if verdict.baseline is not None else ""
+    # Of one test nothing else is demanded.
+    compare = " --benchmark-compare --compress-partial" if verdict.baseline is not None else ""
     lines = [f"To look further, run: {command}{compare}"]
     broken = {check.side for check in verdict.checks if check.status is Status.REGRESSED}
     if Side.LIMIT in broken and verdict.limit is not None:

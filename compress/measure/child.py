@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from compress.measure.latency import Call, Timer
+    from compress.pairs import Call, Timer
 
 WARMUP_CALLS = 3
 # The kernel's counters lag by up to some hundred kilobytes on each core; the median of several rounds does not.
@@ -89,7 +89,8 @@ def _begin(request: Mapping[str, Any], _state: _State) -> dict[str, Any]:
 
 def _load(request: Mapping[str, Any], state: _State) -> dict[str, Any]:
     """Rebuild both models, warm them, and say how long a pair of calls takes."""
-    from compress.measure.latency import elapsed_ms, forward, pair_ms  # noqa: PLC0415
+    from compress.measure.latency import forward  # noqa: PLC0415
+    from compress.pairs import elapsed_ms, pair_ms  # noqa: PLC0415
 
     inputs = _inputs(request)
     calls = [
@@ -102,7 +103,7 @@ def _load(request: Mapping[str, Any], state: _State) -> dict[str, Any]:
 
 def _take_pairs(request: Mapping[str, Any], state: _State) -> dict[str, Any]:
     """Times of so many more pairs."""
-    from compress.measure.latency import take_pairs  # noqa: PLC0415
+    from compress.pairs import take_pairs  # noqa: PLC0415
 
     if state.dense is None or state.compressed is None:
         raise RuntimeError("no models are loaded")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from compress.channels.labels import Ids
+from compress.pruning.repairs import Repair
 
 
 class Member(NamedTuple):
@@ -41,12 +45,16 @@ class PruningPlan:
     """A verified decision, made for one model.
 
     Attributes:
-        pruning_ratio: the fraction of channels asked to be removed from each group.
+        pruning_ratio: the fraction of channels asked to be removed, or found to reach the target that was asked.
         groups: every group, those that stay whole too.
         kept: for each dimension that loses something, the indices that stay: ``[kept]``, ascending. For dimension 1 of
             a grouped convolution's weight ``[parts, kept]``, since each part of dimension 0 has channels of its own.
         num_params_before: parameters of the model.
         num_params_after: parameters of the model once pruned.
+        notes: what was measured to choose the cut, a sentence each.
+        repairs: attributes of modules that said how wide something was, and change.
+        scales: for dimensions whose kept slices are multiplied by something, because a number that the network computes
+            of its width would else change: ``[kept]``.
     """
 
     pruning_ratio: float
@@ -54,6 +62,9 @@ class PruningPlan:
     kept: Mapping[Member, Ids]
     num_params_before: int
     num_params_after: int
+    notes: tuple[str, ...] = ()
+    repairs: Sequence[Repair] = ()
+    scales: Mapping[Member, npt.NDArray[np.float64]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
@@ -65,8 +76,13 @@ class PruningPlan:
             f"pruning_ratio {self.pruning_ratio:g}: {self.num_params_before:,} -> {self.num_params_after:,} "
             f"parameters ({share:.1%})"
         )
+        yield from self.notes
         for group in self.groups:
             where = ", ".join(str(member) for member in group.members[:3])
             more = f" and {len(group.members) - 3} more" if len(group.members) > 3 else ""  # noqa: PLR2004
             why = f": whole, {group.frozen}" if group.frozen else ""
             yield f"{group.channels:6} -> {group.kept:5}  {where}{more}{why}"
+        for repair in self.repairs:
+            yield f"repaired  {repair}"
+        for member, factors in self.scales.items():
+            yield f"scaled    {member} by {factors.min():.4g} to {factors.max():.4g}"

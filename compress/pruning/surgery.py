@@ -2,38 +2,86 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from compress.channels.copying import copied
 from compress.channels.labels import Ids
 from compress.pruning.plan import Member
+from compress.pruning.repairs import Repair
+
+_NO_SCALES: Mapping[Member, npt.NDArray[np.float64]] = MappingProxyType({})
 
 
-def cut(model: nn.Module, kept: Mapping[Member, Ids]) -> nn.Module:
-    """A copy of ``model`` in which each dimension named by ``kept`` has only the indices given there."""
+def cut(
+    model: nn.Module,
+    kept: Mapping[Member, Ids],
+    repairs: Iterable[Repair] = (),
+    scales: Mapping[Member, npt.NDArray[np.float64]] = _NO_SCALES,
+) -> nn.Module:
+    """A copy of ``model`` in which each dimension named by ``kept`` has only the indices given there.
+
+    Args:
+        model: stays as it is.
+        kept: indices, by dimension.
+        repairs: attributes to change in the copy.
+        scales: by dimension, what its kept slices are multiplied by: ``[kept]``.
+    """
     state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    by_tensor: dict[str, dict[int, Ids]] = {}
+    by_tensor: dict[str, dict[int, Ids]] = {member.tensor: {} for member in scales}
     for member, ids in kept.items():
         by_tensor.setdefault(member.tensor, {})[member.dim] = ids
-    # As already copied, in deepcopy's own books: the big tensors are never copied, and one shared by several modules
-    # stays shared.
-    smaller = {id(state[name]): _smaller(state[name], dims) for name, dims in by_tensor.items()}
-    new = {id(tensor) for tensor in smaller.values()}
-    small = copy.deepcopy(model, dict[int, object](smaller))
-    for module in small.modules():
+    smaller = {name: _smaller(state[name], dims) for name, dims in by_tensor.items()}
+    with torch.no_grad():
+        for member, factors in scales.items():
+            tensor = smaller[member.tensor]
+            shape = [-1 if dim == member.dim else 1 for dim in range(tensor.ndim)]
+            tensor.mul_(torch.from_numpy(factors).to(tensor).reshape(shape))
+    return _with(model, {id(state[name]): tensor for name, tensor in smaller.items()}, repairs)
+
+
+def outline(model: nn.Module, kept: Mapping[Member, Ids], repairs: Iterable[Repair]) -> nn.Module:
+    """What :func:`cut` makes, but for the values of parameters: some of the uncut ones, and in their memory.
+
+    Enough to see whether it runs, and what goes where. It must not be written to.
+    """
+    state: dict[str, Tensor] = {**dict(model.named_buffers()), **dict(model.named_parameters())}
+    shapes = {member.tensor: list(state[member.tensor].shape) for member in kept}
+    for member, ids in kept.items():
+        shapes[member.tensor][member.dim] = ids.shape[-1]
+    stand_ins: dict[int, Tensor] = {id(parameter): parameter for parameter in model.parameters()}
+    stand_ins |= {id(state[name]): _first_elements(state[name], shape) for name, shape in shapes.items()}
+    return _with(model, stand_ins, repairs)
+
+
+def _first_elements(tensor: Tensor, shape: Sequence[int]) -> Tensor:
+    flat = tensor.detach().reshape(-1)[: math.prod(shape)].view(*shape)
+    return nn.Parameter(flat, requires_grad=False) if isinstance(tensor, nn.Parameter) else flat.clone()
+
+
+def _with(model: nn.Module, tensors: Mapping[int, Tensor], repairs: Iterable[Repair]) -> nn.Module:
+    """A copy of ``model`` with other tensors, by the identity of those they stand for."""
+    # The big tensors are never copied, and one shared by several modules stays shared.
+    smaller = copied(model, tensors)
+    new = {id(tensor) for tensor in tensors.values()}
+    for module in smaller.modules():
         if any(id(tensor) in new for tensor in _tensors(module)):
             _tell_width(module)
-    return small
+    for repair in repairs:
+        setattr(smaller.get_submodule(repair.module), repair.attribute, repair.after)
+    return smaller
 
 
 def _smaller(tensor: Tensor, dims: Mapping[int, Ids]) -> Tensor:
-    result = tensor.detach()
+    result = tensor.detach() if dims else tensor.detach().clone()
     # A matrix of indices counts in the parts of dimension 0 as it was, so it goes first.
     for dim, kept in sorted(dims.items(), key=lambda item: -item[1].ndim):
         if kept.ndim == 1:
@@ -94,6 +142,16 @@ def _group_norm(module: nn.GroupNorm) -> None:
     module.num_channels = module.weight.shape[0]
 
 
+def _attention(module: nn.MultiheadAttention) -> None:
+    # What the number of heads and their width are now is for repairs to say.
+    if module.in_proj_weight is None:
+        module.embed_dim, module.kdim, module.vdim = (
+            weight.shape[1] for weight in (module.q_proj_weight, module.k_proj_weight, module.v_proj_weight)
+        )
+    else:
+        module.embed_dim = module.kdim = module.vdim = module.in_proj_weight.shape[1]
+
+
 def _prelu(module: nn.PReLU) -> None:
     module.num_parameters = module.weight.shape[0]
 
@@ -115,5 +173,6 @@ _WIDTHS: Sequence[tuple[type[nn.Module], Callable[..., None]]] = (
     (nn.LayerNorm, _layer_norm),
     (nn.GroupNorm, _group_norm),
     (nn.PReLU, _prelu),
+    (nn.MultiheadAttention, _attention),
     (nn.Embedding, _embedding),
 )

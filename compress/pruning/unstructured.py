@@ -1,7 +1,8 @@
 """Unstructured pruning: weights of small magnitude are set to zero, and stay zero while the model is trained on.
 
 Shapes do not change, so neither does the size of the file nor, on ordinary kernels, the time of a forward pass: what
-it buys is sparsity that a compressor of files or a sparse kernel may use later, and a regularizer in training.
+it buys is sparsity that a compressor of files or a sparse kernel may use later (for the pattern 2:4 see
+:mod:`compress.pruning.semi_structured`), and a regularizer in training.
 
 Source: Han, Pool, Tran and Dally, "Learning both Weights and Connections for Efficient Neural Networks", NeurIPS 2015,
 section 3; one global threshold as in Frankle and Carbin, "The Lottery Ticket Hypothesis", ICLR 2019.
@@ -17,11 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import ConfigError, ModelError
+from compress.pruning.patterns import fits, keep_by_pattern, pattern_of
 
 Scope = Literal["layer", "global"]
 M = TypeVar("M", bound=nn.Module)
 
-_MASK = "weight_mask"  # the name torch.nn.utils.prune gives it too
+DEFAULT_SPARSITY = 0.2
+MASK = "weight_mask"  # the name torch.nn.utils.prune gives it too
 
 # Layers whose `weight` multiplies activations. Norms and biases are few and every one of them matters.
 _PRUNABLE = (
@@ -36,60 +39,92 @@ _PRUNABLE = (
 )
 
 
-def prune_weights(model: M, sparsity: float = 0.2, scope: Scope = "layer") -> M:
-    """A copy of ``model`` in which the ``sparsity`` smallest of its weights by magnitude are masked to zero.
+def prune_weights(model: M, sparsity: float | None = None, scope: Scope = "layer", *, pattern: str | None = None) -> M:
+    """A copy of ``model`` in which weights of small magnitude are masked to zero.
 
-    Exactly ``round(sparsity * n)`` of ``n`` weights go: of every layer's for the scope "layer", of all layers' together
-    for "global". Shape, file size and speed stay as they are. The masks hold through training; :func:`compress.save`
-    and :func:`make_permanent_` turn them into plain zeros.
+    Exactly ``round(sparsity * n)`` of ``n`` weights go, 20 % if nothing is said: of every layer's for the scope
+    "layer", of all layers' together for "global". With a ``pattern`` "n:m", of every ``m`` neighbours along a layer's
+    input dimension the ``n`` largest stay; layers whose inputs are no multiple of ``m`` are left whole.
+
+    Shape, file size and speed stay as they are. The masks hold through training; :func:`compress.save` and
+    :func:`make_permanent_` turn them into plain zeros.
 
     Raises:
-        ConfigError: if ``sparsity`` is outside [0, 1) or ``scope`` is unknown.
+        ConfigError: if ``sparsity`` is outside [0, 1), ``scope`` is unknown, or ``pattern`` is none.
         ModelError: if there is nothing to prune, or a weight is not a finite number.
     """
-    check_settings(sparsity, scope)
+    check_settings(sparsity, scope, pattern)
     model = make_permanent_(deepcopy(model))
     weights = _weights(model)
     if not weights:
         raise ModelError(f"{type(model).__name__} has no linear or convolution layer whose weights could be pruned")
-    if sparsity == 0:
-        return model
-    magnitudes = [weight.detach().abs().flatten() for weight in weights]
-    if scope == "layer":
-        keeps = [_keep_largest(magnitude, sparsity) for magnitude in magnitudes]
+    if pattern is not None:
+        masks = _masks_by_pattern(model, weights, pattern)
     else:
-        together = _keep_largest(torch.cat([magnitude.cpu().double() for magnitude in magnitudes]), sparsity)
-        keeps = list(torch.split(together, [magnitude.numel() for magnitude in magnitudes]))
-    for (weight, layers), keep in zip(weights.items(), keeps, strict=True):
-        mask = keep.reshape(weight.shape).to(weight.device)
-        for layer in layers:
-            layer.register_buffer(_MASK, mask)
+        masks = _masks_by_rank(weights, DEFAULT_SPARSITY if sparsity is None else sparsity, scope)
+    if not masks:
+        return model
+    for weight, mask in masks.items():
+        for layer in weights[weight]:
+            layer.register_buffer(MASK, mask)
     # On the model too, because attention reads the weight of its output projection without calling that layer.
-    hooked: list[nn.Module] = [model, *(layer for layers in weights.values() for layer in layers if layer is not model)]
+    masked = [layer for weight in masks for layer in weights[weight] if layer is not model]
+    hooked: list[nn.Module] = [model, *masked]
     for module in hooked:
         module.register_forward_pre_hook(_zero_pruned_)
     _zero_pruned_(model)
     return model
 
 
-def check_settings(sparsity: float, scope: str) -> None:
+def check_settings(sparsity: float | None, scope: str, pattern: str | None = None) -> None:
     """Refuse settings of :func:`prune_weights` that make no sense.
 
     Raises:
-        ConfigError: if ``sparsity`` is outside [0, 1) or ``scope`` is unknown.
+        ConfigError: if ``sparsity`` is outside [0, 1), ``scope`` is unknown, or ``pattern`` is none.
     """
-    if not 0 <= sparsity < 1:
-        raise ConfigError(f"sparsity must be in [0, 1), got {sparsity}")
     if scope not in get_args(Scope):
         raise ConfigError(f"scope must be one of {', '.join(get_args(Scope))}, got {scope!r}")
+    if pattern is not None:
+        pattern_of(pattern)
+        if sparsity is not None or scope != "layer":
+            raise ConfigError(f"a pattern fixes sparsity and scope, give neither beside pattern = {pattern!r}")
+    elif sparsity is not None and not 0 <= sparsity < 1:
+        raise ConfigError(f"sparsity must be in [0, 1), got {sparsity}")
+
+
+_Weights = dict[nn.Parameter, list[nn.Module]]
+_Masks = dict[nn.Parameter, Tensor]
+
+
+def _masks_by_rank(weights: _Weights, sparsity: float, scope: Scope) -> _Masks:
+    if sparsity == 0:
+        return {}
+    magnitudes = [weight.detach().abs().flatten() for weight in weights]
+    if scope == "layer":
+        keeps = [_keep_largest(magnitude, sparsity) for magnitude in magnitudes]
+    else:
+        together = _keep_largest(torch.cat([magnitude.cpu().double() for magnitude in magnitudes]), sparsity)
+        keeps = list(torch.split(together, [magnitude.numel() for magnitude in magnitudes]))
+    return {weight: keep.reshape(weight.shape).to(weight.device) for weight, keep in zip(weights, keeps, strict=True)}
+
+
+def _masks_by_pattern(model: nn.Module, weights: _Weights, text: str) -> _Masks:
+    pattern = pattern_of(text)
+    # Layers that share a weight read it alike.
+    fitting = {weight: layers[0] for weight, layers in weights.items() if fits(layers[0], weight, pattern)}
+    if not fitting:
+        raise ModelError(
+            f"{type(model).__name__} has no layer whose inputs are a multiple of {pattern.of}, as {text!r} needs"
+        )
+    return {weight: keep_by_pattern(layer, weight, pattern) for weight, layer in fitting.items()}
 
 
 def make_permanent_(model: M) -> M:
     """Turn every mask into plain zeros in the weights, in place; returns ``model``."""
     _zero_pruned_(model)
     for module in model.modules():
-        if _MASK in module._buffers:
-            delattr(module, _MASK)
+        if MASK in module._buffers:
+            delattr(module, MASK)
         for key, hook in list(module._forward_pre_hooks.items()):
             if hook is _zero_pruned_:
                 del module._forward_pre_hooks[key]
@@ -101,13 +136,13 @@ def _zero_pruned_(model: nn.Module, _inputs: object = None) -> None:
     # The weight stays an ordinary leaf parameter this way. A parametrization would swap the layer's class, which copies
     # of the model share, so that removing it from one copy breaks the others.
     for layer in model.modules():
-        if _MASK in layer._buffers:
-            layer.weight.data.mul_(layer.get_buffer(_MASK))  # type: ignore[operator]
+        if MASK in layer._buffers:
+            layer.weight.data.mul_(layer.get_buffer(MASK))  # type: ignore[operator]
 
 
-def _weights(model: nn.Module) -> dict[nn.Parameter, list[nn.Module]]:
+def _weights(model: nn.Module) -> _Weights:
     """Every weight that may be pruned, once, with the layers that share it."""
-    found: dict[nn.Parameter, list[nn.Module]] = {}
+    found: _Weights = {}
     for name, module in model.named_modules():
         if not isinstance(module, _PRUNABLE) or not isinstance(module.weight, nn.Parameter):
             continue

@@ -9,10 +9,24 @@ from typing import Any
 
 from torch import nn
 
-from compress import artifact, channels, data, pruning, train
+from compress import (
+    artifact,
+    channels,
+    data,
+    distillation,
+    exported,
+    half,
+    lowrank,
+    pruning,
+    quantization,
+    substitute,
+    train,
+)
 from compress.cache import cache_path, cached_model
 from compress.errors import CompressError
-from compress.recipe.steps import Context, apply_step
+from compress.recipe import fit_step, lowrank_steps, pruning_steps, quantization_steps, training_batches
+from compress.recipe.context import Context
+from compress.recipe.steps import apply_step
 from compress.recipe.toml import Recipe
 from compress.workload import Workload, ingredients
 
@@ -34,8 +48,10 @@ def run_recipe(recipe: Recipe, dense: nn.Module, workload: Workload, *, progress
         "example_input": [list(workload.example_input.shape), str(workload.example_input.dtype)],
         "steps": [[type(step).__name__, asdict(step)] for step in recipe.steps],
     }
-    sources: tuple[ModuleType | Callable[..., Any], ...] = (channels, data, pruning, train, workload.model_factory)
-    path = cache_path(f"{workload.name}-{recipe.name}", made_from, (*sources, apply_step))
+    techniques = (channels, data, distillation, exported, half, lowrank, pruning, quantization, substitute, train)
+    steps = (fit_step, lowrank_steps, pruning_steps, quantization_steps, training_batches)
+    sources: tuple[ModuleType | Callable[..., Any], ...] = (*techniques, *steps, apply_step, workload.model_factory)
+    path = cache_path(f"{workload.name}-{recipe.name}", made_from, sources)
 
     def compressed() -> nn.Module:
         model = dense

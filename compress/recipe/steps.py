@@ -3,60 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import nn
 
-from compress import train
-from compress.pruning.checks import check_ratio
-from compress.pruning.importance import importance_of
-from compress.pruning.structured import prune_channels
-from compress.pruning.unstructured import Scope, check_settings, prune_weights
-from compress.train import FitConfig
-from compress.workload import Workload
-
-
-@dataclass(frozen=True, kw_only=True)
-class Context:
-    """What a step may need beside the model.
-
-    Attributes:
-        dense: the model before the first step.
-        workload: data and example input.
-        checkpoint: a file of its own, for a step that takes long; gone once the step is done.
-        progress: whether to show how far it is.
-    """
-
-    dense: nn.Module
-    workload: Workload
-    checkpoint: Path
-    progress: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class PruneChannels:
-    """Settings of the step ``prune_channels``, see :func:`compress.prune_channels`."""
-
-    pruning_ratio: float = 0.2
-    importance: str = "l1"
-
-    def __post_init__(self) -> None:
-        # Now, not after hours of training the dense model.
-        check_ratio(self.pruning_ratio)
-        importance_of(self.importance)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PruneWeights:
-    """Settings of the step ``prune_weights``, see :func:`compress.prune_weights`."""
-
-    sparsity: float = 0.2
-    scope: Scope = "layer"
-
-    def __post_init__(self) -> None:
-        check_settings(self.sparsity, self.scope)
+from compress.quantization.aware import QuantizeAwareConfig
+from compress.recipe import pruning_steps
+from compress.recipe.context import Context
+from compress.recipe.fit_step import Fit, apply_fit
+from compress.recipe.lowrank_steps import Factorize, apply_factorize
+from compress.recipe.quantization_steps import Half, Quantize, apply_half, apply_quantize, apply_quantize_aware_fit
 
 
 class Step(NamedTuple):
@@ -66,23 +22,16 @@ class Step(NamedTuple):
     apply: Callable[[Any, nn.Module, Context], nn.Module]
 
 
-def _fit(settings: FitConfig, model: nn.Module, context: Context) -> nn.Module:
-    dataset = context.workload.dataset
-    return train.fit(model, dataset, settings, checkpoint=context.checkpoint, progress=context.progress).model
-
-
-def _prune_channels(settings: PruneChannels, model: nn.Module, context: Context) -> nn.Module:
-    return prune_channels(model, context.workload.example_input, settings.pruning_ratio, settings.importance)
-
-
-def _prune_weights(settings: PruneWeights, model: nn.Module, _: Context) -> nn.Module:
-    return prune_weights(model, settings.sparsity, settings.scope)
-
-
 STEPS: Mapping[str, Step] = {
-    "fit": Step(FitConfig, _fit),
-    "prune_channels": Step(PruneChannels, _prune_channels),
-    "prune_weights": Step(PruneWeights, _prune_weights),
+    "factorize": Step(Factorize, apply_factorize),
+    "fit": Step(Fit, apply_fit),
+    "half": Step(Half, apply_half),
+    "prune_channels": Step(pruning_steps.PruneChannels, pruning_steps.apply_prune_channels),
+    "prune_rounds": Step(pruning_steps.PruneRounds, pruning_steps.apply_prune_rounds),
+    "prune_weights": Step(pruning_steps.PruneWeights, pruning_steps.apply_prune_weights),
+    "quantize": Step(Quantize, apply_quantize),
+    "quantize_aware_fit": Step(QuantizeAwareConfig, apply_quantize_aware_fit),
+    "recalibrate": Step(pruning_steps.Recalibrate, pruning_steps.apply_recalibrate),
 }
 
 

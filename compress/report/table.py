@@ -67,6 +67,8 @@ class Table:
         about: what was measured, and where; one line each.
         notes: what the cells' numbers stand for, from 1.
         summary: how many of each mark there are.
+        title: what the run came to, "" for none.
+        missing: what was not measured though no row shows it.
     """
 
     recipes: tuple[str, ...]
@@ -74,12 +76,19 @@ class Table:
     about: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     summary: str = ""
+    title: str = ""
+    missing: tuple[str, ...] = ()
 
     @property
     def footer(self) -> tuple[str, ...]:
-        """The lines below the table: what it is about, the summary, the notes with their numbers."""
+        """The lines below the table: what it is about, the summary, what is missing, the numbered notes."""
         summary = (f"verdicts: {self.summary}",) if self.summary else ()
-        return (*self.about, *summary, *(f"[{number}] {note}" for number, note in enumerate(self.notes, start=1)))
+        return (
+            *self.about,
+            *summary,
+            *self.missing,
+            *(f"[{number}] {note}" for number, note in enumerate(self.notes, start=1)),
+        )
 
 
 def build_table(verdicts: Sequence[Verdict], *, workload: str = "", environment: Environment | None = None) -> Table:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from compress.data import Augmentation, Normalization, from_tensors
+from compress.data import Augmentation, Normalization, from_tensors, resident
 from compress.errors import DataError
 
 
@@ -136,3 +136,15 @@ def test_normalization_must_fit_the_channels():
         )
     with pytest.raises(DataError, match="a positive std"):
         Normalization(mean=(0.5,), std=(0.0,))
+
+
+def test_a_split_on_another_device_gives_its_batches_there():
+    """Pixels and labels move, and a split without any in memory stays what it is."""
+    data = from_tensors("noise", train=random_split(6), test=random_split(3))
+    moved = resident(data.train, torch.device("meta"))
+    assert moved.labels.device.type == "meta"
+    assert {images.device.type for images, _ in moved.batches(4)} == {"meta"}
+    assert len(moved) == 6
+    assert resident(data.train, torch.device("cpu")) is data.train
+    elsewhere = object()
+    assert resident(elsewhere, torch.device("meta")) is elsewhere

@@ -7,9 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compress.errors import BaselineError
-from compress.gate.baseline import SCHEMA, as_recorded, load_baseline
+from compress.gate.baseline import as_recorded, load_baseline
+from compress.gate.recording import record
+from compress.gate.schema import SCHEMA
 from compress.results import METRICS, Environment
-from tests.gate.samples import DATA, DEVICE, ENVIRONMENT, baseline_of, bits, latency, memory, params, top1
+from tests.gate.samples import DATA, DEVICE, ENVIRONMENT, PROVENANCE, baseline_of, bits, latency, memory, params, top1
 
 # A file with one metric of each kind.
 WHOLE = {
@@ -101,7 +103,7 @@ def test_folder_in_place_of_file(tmp_path):
         (b"\xff\xfe", "the baseline is not UTF-8 text: invalid start byte at byte 0"),
         (b"[" * 100_000, "the baseline is not valid JSON"),
         (b"[]", "the baseline must hold a table here, got a list"),
-        (b"{}", "a baseline must state its 'schema'"),
+        (b"{}", "the baseline lacks 'data_sha256', 'environments', 'num_examples', 'recipes', 'schema', 'workload'"),
     ],
 )
 def test_file_that_is_no_baseline(tmp_path, content, said):
@@ -117,7 +119,7 @@ def test_newer_schema_asks_to_upgrade(path):
     """A file of a later version is not guessed at."""
     edit(path, lambda document: document.update(schema=SCHEMA + 1))
     assert refused(path) == (
-        f"the baseline was written by a newer version, upgrade pytest-compress: it reads schema 1, got 2 "
+        f"the baseline was written by a newer version, upgrade pytest-compress: it reads schema 2, got 3 "
         f"({path}, schema)"
     )
 
@@ -125,7 +127,7 @@ def test_newer_schema_asks_to_upgrade(path):
 def test_older_schema_asks_to_record_again(path):
     """A schema that never was is refused."""
     edit(path, lambda document: document.update(schema=0))
-    assert refused(path) == f"schema must be 1, got 0; record the baseline again ({path}, schema)"
+    assert refused(path) == f"schema must be 1 to 2, got 0; record the baseline again ({path}, schema)"
 
 
 RECIPE = ("recipes", "structured")
@@ -145,10 +147,10 @@ RECIPE = ("recipes", "structured")
         (("recipes",), "x" * 100, f'a table here, got "{"x" * 39}...'),
         (RECIPE, 7, "a table here, got 7"),
         ((*RECIPE, "num_params"), 7, "a table here, got 7"),
-        ((*RECIPE, "num_params", "compressed"), "many", 'a number of 0 or more here, got "many"'),
-        ((*RECIPE, "num_params", "compressed"), -4, "a number of 0 or more here, got -4"),
-        ((*RECIPE, "num_params", "compressed"), False, "a number of 0 or more here, got false"),
-        ((*RECIPE, "num_params", "dense"), 10**400, f"a number of 0 or more here, got 1{'0' * 39}..."),
+        ((*RECIPE, "num_params", "compressed"), "many", 'a whole number of 0 or more here, got "many"'),
+        ((*RECIPE, "num_params", "compressed"), -4, "a whole number of 0 or more here, got -4"),
+        ((*RECIPE, "num_params", "compressed"), False, "a whole number of 0 or more here, got false"),
+        ((*RECIPE, "num_params", "dense"), 10**400, f"a whole number of 0 or more here, got 1{'0' * 39}..."),
         ((*RECIPE, "cpu_latency_ms", DEVICE), 0.8, "a table here, got 0.8"),
         ((*RECIPE, "cpu_latency_ms", DEVICE, "ratio"), None, "a number of 0 or more here, got null"),
     ],
@@ -169,13 +171,12 @@ def test_wrong_value_is_named_with_its_place(path, keys, value, said):
     ("keys", "value", "said"),
     [
         ((*RECIPE, "cpu_latency_ms", DEVICE, "ratio"), 0, "a ratio of times must be above 0, got 0"),
-        ((*RECIPE, "cpu_latency_ms", DEVICE, "ratio_interval"), 3, "an interval must be a list of its two ends, got 3"),
         (
             (*RECIPE, "cpu_latency_ms", DEVICE, "ratio_interval"),
             [0.9, 1.0],
             "the interval must hold the ratio 0.8",
         ),
-        ((*RECIPE, "top1_error", "compressed"), 23.1, "an error must be in [0, 1], got 23.1"),
+        ((*RECIPE, "top1_error", "compressed"), 23.1, "the baseline must hold a number in [0, 1] here, got 23.1"),
         ((*RECIPE, "top1_error", "correct"), "A", "the results of single examples must be base64"),
         ((*RECIPE, "top1_error", "correct"), "\u00e9", "the results of single examples must be base64"),
         ((*RECIPE, "top1_error", "correct"), "AAAA", "the results of 500 examples take 63 bytes, got 3"),
@@ -208,6 +209,32 @@ def test_missing_value_of_a_metric_is_named(path):
     assert refused(path) == f"the baseline lacks 'ratio' ({path}, recipes.structured.cpu_latency_ms.{DEVICE})"
 
 
+@pytest.mark.parametrize(
+    ("interval", "said"),
+    [
+        ([0.7], "the baseline must hold 2 values here, got 1"),
+        ([0.7, 0.8, 0.9], "the baseline must hold 2 values here, got 3"),
+        (0.7, "the baseline must hold a list here, got 0.7"),
+        ([0.9, 0.7], "the interval must hold the ratio 0.8, got [0.9, 0.7]"),
+    ],
+)
+def test_an_interval_is_two_numbers_in_order(path, interval, said):
+    """What is no interval is named with its place."""
+    edit(
+        path,
+        lambda document: document["recipes"]["structured"]["cpu_latency_ms"][DEVICE].update(ratio_interval=interval),
+    )
+    assert refused(path) == f"{said} ({path}, recipes.structured.cpu_latency_ms.{DEVICE}.ratio_interval)"
+
+
+def test_an_interval_is_read_and_written_back(path):
+    """Where a ratio lay when it was recorded stays in the file when something else is recorded."""
+    table = {"compressed": 4, "dense": 5, "ratio": 0.8, "ratio_interval": [0.79, 0.82]}
+    edit(path, lambda document: document["recipes"]["structured"]["cpu_latency_ms"].update({DEVICE: table}))
+    record(path, {"structured": [params(5)]}, provenance=PROVENANCE)
+    assert load_baseline(path).entries("structured", "cpu_latency_ms")[DEVICE].ratio_interval == (0.79, 0.82)
+
+
 def test_unknown_keys_are_refused(path):
     """A mistyped key is not passed over."""
     edit(path, lambda document: document["recipes"]["structured"]["num_params"].update(ratio=0.6))
@@ -219,7 +246,9 @@ def test_unknown_keys_are_refused(path):
 def test_unknown_metric_is_refused(path):
     """A metric that this version does not know is not passed over."""
     edit(path, lambda document: document["recipes"]["structured"].update(watts={}))
-    assert refused(path).startswith("metric 'watts' is unknown, known are num_params, ")
+    message = refused(path)
+    assert message.startswith("the baseline holds 'watts', known here are ")
+    assert message.endswith(f"({path}, recipes.structured)")
 
 
 def test_truncated_file_is_never_half_read(path):

@@ -4,10 +4,14 @@ import dataclasses
 import errno
 import math
 import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
+import compress
 from compress.errors import BaselineError
 from compress.gate.baseline import load_baseline
 from compress.gate.recording import Provenance, record
@@ -55,7 +59,7 @@ EXPECTED = """\
       }
     }
   },
-  "schema": 1,
+  "schema": 2,
   "workload": "digits"
 }
 """
@@ -286,6 +290,49 @@ def test_recordings_at_once_do_not_lose_one_another(path):
         thread.join()
     assert failures == []
     assert sorted(load_baseline(path).recipes) == [f"recipe{number}" for number in range(8)]
+    assert list(path.parent.iterdir()) == [path]
+
+
+RECORDER = """
+import sys
+from pathlib import Path
+from compress.gate.recording import Provenance, record
+from compress.results import Environment, Measurement
+
+where = Environment(python="3", torch="2", cpu="c", cpu_class="cpu-x")
+provenance = Provenance(workload="digits", data_sha256="0", num_examples=8, environment=where)
+path, worker = Path(sys.argv[1]), sys.argv[2]
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(10):
+    measured = Measurement(metric="num_params", dense=2, compressed=1)
+    record(path, {f"recipe-{worker}-{number}": [measured]}, provenance=provenance)
+"""
+
+
+def test_processes_that_record_at_once_do_not_lose_one_another(path):
+    """As of jobs that share a folder: all that each of them recorded is in the file."""
+    root = Path(compress.__file__).parents[1]
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", RECORDER, str(path), str(worker)],
+            cwd=root,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for worker in range(3)
+    ]
+    for worker in workers:
+        assert worker.stdout.readline() == "ready\n"
+    for worker in workers:
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+    for worker in workers:
+        worker.communicate()
+    assert [worker.returncode for worker in workers] == [0] * 3
+    expected = {f"recipe-{worker}-{number}" for worker in range(3) for number in range(10)}
+    assert set(load_baseline(path).recipes) == expected
     assert list(path.parent.iterdir()) == [path]
 
 

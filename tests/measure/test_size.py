@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import math
+import zlib
 
 import pytest
 import torch
@@ -118,7 +119,34 @@ def test_file_bytes_are_those_of_the_saved_file(tmp_path):
         assert measured.metric == "file_bytes"
 
 
+def test_compressed_file_bytes_are_those_of_the_file_after_deflate(tmp_path):
+    """What DEFLATE makes of the saved file: zeros, which cost as much as weights there, cost little."""
+    dense, halved = nn.Linear(256, 256), prune_weights(nn.Linear(256, 256), 0.5)
+    measured = size.compressed_file_bytes(halved, dense)
+    artifact.save(halved, tmp_path / "model")
+    packed = zlib.compress((tmp_path / "model").read_bytes())
+    assert (measured.metric, measured.compressed) == ("compressed_file_bytes", len(packed))
+    assert 0.5 < measured.ratio < 0.75
+    assert size.file_bytes(halved, dense).ratio == 1.0
+
+
 def test_the_ratio_is_compressed_over_dense():
     """Arguments are (compressed, dense): a smaller compressed model has a ratio below 1."""
     small, large = nn.Linear(2, 2, bias=False), nn.Linear(4, 4, bias=False)
     assert size.num_params(small, large).ratio == 0.25
+
+
+def test_a_quantized_model_counts_by_its_state(tiny_int8, tiny_dense):
+    """Integer weights, though no parameters, count; norms are folded; MACs are those of the float model."""
+    weights = 5 * 27 + 10 * 45 + 30
+    measured = size.num_params(tiny_int8.model, tiny_dense)
+    # A bias and a scale for each output channel.
+    assert measured.compressed == weights + 2 * (5 + 10 + 3)
+    assert weights * 0.9 < size.count_nonzero_params(tiny_int8.model) <= weights + 2 * (5 + 10 + 3)
+    assert size.macs(tiny_int8.model, tiny_dense, IMAGE).ratio == 1.0
+
+
+def test_the_file_of_a_quantized_model_is_what_is_deployed(tmp_path, tiny_int8):
+    """The number measured is that of the ``.pt2`` file."""
+    artifact.save(tiny_int8.model, tmp_path / "int8.pt2")
+    assert size.count_file_bytes(tiny_int8.model) == (tmp_path / "int8.pt2").stat().st_size

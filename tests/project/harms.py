@@ -31,6 +31,11 @@ def file_bytes_(model: nn.Module) -> None:
     model.remark = "remarkable " * 200
 
 
+def compressed_file_bytes_(model: nn.Module) -> None:
+    """As many bytes, and harder to pack."""
+    model.spare.copy_(torch.rand(model.spare.shape, generator=torch.Generator().manual_seed(0)))
+
+
 def top1_error_(model: nn.Module) -> None:
     """Two classes are mistaken for one another; both stay among the five likeliest."""
     rows = model.classifier.weight.data

@@ -4,6 +4,7 @@ from torch import nn
 
 from compress.errors import ConfigError, ModelError
 from compress.pruning.checks import check_example, check_model
+from compress.pruning.unstructured import make_permanent_, prune_weights
 
 X = torch.zeros(1, 3, 8, 8)
 
@@ -43,3 +44,13 @@ def test_inputs_of_another_kind_are_refused(inputs):
     """A string is iterable, but no tuple of arguments."""
     with pytest.raises(ConfigError, match=r"^example_inputs must be a tensor, a tuple"):
         check_example(nn.Linear(3, 3), inputs)
+
+
+def test_a_masked_model_is_refused():
+    """Masks would keep every channel; made permanent they are weights like others."""
+    masked = prune_weights(nn.Sequential(nn.Linear(4, 4)), 0.5)
+    with pytest.raises(
+        ModelError, match=r"^the model must not be masked: prune channels before weights, .*\(layer '0', Linear\)$"
+    ):
+        check_model(masked)
+    check_model(make_permanent_(masked))

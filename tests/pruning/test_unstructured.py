@@ -265,3 +265,49 @@ def test_a_model_without_such_layers_is_refused():
     """A model with nothing to prune is named by its type: nothing pruned is not a success."""
     with pytest.raises(ModelError, match=r"^Sequential has no linear or convolution layer whose weights"):
         prune_weights(nn.Sequential(nn.BatchNorm2d(3), nn.ReLU()), 0.5)
+
+
+def test_a_pattern_is_pruned_to():
+    """Of every four neighbouring inputs two stay; a layer that has no whole fours keeps all."""
+    model = tiny_net(width=4)
+    pruned = prune_weights(model, pattern="2:4")
+    assert num_zeros(pruned.features[0]) == 0
+    assert num_zeros(pruned.features[3]) == 8 * 4 * 9 // 2
+    assert num_zeros(pruned.classifier) == 3 * 8 // 2
+    assert (kept(pruned.classifier).reshape(3, 2, 4).sum(2) == 2).all()
+
+
+def test_a_pattern_holds_through_training():
+    """It is masked like any other sparsity."""
+    pruned = prune_weights(tiny_net(width=4), pattern="1:4")
+    mask = kept(pruned.features[3])
+    train_steps_(pruned, (4, 3, 8, 8))
+    assert kept(pruned.features[3]).equal(mask)
+    assert num_zeros(make_permanent_(pruned).features[3]) == 8 * 4 * 9 * 3 // 4
+
+
+def test_a_shared_weight_follows_its_pattern_once():
+    """Two layers with one weight stay tied."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+    model[2].weight = model[0].weight
+    pruned = prune_weights(model, pattern="2:4")
+    assert pruned[2].weight is pruned[0].weight
+    assert num_zeros(pruned[0]) == 8
+
+
+@pytest.mark.parametrize("settings", [{"sparsity": 0.5}, {"scope": "global"}])
+def test_a_pattern_goes_with_no_other_setting(settings):
+    """What would be ignored is refused."""
+    with pytest.raises(ConfigError, match=r"^a pattern fixes sparsity and scope, give neither beside pattern = '2:4'$"):
+        prune_weights(tiny_net(), pattern="2:4", **settings)
+
+
+def test_a_pattern_that_fits_nowhere_is_refused():
+    """Nothing pruned is not a success."""
+    with pytest.raises(ModelError, match=r"^TinyNet has no layer whose inputs are a multiple of 7, as '3:7' needs$"):
+        prune_weights(tiny_net(), pattern="3:7")
+
+
+def test_a_fifth_goes_where_nothing_is_said():
+    """The default is a sparsity of 0.2."""
+    assert num_zeros(prune_weights(tiny_net()).classifier) == round(0.2 * 30)

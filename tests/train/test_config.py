@@ -30,7 +30,14 @@ from compress.train.config import learning_rate
         ("validation_fraction", 1.0, r"validation_fraction must be in \[0, 1\), got 1.0"),
         ("validation_fraction", None, r"validation_fraction must be in \[0, 1\), got None"),
         ("seed", -1, r"seed must be a whole number in \[0, 2\*\*32\), got -1"),
+        ("temperature", 0, "temperature must be positive, got 0"),
+        ("alpha", 1.1, r"alpha must be in \[0, 1\], got 1.1"),
+        ("hint_weight", -1.0, "hint_weight must be at least 0, got -1.0"),
+        ("hints", "blocks.a3", "hints must be a tuple of module names, got 'blocks.a3'"),
+        ("hints", (3,), r"hints must be a tuple of module names, got \(3,\)"),
         ("autocast", "fp8", "autocast must be one of auto, bfloat16, off, got 'fp8'"),
+        ("image_sizes", (16, 0), r"image_sizes must be whole numbers of at least 1, got \(16, 0\)"),
+        ("image_sizes", (8,) * 201, "image_sizes must be at most epochs = 200 of them, got 201"),
         ("channels_last", 1, "channels_last must be true or false, got 1"),
     ],
 )
@@ -43,6 +50,13 @@ def test_a_value_that_breaks_its_rule_is_named(field, value, message):
 def test_whole_numbers_do_for_fractions():
     """TOML writes 1 where 1.0 is meant."""
     assert FitConfig(learning_rate=1, warmup_epochs=2).learning_rate == 1
+
+
+def test_each_image_size_gets_its_share_of_the_epochs():
+    """The sizes come in their order, each as often as the others to within one; without any, images keep theirs."""
+    config = FitConfig(epochs=7, image_sizes=(20, 24, 32))
+    assert [config.image_size(epoch) for epoch in range(7)] == [20, 20, 20, 24, 24, 32, 32]
+    assert FitConfig(epochs=7).image_size(3) is None
 
 
 @settings(deadline=None, max_examples=100)

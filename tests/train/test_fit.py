@@ -121,6 +121,15 @@ def test_training_is_the_textbook_loop(net, data):
         torch.testing.assert_close(trained.state_dict()[name], value, atol=1e-5, rtol=1e-4)
 
 
+def test_images_grow_as_the_settings_say(net, data):
+    """The network sees images of the sizes asked for, in their order; validation keeps the images' own."""
+    seen = []
+    net.register_forward_pre_hook(lambda module, inputs: seen.append((module.training, *inputs[0].shape[2:])))
+    # A hook is copied with the model that is trained, and writes into the same list.
+    fit(net, data, dataclasses.replace(SHORT, epochs=2, image_sizes=(4, 8)), progress=False)
+    assert list(dict.fromkeys(seen)) == [(True, 4, 4), (False, 8, 8), (True, 8, 8)]
+
+
 class Seeds(Watched):
     """A split that keeps the seeds it was asked for."""
 

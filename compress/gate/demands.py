@@ -1,0 +1,156 @@
+"""What a run has to measure, what may be left out of it, and what is missing: nothing unmeasured passes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from compress.gate.baseline import Baseline
+from compress.gate.checks import Check, Side, Status
+from compress.gate.limits import find_metric
+from compress.gate.verdict import Verdict
+from compress.results import METRICS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Excuse:
+    """A metric, of one recipe or of all, or a test, that may go unmeasured.
+
+    Attributes:
+        text: as the user gave it.
+        metric: a key of :data:`compress.results.METRICS`, "" if it is a test that is excused.
+        recipe: name of the recipe, "" for any.
+        test: pytest's node id, with or without the part in brackets.
+    """
+
+    text: str
+    metric: str = ""
+    recipe: str = ""
+    test: str = ""
+
+    def covers(self, gap: Gap) -> bool:
+        """Whether it is the one that is excused."""
+        if self.test:
+            return self.test in (gap.test, gap.test.partition("[")[0])
+        return self.metric == gap.metric and self.recipe in ("", gap.recipe)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gap:
+    """Something that was to be measured and was not.
+
+    Attributes:
+        why: in words.
+        metric, recipe: what it is about, "" where that is not known.
+        test: pytest's node id, "" if no test was there to measure it.
+    """
+
+    why: str
+    metric: str = ""
+    recipe: str = ""
+    test: str = ""
+
+    @property
+    def what(self) -> str:
+        """Its name for a reader."""
+        if self.metric:
+            return f"{self.metric} of {self.recipe}"
+        return self.test or (f"recipe {self.recipe}" if self.recipe else "this run")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """What may go unmeasured, and what may not stay undecided.
+
+    Attributes:
+        require_cuda: whether a missing CUDA device is no excuse.
+        require_baseline: whether what has no baseline for this class of device has not been measured.
+        strict: whether what is inconclusive has not been measured either.
+        excuses: what is excused by name.
+    """
+
+    require_cuda: bool = False
+    require_baseline: bool = False
+    strict: bool = False
+    excuses: tuple[Excuse, ...] = ()
+
+    def excuse(self, gap: Gap) -> Excuse | None:
+        """The excuse that covers it, if any."""
+        return next((excuse for excuse in self.excuses if excuse.covers(gap)), None)
+
+
+def parse_excuse(text: str) -> Excuse:
+    """Read ``METRIC``, ``METRIC:RECIPE`` or ``FILE::TEST``.
+
+    Raises:
+        ConfigError: if there is no such metric; it names the nearest.
+    """
+    if "::" in text:
+        return Excuse(text=text, test=text)
+    metric, _, recipe = text.partition(":")
+    return Excuse(text=text, metric=find_metric(metric, where=f"excuse {text!r}").name, recipe=recipe)
+
+
+def demand_comparison(verdict: Verdict, rules: Rules) -> Verdict:
+    """A verdict for which a baseline was asked for, and there may be none on this class of device.
+
+    Where the recipe's limit was held, that is what was held and the missing comparison is said; where nothing was held
+    at all, or the rules require a baseline, the metric was not measured.
+    """
+    compared = any(check.side in (Side.BASELINE, Side.MEASUREMENT) for check in verdict.checks)
+    if verdict.baseline is None or compared or (verdict.gated and not rules.require_baseline):
+        return verdict
+    text = f"{'; '.join(verdict.notes)}; record it with --benchmark-save"
+    check = Check(side=Side.BASELINE, status=Status.NOT_MEASURED, text=text)
+    worse = verdict.status is Status.REGRESSED
+    return replace(
+        verdict,
+        status=verdict.status if worse else Status.NOT_MEASURED,
+        checks=(*verdict.checks, check),
+        notes=(),
+    )
+
+
+def missing(
+    verdicts: Iterable[Verdict],
+    *,
+    limits: Mapping[str, Collection[str]],
+    baseline: Baseline | None,
+    recipes: Collection[str] | None,
+    cuda: bool,
+) -> list[Gap]:
+    """Metrics that a recipe's limits or the baseline guard and that no test measured.
+
+    Args:
+        verdicts: of the whole run.
+        limits: recipe to the metrics that it limits.
+        baseline: that the run compares with.
+        recipes: names of those that the run is confined to; None for all that the baseline knows.
+        cuda: whether what takes a CUDA device is demanded too.
+    """
+    measured = {(verdict.recipe, verdict.metric.name) for verdict in verdicts}
+    guarded: dict[tuple[str, str], str] = {}
+    if baseline is not None:
+        for recipe, metrics in sorted(baseline.recipes.items()):
+            if recipes is None or recipe in recipes:
+                guarded |= {(recipe, metric): f"it stands in {baseline.path}" for metric in metrics}
+    for recipe, limited in limits.items():
+        guarded |= {(recipe, metric): "its recipe limits it" for metric in limited}
+    order = list(METRICS)
+    return [
+        Gap(metric=metric, recipe=recipe, why=f"{why}, and no test measured it")
+        for (recipe, metric), why in sorted(guarded.items(), key=lambda item: (item[0][0], order.index(item[0][1])))
+        if (recipe, metric) not in measured and (cuda or METRICS[metric].device != "cuda")
+    ]
+
+
+def describe(gaps: Sequence[Gap]) -> list[str]:
+    """One line for each reason; metrics of one recipe that share it stand together."""
+    together: dict[tuple[str, str], list[str]] = {}
+    for gap in gaps:
+        key = (gap.recipe, gap.why) if gap.metric else (gap.what, gap.why)
+        together.setdefault(key, []).append(gap.metric)
+    return [
+        f"{', '.join(metrics)} of {about}: {why}" if all(metrics) else f"{about}: {why}"
+        for (about, why), metrics in together.items()
+    ]

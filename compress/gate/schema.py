@@ -1,0 +1,118 @@
+"""The format of a baseline file as a JSON Schema: what a file is held against, and what is published.
+
+``baseline.schema.json`` beside this module is the same schema written out, for editors and for readers in other
+languages; ``python -m compress schema`` prints it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+from compress.results import METRICS, Kind, Metric, Unit
+
+# Of the format that is written. What an older version wrote is read as long as nothing in it has changed its meaning.
+SCHEMA = 2
+OLDEST_SCHEMA = 1
+
+# Beyond it not every reader of JSON tells one whole number from the next.
+_MOST_EXACT = 2**53 - 1
+
+Schema = dict[str, object]
+
+
+def baseline_schema() -> Schema:
+    """A JSON Schema (draft 2020-12) of a baseline file; every metric of :data:`compress.results.METRICS` is in it."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "pytest-compress baseline",
+        "description": "What was measured before of each recipe, for comparison: baselines/<name>.json",
+        **_table(
+            {
+                "schema": {
+                    "description": f"version of this format; {SCHEMA} is written",
+                    **_whole(OLDEST_SCHEMA),
+                    "maximum": SCHEMA,
+                },
+                "workload": _text("name of the model and data that were measured"),
+                "data_sha256": _text("hash of the test data"),
+                "num_examples": {"description": "test examples that the errors count", **_whole()},
+                "environments": {
+                    "description": "where it was recorded, by class of CPU",
+                    **_each(_environment()),
+                },
+                "recipes": {
+                    "description": "by recipe, then by metric; of metrics that depend on a device, by class of device",
+                    **_each(_table({name: _metric(metric) for name, metric in METRICS.items()}, required=())),
+                },
+            }
+        ),
+    }
+
+
+def _environment() -> Schema:
+    known = {
+        "cpu": _text("the processor's own name"),
+        "cuda_class": _text("class of CUDA device, such as cuda-sm90"),
+        "gpu": _text("the CUDA device's own name"),
+        "python": _text("version"),
+        "torch": _text("version"),
+    }
+    return _table(known, required=("cpu", "python", "torch"))
+
+
+def _metric(metric: Metric) -> Schema:
+    entry = {
+        "description": f"{metric.title}, in {metric.unit}; smaller is better",
+        **_table(_values(metric), required=("compressed", "dense", *(["ratio"] if metric.kind is Kind.TIME else []))),
+    }
+    return _each(entry) if metric.device else entry
+
+
+def _values(metric: Metric) -> dict[str, Schema]:
+    value = _whole() if metric.unit in (Unit.COUNT, Unit.BYTES) else _number()
+    if metric.kind is Kind.ERROR:
+        value = {**value, "maximum": 1}
+    values = {"compressed": value, "dense": value}
+    if metric.kind is Kind.ERROR:
+        bits = "of the compressed model, one bit for each test example, set where it was right; packed, base64"
+        values["correct"] = {**_text(bits), "contentEncoding": "base64"}
+    if metric.kind is Kind.TIME:
+        values["ratio"] = {"description": "median of compressed / dense over pairs of calls in turn", **_number()}
+        values["ratio_interval"] = {
+            "description": "where the ratio lay when it was recorded: low, high",
+            "type": "array",
+            "items": _number(),
+            "minItems": 2,
+            "maxItems": 2,
+        }
+    return values
+
+
+def _table(properties: Mapping[str, Schema], *, required: tuple[str, ...] | None = None) -> Schema:
+    """An object with no other keys than these; all are required unless some are named."""
+    needed = sorted(properties if required is None else required)
+    return {
+        "type": "object",
+        **({"required": needed} if needed else {}),
+        "additionalProperties": False,
+        "properties": dict(properties),
+    }
+
+
+def _each(values: Schema) -> Schema:
+    """An object whose keys are names."""
+    return {"type": "object", "additionalProperties": values}
+
+
+def _text(description: str) -> Schema:
+    return {"description": description, "type": "string"}
+
+
+def _whole(minimum: int = 0) -> Schema:
+    return {"type": "integer", "minimum": minimum, "maximum": _MOST_EXACT}
+
+
+def _number() -> Schema:
+    # JSON sets numbers no bound, readers do.
+    return {"type": "number", "minimum": 0, "maximum": sys.float_info.max}

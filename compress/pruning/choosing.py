@@ -1,0 +1,163 @@
+"""Which channels go: how many of each group, and then the least important ones of each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from compress.channels.groups import Channels, Group
+from compress.channels.labels import Ids
+from compress.errors import ConfigError
+from compress.pruning.places import State, state_of
+from compress.pruning.scores import Scores, Vector
+from compress.pruning.unstructured import Scope
+
+Removed = npt.NDArray[np.bool_]  # [channels]
+_EPSILON = 1e-9  # of rounding: 10 * (1 - 0.9) is to be 1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Candidates:
+    """What there is to choose from.
+
+    Attributes:
+        channels: the network's.
+        scores: of every channel that may go.
+        growth: for each of those groups how many times as many channels it had in the model that a ratio counts from.
+        scope: see :class:`~compress.pruning.options.PruneOptions`.
+        min_kept: see there too; 0 where a fraction was asked of every layer outright.
+    """
+
+    channels: Channels
+    scores: Scores
+    growth: Mapping[int, float]
+    scope: Scope
+    min_kept: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Steps:
+    """A group, to be thinned step by step: each takes the same fraction of every cell.
+
+    Parts that hold equally many channels of cells of several sizes still do if all lose the same fraction; nothing
+    finer than one of ``count`` steps can be removed.
+
+    Attributes:
+        count: how many steps there are, the last of which would leave nothing.
+        width: channels that go in a step.
+        dense: how many steps there were in the model that a ratio counts from.
+        alike: whether all cells are of one size.
+    """
+
+    count: int
+    width: int
+    dense: float
+    alike: bool
+
+
+def choose(candidates: Candidates, frozen: Container[int], ratio: float, round_to: int) -> Removed:
+    """The channels to remove so that ``ratio`` of them are gone, of the groups not ``frozen``."""
+    groups = {index: candidates.channels.groups[index] for index in candidates.scores if index not in frozen}
+    steps = {index: _steps_of(group, candidates.growth[index]) for index, group in groups.items()}
+    floors = {index: max(1, math.ceil(one.dense * candidates.min_kept - _EPSILON)) for index, one in steps.items()}
+    if candidates.scope == "layer":
+        wanted = {index: _share(one, ratio) for index, one in steps.items()}
+    else:
+        wanted = _most_important(candidates, groups, steps, floors, ratio)
+    removed = np.zeros(len(candidates.channels.group_of), dtype=np.bool_)
+    for index, group in groups.items():
+        one = steps[index]
+        kept = _aligned(one, min(one.count, max(wanted[index], floors[index])), round_to)
+        for cell, scores in zip(group.cells, candidates.scores[index], strict=True):
+            block = len(cell.units) // one.count
+            least_first = np.argsort(scores, kind="stable")
+            removed[cell.units[least_first[: block * (one.count - kept)]]] = True
+    return removed
+
+
+def growth_since(model: nn.Module | None, channels: Channels, scores: Scores) -> dict[int, float]:
+    """How many times as many channels each group had in ``model``, which is as it was before any cut.
+
+    Raises:
+        ConfigError: if ``model`` is not that.
+    """
+    if model is None:
+        return dict.fromkeys(scores, 1.0)
+    state = state_of(model)
+    return {index: _growth(state, channels, index) for index in scores}
+
+
+def _growth(state: State, channels: Channels, index: int) -> float:
+    members = [channels.slots[member] for member in channels.groups[index].members]
+    # A dimension that several groups share was cut by other fractions too.
+    own = next((slot for slot in members if slot.ids.ndim == 1 and _is_all_of(channels, index, slot.ids)), members[0])
+    tensor = state.get(own.tensor)
+    before = tensor.shape[own.dim] if tensor is not None and own.dim < tensor.ndim else 0
+    if before < own.ids.shape[-1]:
+        raise ConfigError(
+            f"relative_to must be the model before it was cut, got one with {before} channels in dimension {own.dim}"
+            f" of '{own.tensor}', where {own.ids.shape[-1]} are left"
+        )
+    return float(before / own.ids.shape[-1])
+
+
+def _is_all_of(channels: Channels, index: int, ids: Ids) -> bool:
+    return bool((channels.group_of[channels.units[ids]] == index).all())
+
+
+def _steps_of(group: Group, growth: float) -> _Steps:
+    sizes = [len(cell.units) for cell in group.cells]
+    count = math.gcd(*sizes)
+    return _Steps(count=count, width=sum(sizes) // count, dense=count * growth, alike=len(set(sizes)) == 1)
+
+
+def _share(steps: _Steps, ratio: float) -> int:
+    """How many steps stay where every group loses the same fraction."""
+    wanted = steps.dense * (1 - ratio)
+    # Where the steps are coarse, rather too little than too much.
+    return math.floor(wanted + _EPSILON) if steps.alike else math.ceil(wanted - _EPSILON)
+
+
+def _most_important(
+    candidates: Candidates,
+    groups: Mapping[int, Group],
+    steps: Mapping[int, _Steps],
+    floors: Mapping[int, int],
+    ratio: float,
+) -> dict[int, int]:
+    """How many steps of each group stay where the fraction is of all channels together."""
+    owners: list[int] = []
+    values: list[float] = []
+    for index, group in groups.items():
+        may_go = max(0, steps[index].count - floors[index])
+        values += _step_scores(group, candidates.scores[index], steps[index])[:may_go]
+        owners += [index] * may_go
+    total = sum(one.count * one.width for one in steps.values())
+    dense = sum(one.dense * one.width for one in steps.values())
+    budget = total - dense * (1 - ratio)
+    order = np.argsort(np.array(values), kind="stable")
+    widths = np.array([steps[owner].width for owner in owners])[order] if owners else np.empty(0)
+    count = int(np.searchsorted(np.cumsum(widths), budget + _EPSILON, side="right"))
+    gone = np.bincount(np.array(owners, dtype=np.int64)[order[:count]], minlength=max(steps, default=-1) + 1)
+    return {index: one.count - int(gone[index]) for index, one in steps.items()}
+
+
+def _step_scores(group: Group, scores: Sequence[Vector], steps: _Steps) -> list[float]:
+    """The mean score of each step's channels, the least important step first."""
+    total = np.zeros(steps.count)
+    for cell, vector in zip(group.cells, scores, strict=True):
+        scale = float(np.sqrt(np.mean(np.square(vector))))
+        ordered = np.sort(vector / scale if scale else vector)
+        total += ordered.reshape(steps.count, len(cell.units) // steps.count).sum(axis=1)
+    return list((total / steps.width).tolist())
+
+
+def _aligned(steps: _Steps, kept: int, round_to: int) -> int:
+    """``kept`` rounded up, so that the channels that stay are a multiple of ``round_to``, or all."""
+    unit = round_to // math.gcd(round_to, steps.width)
+    return min(steps.count, math.ceil(kept / unit) * unit)

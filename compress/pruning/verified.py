@@ -1,0 +1,175 @@
+"""A cut is made, run on labels again, and taken back in part until the network is the same one, narrower."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from compress.channels.groups import Channels
+from compress.channels.history import Drift
+from compress.channels.labels import Freeze, Ids, Slot
+from compress.channels.trace import Example, Trace, retrace
+from compress.pruning.choosing import Removed
+from compress.pruning.plan import Member
+from compress.pruning.repairs import Repair, repairs
+from compress.pruning.surgery import cut, outline
+
+Scales = Mapping[Member, npt.NDArray[np.float64]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Draft:
+    """The uncut network's run, its channels, and the groups that stay whole for a reason found so far, by index."""
+
+    first: Trace
+    channels: Channels
+    frozen: dict[int, str]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Verified:
+    """A cut that left the network what it was.
+
+    Attributes:
+        draft: what was cut, with the groups that had to stay whole for it.
+        removed: ``[channels]``, which of them go.
+        kept: the indices that stay, as in :class:`~compress.pruning.plan.PruningPlan`.
+        repairs: attributes that change.
+        scales: what kept slices are multiplied by.
+    """
+
+    draft: Draft
+    removed: Removed
+    kept: Mapping[Member, Ids]
+    repairs: Sequence[Repair] = ()
+    scales: Scales = field(default_factory=dict)
+
+
+class Unbound(Exception):  # noqa: N818 - no error, but a finding
+    """Channels that were to be cut in step with others must stay: their groups are to be found anew.
+
+    Attributes:
+        freezes: what must stay.
+    """
+
+    def __init__(self, freezes: Sequence[Freeze]) -> None:
+        super().__init__(freezes)
+        self.freezes = freezes
+
+
+def verified_cut(
+    model: nn.Module, example: Example, draft: Draft, choice: Callable[[Container[int]], Removed]
+) -> Verified:
+    """The cut of what ``choice`` says of groups not frozen. Each turn freezes a group more, so it ends.
+
+    Raises:
+        Unbound: if what must stay was bound to other groups only because attention code might take one width for
+            the other.
+    """
+    while True:
+        removed = choice(draft.frozen)
+        kept = kept_indices(draft.channels, removed)
+        if not removed.any():
+            return Verified(draft=draft, removed=removed, kept=kept)
+        told = repairs(model, draft.channels, draft.first.ledger.widths, removed)
+        smaller = cut(model, kept, told) if draft.first.writes else outline(model, kept, told)
+        second = retrace(smaller, example, _survivors(draft.channels, removed), draft.first)
+        blamed = _violations(draft, second)
+        if not blamed:
+            scales = _scales(draft, second.drifts, kept)
+            return Verified(draft=draft, removed=removed, kept=kept, repairs=told, scales=scales)
+        _freeze(draft, blamed)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Blame:
+    """Channels found where the cut network was another one, and what was seen."""
+
+    units: Ids
+    reason: str
+
+
+def _freeze(draft: Draft, blamed: Sequence[_Blame]) -> None:
+    bound = {int(draft.channels.group_of[unit]) for unit in draft.channels.bound.tolist()}
+    found: dict[int, str] = {}
+    for blame in blamed:
+        for index in np.unique(draft.channels.group_of[blame.units]).tolist():
+            found.setdefault(index, blame.reason)
+    if bound & found.keys():
+        raise Unbound([Freeze(np.flatnonzero(np.isin(draft.channels.units, one.units)), one.reason) for one in blamed])
+    draft.frozen.update(found)
+
+
+def kept_indices(channels: Channels, removed: Removed) -> dict[Member, Ids]:
+    """For each dimension that loses something, the indices that stay."""
+    kept = {}
+    for slot, start in zip(channels.slots, channels.starts.tolist(), strict=True):
+        stays = ~removed[channels.units[start : start + slot.ids.size]]
+        if not stays.all():
+            indices = np.flatnonzero(stays)
+            if slot.ids.ndim > 1:
+                parts, size = slot.ids.shape
+                indices = indices.reshape(parts, -1) % size
+            kept[Member(slot.tensor, slot.dim)] = indices
+    return kept
+
+
+def _survivors(channels: Channels, removed: Removed) -> list[Slot]:
+    """The slots of the cut model, their ids now the channels that they belong to."""
+    survivors = []
+    for slot, start in zip(channels.slots, channels.starts.tolist(), strict=True):
+        units = channels.units[start : start + slot.ids.size]
+        units = units[~removed[units]]
+        ids = units.reshape(len(slot.ids), -1) if slot.ids.ndim > 1 else units
+        survivors.append(Slot(tensor=slot.tensor, dim=slot.dim, ids=ids))
+    return survivors
+
+
+def _violations(draft: Draft, second: Trace) -> list[_Blame]:
+    """What made the network another one: channels of groups that are not frozen yet."""
+    found: list[_Blame] = []
+    for tie in second.ledger.ties:
+        apart = tie.first != tie.second
+        if apart.any():
+            units = np.concatenate([tie.first[apart], tie.second[apart]])
+            found += _blame(draft, units, f"a cut would mix up channels ({tie.place})")
+    for freeze in second.ledger.freezes:
+        found += _blame(draft, freeze.ids, freeze.reason)
+    lasting = [drift.fault for drift in second.drifts if drift.turn not in draft.first.factors]
+    for fault in [*second.faults, *lasting]:
+        for suspects in fault.suspects:
+            blamed = _blame(draft, suspects, fault.reason)
+            found += blamed
+            if blamed:
+                break
+    faults = [*second.faults, *lasting]
+    if faults and not found:
+        # Nobody knows which group it was, so none is trusted.
+        found += _blame(draft, np.arange(len(draft.channels.group_of)), faults[0].reason)
+    return found
+
+
+def _blame(draft: Draft, units: Ids, reason: str) -> list[_Blame]:
+    frozen = np.zeros(len(draft.channels.groups), dtype=np.bool_)
+    frozen[list(draft.frozen)] = True
+    free = units[~frozen[draft.channels.group_of[units]]]
+    return [_Blame(units=np.unique(free), reason=reason)] if free.size else []
+
+
+def _scales(draft: Draft, drifts: Sequence[Drift], kept: Mapping[Member, Ids]) -> Scales:
+    """What each kept slice must be multiplied by for products with a width to be as they were."""
+    channels = draft.channels
+    scale = np.ones(len(channels.units))
+    for drift in drifts:
+        scale[draft.first.factors[drift.turn].ids] *= drift.ratio
+    found = {}
+    for slot, start in zip(channels.slots, channels.starts.tolist(), strict=True):
+        own = scale[start : start + slot.ids.size]
+        member = Member(slot.tensor, slot.dim)
+        if (own != 1.0).any():
+            found[member] = own[kept[member]] if member in kept else own
+    return found

@@ -1,0 +1,135 @@
+"""One pytest run as the plugin sees it: what it was asked for, which tests were to hold a model, what became of them.
+
+Kept in every pytest session of its environment, so nothing here imports the gate before a test asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import pytest
+
+from compress.errors import BaselineError, CompressError
+from compress.options import Settings
+from compress.outcomes import WORST_LAST, NotMeasured, Outcome, outcome_of, reason_of
+
+if TYPE_CHECKING:
+    from compress.conclusion import Conclusion
+    from compress.gate.demands import Rules
+    from compress.gate_session import GateSession
+
+
+@dataclass(kw_only=True, eq=False)
+class PytestRun:
+    """The state of one run, a plugin of its own; of a run on several processes, as far as it is known here.
+
+    Attributes:
+        settings: what the options come to.
+        compare: name of the baseline to compare with, True for the workload's own, None for no comparison.
+        own_timings: whether pytest-benchmark has stored runs that ``compare`` names too.
+        is_worker: whether this process only runs tests for another one, which concludes.
+        recipes: names of the recipes that tests were made for.
+        selected: node ids of the tests that ask for the gate and were to be run.
+        deselected: how many more there are.
+        outcomes: node id to what became of a test, and why if it is known.
+        unreadable: why there is no baseline to compare with; None if there is one, or none is needed.
+        session: of the gate; None until a test asks for it.
+        exitstatus: that the run ended with.
+    """
+
+    settings: Settings
+    compare: str | Literal[True] | None = None
+    own_timings: bool = False
+    is_worker: bool = False
+    recipes: list[str] = field(default_factory=list)
+    selected: list[str] = field(default_factory=list)
+    deselected: int = 0
+    outcomes: dict[str, tuple[Outcome, str]] = field(default_factory=dict)
+    unreadable: str | None = None
+    session: GateSession | None = None
+    exitstatus: int = 0
+
+    def gate_session(self) -> GateSession:
+        """The gate of this run."""
+        if self.session is None:
+            from compress.gate_session import GateSession
+
+            self.session = GateSession(folder=self.settings.baselines, compare=self.compare, rules=self.rules())
+        return self.session
+
+    def rules(self) -> Rules:
+        """What may go unmeasured.
+
+        Raises:
+            ConfigError: if an excuse names a metric that there is none of.
+        """
+        from compress.gate.demands import Rules, parse_excuse
+
+        return Rules(
+            require_cuda=self.settings.require_cuda,
+            require_baseline=self.settings.require_baseline,
+            strict=self.settings.strict,
+            excuses=tuple(map(parse_excuse, self.settings.excuses)),
+        )
+
+    def note_selected(self, items: Iterable[pytest.Item]) -> None:
+        """Keep which of the tests that will run are to hold a model."""
+        self.selected = [item.nodeid for item in items if asks_for_gate(item)]
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep the worst that became of a test in any of its phases, and what the gate of another process found."""
+        outcome = outcome_of(report)
+        known = self.outcomes.get(report.nodeid)
+        if outcome is not None and (known is None or WORST_LAST.index(outcome) >= WORST_LAST.index(known[0])):
+            self.outcomes[report.nodeid] = (outcome, reason_of(report))
+        told = getattr(report, "compress_told", None)
+        if told is not None and not self.is_worker:
+            self.gate_session().hear(report.nodeid, told)
+
+
+# Where the plugin keeps them in pytest's config.
+RUN = pytest.StashKey[PytestRun]()
+CONCLUSION: pytest.StashKey[Conclusion] = pytest.StashKey()
+
+
+def asks_for_gate(item: pytest.Item) -> bool:
+    """Whether a test asks for the plugin's ``gate``, be it through a project's own that builds on it."""
+    info = getattr(item, "_fixtureinfo", None)
+    definitions = list(info.name2fixturedefs.get("gate", ())) if info is not None else []
+    while definitions:
+        definition = definitions.pop()
+        if definition.func.__module__ == "compress.fixtures":
+            return True
+        if "gate" not in definition.argnames:
+            return False
+    return False
+
+
+@contextmanager
+def stop_on_error(config: pytest.Config) -> Iterator[None]:
+    """End the run, in one sentence: without a workload, a dense model or a baseline no test can say anything."""
+    try:
+        yield
+    except CompressError as error:
+        run = config.stash[RUN]
+        if isinstance(error, BaselineError):
+            run.unreadable = str(error)
+        if not run.is_worker:
+            pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+        # pytest-xdist takes a process that exits for a broken one: it is asked to stop.
+        config.pluginmanager.getplugin("session").shouldstop = str(error)
+        raise NotMeasured(str(error), pytrace=False) from None
+
+
+@contextmanager
+def uncaptured(config: pytest.Config) -> Iterator[None]:
+    """Let progress bars through to the terminal."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    if capture is None:
+        yield
+        return
+    with capture.global_and_fixture_disabled():
+        yield
