@@ -66,15 +66,16 @@ class Looks:
     """How long a test may look at a pair of models, and then look again at what is in doubt."""
 
     config: pytest.Config
-    _efforts: dict[tuple[int, int], Iterator[Effort]] = field(default_factory=dict)
+    # The models are kept with their efforts: others could be given the same ids once these are gone.
+    _efforts: dict[tuple[int, ...], tuple[tuple[nn.Module, ...], Iterator[Effort]]] = field(default_factory=dict)
 
     def effort(self, *models: nn.Module) -> Effort:
         """For the next look at these models."""
         from compress.gate.checks import precise_enough
         from compress.measure.latency import looks
 
-        dense, compressed = map(id, models)
-        if (dense, compressed) not in self._efforts:
+        key = tuple(map(id, models))
+        if key not in self._efforts:
             seconds = self.config.stash[RUN].settings.seconds
-            self._efforts[dense, compressed] = looks(seconds, precise_enough)
-        return next(self._efforts[dense, compressed])
+            self._efforts[key] = models, looks(seconds, precise_enough)
+        return next(self._efforts[key][1])

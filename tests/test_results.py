@@ -81,3 +81,23 @@ def test_numbers_need_no_torch(module):
     """Results, gate and reports load without torch, so that a plugin costs nothing where it is not used."""
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def timed(*runs):
+    """A time measured in so many processes."""
+    pairs = tuple(pair for run in runs for pair in run)
+    return Measurement(metric="cpu_latency_ms", pairs=pairs, run_lengths=tuple(map(len, runs)))
+
+
+def test_pairs_are_told_apart_by_process():
+    """Each run is one process's, in order; without lengths all pairs are one run, and without pairs there is none."""
+    runs = (((1.0, 2.0),), ((3.0, 4.0), (5.0, 6.0)))
+    assert timed(*runs).runs == runs
+    assert Measurement(metric="cpu_latency_ms", pairs=runs[1]).runs == (runs[1],)
+    assert Measurement(metric="cpu_latency_ms").runs == ()
+
+
+def test_every_process_weighs_the_same_in_a_ratio():
+    """However many pairs each took: the ratio is the geometric mean of their medians."""
+    assert timed(((1.0, 2.0),) * 9, ((1.0, 0.5),)).ratio == pytest.approx(1.0)
+    assert timed(((1.0, 2.0),), ((1.0, 8.0), (1.0, 8.0), (1.0, 99.0))).ratio == pytest.approx(4.0)

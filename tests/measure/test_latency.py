@@ -111,6 +111,19 @@ def test_measuring_ends_once_it_is_enough():
     assert [len(run) for run in runs] == [120, 120]
 
 
+def test_all_looks_together_take_the_time_of_a_test():
+    """The first look takes half of it and may end early; what is left of it goes to the second, whatever it finds."""
+    now, enough = [100.0], bool
+    efforts = latency.looks(10.0, enough, clock=lambda: now[0])
+    first = next(efforts)
+    assert (first.seconds, first.enough) == (5.0, enough)
+    now[0] += 3.0
+    second = next(efforts)
+    assert (second.seconds, second.enough) == (7.0, None)
+    now[0] += 9.0
+    assert next(efforts).seconds == 0.0
+
+
 def test_a_clock_that_stands_still_measures_nothing(ticking):
     """No time passed is no measurement, whatever came out of it."""
     ticking(0.0)
