@@ -30,6 +30,7 @@ def test_no_baseline(project):
     run = project.compare()
     assert run.status == COULD_NOT_MEASURE
     assert "the baseline does not exist; record it with --benchmark-save (baselines/mine.json)" in run.text
+    assert "did not run" not in run.text, "it is said once"
 
 
 def test_a_baseline_of_a_newer_schema(project):
