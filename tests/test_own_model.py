@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from compress.measure.latency import pinned_threads
+from compress.pairs import pinned_threads
 from tests.plugin_project import make_project
 from tests.test_workflows import ACTION
 

@@ -78,6 +78,7 @@ top1_error of recipe 'structured' is INCONCLUSIVE
   top-1 error  6.00 %, dense 4.00 %, +2.00 pt
   limit        at most dense + 1.00 pt = 5.00 % (recipes/structured.toml): +2.00 pt, 30 lost and 20 gained of \
 500 examples, p = 0.1: beyond the margin, but chance may explain it
+  note         500 examples cannot tell it from chance: the minimum detectable effect at 10.0 % flips is 3.52 pt
 
 To look further, run: pytest benchmarks -k structured
 To decide it takes more test examples"""
