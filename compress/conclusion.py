@@ -132,7 +132,8 @@ def _silent_tests(run: PytestRun, session: GateSession) -> Iterator[Gap]:
         Outcome.NOT_MEASURED: "could not begin",
         Outcome.FAILED: "failed before it called the gate",
     }
-    for node_id in run.selected:
+    # Without a baseline the run ended before them, which is said once.
+    for node_id in run.selected if run.unreadable is None else ():
         if not session.judged.get(node_id):
             outcome, why = run.outcomes.get(node_id, (None, ""))
             reason = "did not run" if outcome is None else reasons[outcome]

@@ -145,12 +145,9 @@ def missing(
 
 
 def describe(gaps: Sequence[Gap]) -> list[str]:
-    """One line for each reason; metrics of one recipe that share it stand together."""
+    """One line for each reason; what shares it stands together, metrics only with those of the same recipe."""
     together: dict[tuple[str, str], list[str]] = {}
     for gap in gaps:
-        key = (gap.recipe, gap.why) if gap.metric else (gap.what, gap.why)
-        together.setdefault(key, []).append(gap.metric)
-    return [
-        f"{', '.join(metrics)} of {about}: {why}" if all(metrics) else f"{about}: {why}"
-        for (about, why), metrics in together.items()
-    ]
+        of_recipe = f" of {gap.recipe}" if gap.metric else ""
+        together.setdefault((of_recipe, gap.why), []).append(gap.metric or gap.what)
+    return [f"{', '.join(names)}{of_recipe}: {why}" for (of_recipe, why), names in together.items()]

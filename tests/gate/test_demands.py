@@ -81,19 +81,20 @@ def test_what_is_guarded_and_was_not_measured_is_missing(tmp_path):
 
 
 def test_gaps_of_one_reason_are_one_line():
-    """Metrics of a recipe stand together, tests and recipes each for themselves."""
+    """Metrics of a recipe stand together, and tests."""
     gaps = [
         Gap(why="w", metric="macs", recipe="half"),
         MEMORY,
         Gap(why="w", metric="macs", recipe="other"),
         Gap(why="did not run", test="t.py::test_a"),
+        Gap(why="did not run", test="t.py::test_b"),
         Gap(why="none", recipe="third"),
         Gap(why="nothing"),
     ]
     assert describe(gaps) == [
         "macs, cpu_peak_bytes of half: w",
         "macs of other: w",
-        "t.py::test_a: did not run",
+        "t.py::test_a, t.py::test_b: did not run",
         "recipe third: none",
         "this run: nothing",
     ]
