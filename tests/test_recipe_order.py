@@ -41,6 +41,11 @@ MAX_DROP = 0.02
 
 PAIRS = list(itertools.product(STEPS, repeat=2))
 POSSIBLE = [pair for pair in PAIRS if order.refusal(*pair) is None]
+# Exporting and calibrating a graph takes seconds for every pair.
+SLOW = {"quantize", "quantize_aware_fit"}
+MARKED = [
+    pytest.param(pair, marks=pytest.mark.nightly if SLOW & {*pair} else (), id="-".join(pair)) for pair in POSSIBLE
+]
 REFUSED = [pair for pair in PAIRS if order.refusal(*pair) is not None]
 
 
@@ -64,7 +69,7 @@ def dense():
         return tiny_net(width=4).eval()
 
 
-@pytest.mark.parametrize("names", POSSIBLE, ids="-".join)
+@pytest.mark.parametrize("names", MARKED)
 def test_two_steps_work_together(written, dense, names):
     """The model of the second step runs, is what the file of it loads, and has what both steps are for."""
     workload = tiny_workload()
