@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -47,9 +48,14 @@ class FitProgress:
     epoch: Callable[[int, EpochRecord], None]
 
 
-@functools.cache
 def stderr_console() -> Console:
     """The one console of all bars: one within another shows below it only if both are on the same."""
+    return _console(sys.stderr)
+
+
+@functools.lru_cache(maxsize=1)
+def _console(_stream: TextIO) -> Console:
+    # Anew where stderr has become another stream, as in a test.
     return Console(stderr=True)
 
 

@@ -163,7 +163,7 @@ def test_what_names_no_step_of_this_recipe_is_not_its_own(tmp_path):
         (
             "epochs",
             choices(1),
-            "a parameter is named STEP.SETTING or steps.NUMBER.SETTING, where STEP is one of fit, ",
+            "a parameter is named STEP.SETTING or steps.NUMBER.SETTING, where STEP is one of ",
         ),
     ],
 )

@@ -5,10 +5,8 @@ import io
 import pytest
 
 from compress.pareto import Candidate, Failure
-from compress.sweep import progress
 from compress.sweep.progress import sweep_progress
-from compress.train import progress as train_progress
-from compress.train.progress import stderr_console, track
+from compress.train.progress import track
 
 ONE = Candidate(recipe="cut", top1_error=0.02, file_bytes=16e6, num_params=4e6, latency_ratio=0.8)
 OTHER = Failure(recipe="cut", settings={"fit.epochs": 9}, reason="the loss is no number")
@@ -28,9 +26,6 @@ def stderr(monkeypatch):
     def put(stream: io.StringIO) -> io.StringIO:
         monkeypatch.setattr("sys.stderr", stream)
         monkeypatch.setenv("TERM", "xterm-256color")
-        fresh = stderr_console.__wrapped__()
-        for module in (progress, train_progress):
-            monkeypatch.setattr(module, "stderr_console", lambda: fresh)
         return stream
 
     return put
