@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from compress.data import image_folder as image_folder
     from compress.data import load_data as load_data
     from compress.errors import CompressError as CompressError
+    from compress.half import to_half as to_half
     from compress.pruning.options import PruneOptions as PruneOptions
     from compress.pruning.recalibration import recalibrate as recalibrate
     from compress.pruning.semi_structured import to_semi_structured_ as to_semi_structured_
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from compress.pruning.structured import prune_channels as prune_channels
     from compress.pruning.unstructured import make_permanent_ as make_permanent_
     from compress.pruning.unstructured import prune_weights as prune_weights
+    from compress.quantization.aware import QuantizeAwareConfig as QuantizeAwareConfig
+    from compress.quantization.aware import quantize_aware_fit as quantize_aware_fit
+    from compress.quantization.static import quantize as quantize
     from compress.recipe import load_recipe as load_recipe
     from compress.recipe import run_recipe as run_recipe
     from compress.train import FitConfig as FitConfig
@@ -38,6 +42,7 @@ _HOME = {
     "FitConfig": "compress.train",
     "ImageData": "compress.data",
     "PruneOptions": "compress.pruning.options",
+    "QuantizeAwareConfig": "compress.quantization.aware",
     "Workload": "compress.workload",
     "dense_model": "compress.workload",
     "evaluate": "compress.train",
@@ -52,9 +57,12 @@ _HOME = {
     "plan_pruning": "compress.pruning.structured",
     "prune_channels": "compress.pruning.structured",
     "prune_weights": "compress.pruning.unstructured",
+    "quantize": "compress.quantization.static",
+    "quantize_aware_fit": "compress.quantization.aware",
     "recalibrate": "compress.pruning.recalibration",
     "run_recipe": "compress.recipe",
     "save": "compress.artifact",
+    "to_half": "compress.half",
     "to_semi_structured_": "compress.pruning.semi_structured",
 }
 
@@ -63,6 +71,7 @@ __all__ = [
     "FitConfig",
     "ImageData",
     "PruneOptions",
+    "QuantizeAwareConfig",
     "Workload",
     "dense_model",
     "evaluate",
@@ -77,9 +86,12 @@ __all__ = [
     "plan_pruning",
     "prune_channels",
     "prune_weights",
+    "quantize",
+    "quantize_aware_fit",
     "recalibrate",
     "run_recipe",
     "save",
+    "to_half",
     "to_semi_structured_",
 ]
 

@@ -1,8 +1,11 @@
-"""Models on disk: one safetensors file holding the weights and the shape of the network, never a pickle.
+"""Models on disk, never as a pickle: safetensors for a network that its factory builds, ``.pt2`` and ``.onnx`` without.
 
 A pruned network is what its factory builds, with some tensors smaller and some plain attributes of its modules
 (``out_channels``, ``groups``, a head count, ...) changed. So the file holds every tensor and, as JSON in the
 safetensors header, every plain attribute of every module; :func:`load` calls the factory and puts both back.
+
+What is a graph, as a quantized model is, or shall run without its source code, is written as an archive of
+``torch.export`` or as ONNX, see :mod:`compress.exported`.
 """
 
 from __future__ import annotations
@@ -12,16 +15,22 @@ import json
 from collections.abc import Callable, Container, Iterable
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, overload
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
-from compress.errors import ArtifactError
+from compress.errors import ArtifactError, ConfigError
+from compress.exported import ExportedModel, capture, from_archive, to_archive
+from compress.exported.archive import MAGIC
+from compress.exported.onnx import OnnxModel, to_onnx
 from compress.files import write_atomically
+from compress.half import HalfModel
 from compress.pruning.unstructured import make_permanent_
+from compress.quantization.model import KIND, QuantizedModel
 
 FORMAT = "compress-model"
 VERSION = 1
@@ -39,26 +48,66 @@ class _Content(NamedTuple):
     tensors: dict[str, Tensor]
     aliases: dict[str, str]  # a name that shares its tensor -> the name the tensor is stored under
     shape: Shape  # module name -> its type and plain attributes
+    half: str | None  # the type that inputs are cast to
 
 
-def save(model: nn.Module, path: str | Path) -> None:
+def save(model: nn.Module, path: str | Path, example_input: Tensor | None = None) -> None:
     """Write ``model`` to ``path``; an existing file is replaced only once the new one is whole.
+
+    The file's name says what is written: ``.pt2`` an archive of ``torch.export``, ``.onnx`` an ONNX model, which both
+    run without the network's source code; any other, safetensors for :func:`load` with the network's factory. A graph,
+    as :func:`compress.quantize` returns, is always one of the first two.
 
     Masks of :func:`compress.prune_weights` become plain zeros in the file; ``model`` itself keeps them.
 
+    Args:
+        model: in eval mode for ``.pt2`` and ``.onnx``.
+        path: where to.
+        example_input: ``[n, ...]``, for ``.pt2`` and ``.onnx`` of what is no graph yet.
+
     Raises:
         ArtifactError: if the file cannot be written; the old one is then still there.
+        ConfigError: if an example input is needed, or a package to write ONNX.
+        ModelError: if the model cannot be exported.
     """
-    write_atomically(Path(path), serialize(model), ArtifactError)
+    path = Path(path)
+    write = {".pt2": _as_archive, ".onnx": _as_onnx}.get(path.suffix)
+    content = serialize(model) if write is None else write(model, example_input)
+    write_atomically(path, content, ArtifactError)
 
 
 def serialize(model: nn.Module) -> bytes:
-    """The bytes that :func:`save` writes; equal models give equal bytes."""
-    model = make_permanent_(deepcopy(model))
-    tensors, aliases = _distinct(_tensors(model))
-    header = {"version": VERSION, "modules": _shape_of(model), "aliases": aliases}
+    """The bytes that :func:`save` writes of ``model`` alone; equal models give equal bytes."""
+    if isinstance(model, OnnxModel):
+        return model.content
+    if isinstance(model, ExportedModel):
+        return to_archive(model.program, model.notes)
+    network = model.network if isinstance(model, HalfModel) else model
+    network = make_permanent_(deepcopy(network))
+    tensors, aliases = _distinct(_tensors(network))
+    header = {"version": VERSION, "modules": _shape_of(network), "aliases": aliases}
+    if isinstance(model, HalfModel):
+        header["half"] = model.precision
     # A single entry: safetensors writes several in an order that changes from one call to the next.
     return to_safetensors(tensors, {FORMAT: json.dumps(header, sort_keys=True, separators=(",", ":"))})
+
+
+def _as_archive(model: nn.Module, example_input: Tensor | None) -> bytes:
+    if isinstance(model, ExportedModel):
+        return to_archive(model.program, model.notes)
+    return to_archive(_captured(model, example_input))
+
+
+def _as_onnx(model: nn.Module, example_input: Tensor | None) -> bytes:
+    if isinstance(model, OnnxModel):
+        return model.content
+    return to_onnx(model.program if isinstance(model, ExportedModel) else _captured(model, example_input))
+
+
+def _captured(model: nn.Module, example_input: Tensor | None) -> ExportedProgram:
+    if example_input is None:
+        raise ConfigError(f"an example_input is needed to write a {type(model).__name__} as .pt2 or .onnx, got none")
+    return capture(make_permanent_(deepcopy(model)).eval(), example_input)
 
 
 def digest(model: nn.Module) -> str:
@@ -66,18 +115,39 @@ def digest(model: nn.Module) -> str:
     return hashlib.sha256(serialize(model)).hexdigest()
 
 
-def load(path: str | Path, model_factory: Callable[[], M]) -> M:
+@overload
+def load(path: str | Path, model_factory: Callable[[], M]) -> M: ...
+@overload
+def load(path: str | Path, model_factory: None = None) -> nn.Module: ...
+def load(path: str | Path, model_factory: Callable[[], nn.Module] | None = None) -> nn.Module:
     """The model that was saved to ``path``, bit for bit, in the mode (train or eval) it was saved in.
 
     Args:
         path: a file written by :func:`save`.
         model_factory: builds the network as it was before it was compressed, e.g. ``googlenet``; its weights do not
-            matter.
+            matter. Not needed for what runs without the network's source code.
 
     Raises:
         ArtifactError: if the file is missing, damaged, or holds another network than the factory builds.
+        ConfigError: if it needs a factory, or a package that is not installed.
     """
     path = Path(path)
+    if not path.is_file():
+        raise ArtifactError(f"no saved model at {path}")
+    if path.suffix == ".onnx":
+        return OnnxModel(_bytes(path), str(path))
+    with path.open("rb") as file:
+        is_archive = file.read(len(MAGIC)) == MAGIC
+    if is_archive:
+        program, notes = from_archive(_bytes(path), str(path))
+        return (QuantizedModel if notes.get("kind") == KIND else ExportedModel)(program, notes)
+    if model_factory is None:
+        raise ConfigError(f"{path} holds no graph: give load the model_factory that builds its network")
+    return _load_into(path, model_factory)
+
+
+def _load_into(path: Path, model_factory: Callable[[], nn.Module]) -> nn.Module:
+    """Put what a safetensors file holds into what the factory builds."""
     content = _read(path)
     model = model_factory()
     _check_same_network(content, model, path)
@@ -86,12 +156,22 @@ def load(path: str | Path, model_factory: Callable[[], M]) -> M:
             if key != _TYPE:
                 setattr(module, key, value)
     _put_tensors_(model, content)
-    return model
+    if content.half is None:
+        return model
+    try:
+        return HalfModel(model, content.half)
+    except ConfigError as cause:
+        raise ArtifactError(f"{path} is damaged or of another release: {cause}") from cause
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as cause:
+        raise ArtifactError(f"cannot read {path}: {cause.strerror or cause}") from cause
 
 
 def _read(path: Path) -> _Content:
-    if not path.is_file():
-        raise ArtifactError(f"no saved model at {path}")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -103,7 +183,9 @@ def _read(path: Path) -> _Content:
                     f"{path} has format version {header['version']}, this release reads version {VERSION}"
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        return _Content(tensors, _read_aliases(header["aliases"], tensors), _read_shape(header["modules"]))
+        return _Content(
+            tensors, _read_aliases(header["aliases"], tensors), _read_shape(header["modules"]), header.get("half")
+        )
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as cause:
         raise ArtifactError(f"{path} is damaged or no saved model: {cause}") from cause
     except OSError as cause:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from compress.commands.models import add_run_parser, add_train_parser
+from compress.commands.runtimes import add_runtimes_parser
 from compress.commands.selfcheck import add_selfcheck_parser
 from compress.errors import CompressError
 
@@ -34,6 +35,6 @@ def _parser() -> argparse.ArgumentParser:
         description="Make PyTorch models smaller and faster. What it cost is measured by: pytest benchmarks.",
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add_parser in (add_train_parser, add_run_parser, add_selfcheck_parser):
+    for add_parser in (add_train_parser, add_run_parser, add_runtimes_parser, add_selfcheck_parser):
         add_parser(commands)
     return parser

@@ -127,7 +127,7 @@ STEP = '[[steps]]\nuse = "prune_weights"\n\n[[steps]]\n'
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('runtime = "tvm"', "'runtime' must be one of eager, inductor, got 'tvm' (recipe "),
+        ('runtime = "tvm"', "'runtime' must be one of eager, inductor, onnxruntime, aotinductor, got 'tvm' (recipe "),
         (
             "setps = []",
             "unknown key 'setps' - did you mean 'steps'?; known are description, runtime, steps, limits (recipe ",
@@ -162,6 +162,23 @@ STEP = '[[steps]]\nuse = "prune_weights"\n\n[[steps]]\n'
         ('steps = ["fit"]', "a step must be a table, got 'fit' (recipe {path}, step 1)"),
         ("limits = 3", "'limits' must be a table [limits], got 3 (recipe {path})"),
         ("description = 3", "'description' must be a string, got 3 (recipe {path})"),
+        (
+            STEP + 'use = "quantize"\nmax_accuracy_drop = 5',
+            "max_accuracy_drop must be in [0, 1], where 0.005 is half a percentage point, got 5 (recipe {path}, ",
+        ),
+        (
+            STEP + 'use = "quantize"\nobserver = "best"',
+            "observer must be one of histogram, minmax, got 'best' (recipe {path}, step 2)",
+        ),
+        (
+            STEP + 'use = "quantize"\nnum_calibration_images = 0',
+            "num_calibration_images must be at least 1, got 0 (recipe {path}, step 2)",
+        ),
+        (
+            STEP + 'use = "half"\nprecision = "int4"',
+            "precision must be one of bfloat16, float16, got 'int4' (recipe {path}, step 2)",
+        ),
+        (STEP + 'use = "quantize_aware_fit"\nepochs = 0', "epochs must be a whole number at least 1, got 0 (recipe "),
         ("[[steps]\n", "recipe {path} is not valid TOML: "),
         (b"\xff\xfe", "recipe {path} is not valid TOML: "),
     ],

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from compress import artifact
+from compress.exported.model import parameters_of, uncompiled
 from compress.results import Measurement
 from compress.train.evaluation import device_of, evaluating
 
@@ -44,13 +45,13 @@ def macs(compressed: nn.Module, dense: nn.Module, example_input: Tensor) -> Meas
 
 
 def count_params(model: nn.Module) -> int:
-    """Elements of all parameters."""
-    return sum(parameter.numel() for parameter in model.parameters())
+    """Elements of all parameters; of a graph of integers, all that it holds: weights, biases and scales."""
+    return sum(parameter.numel() for parameter in parameters_of(model))
 
 
 def count_nonzero_params(model: nn.Module) -> int:
     """Elements of all parameters that are not exactly zero."""
-    return sum(int(torch.count_nonzero(parameter)) for parameter in model.parameters())
+    return sum(int(torch.count_nonzero(parameter)) for parameter in parameters_of(model))
 
 
 def count_file_bytes(model: nn.Module) -> int:
@@ -67,7 +68,8 @@ def count_macs(model: nn.Module, example_input: Tensor) -> int:
     """Multiply-accumulates for one input, in convolutions and matrix products, as torch's own counter sees them."""
     # In train mode a mere forward pass would move running statistics.
     with evaluating(model), torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        model(example_input.to(device_of(model)))
+        # Compiled code runs operations that the counter does not know.
+        uncompiled(model)(example_input.to(device_of(model)))
     # The counter's unit is floating point operations, of which a multiply-accumulate is two.
     return int(counter.get_total_flops()) // 2 // len(example_input)
 

@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 from compress.channels.call import tensors_in
 from compress.channels.trace import Example
 from compress.errors import ConfigError, ModelError
+from compress.exported import ExportedModel
 from compress.pruning.unstructured import MASK
 
 _QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")
@@ -36,22 +37,29 @@ def check_model(model: nn.Module) -> None:
     if not isinstance(model, nn.Module):
         raise ModelError(f"the model must be a torch.nn.Module, got {type(model).__name__}")
     for name, module in model.named_modules():
-        kind = type(module).__name__
-        if isinstance(module, ScriptModule):
-            raise ModelError(f"the model must not be scripted: prune the original (layer '{name}', {kind})")
-        if hasattr(module, "_orig_mod"):
-            raise ModelError(f"the model must not be compiled: prune the original (layer '{name}', {kind})")
-        if type(module).__module__.startswith(_QUANTIZED):
-            raise ModelError(f"the model must not be quantized: prune before quantizing (layer '{name}', {kind})")
-        if MASK in module._buffers:
-            raise ModelError(
-                f"the model must not be masked: prune channels before weights, or make masks permanent (layer '{name}')"
-            )
+        why = _why_not(module)
+        if why is not None:
+            raise ModelError(f"the model must not be {why} (layer '{name}', {type(module).__name__})")
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if is_lazy(tensor):
             raise ModelError(f"lazy layers must be initialized by a forward pass before pruning (tensor '{name}')")
         if tensor.is_quantized:
             raise ModelError(f"the model must not be quantized: prune before quantizing (tensor '{name}')")
+
+
+def _why_not(module: nn.Module) -> str | None:
+    """What a module is that cannot be cut, and what to do instead; None if it can."""
+    if isinstance(module, ScriptModule):
+        return "scripted: prune the original"
+    if isinstance(module, ExportedModel):
+        return "exported or quantized: prune before"
+    if hasattr(module, "_orig_mod"):
+        return "compiled: prune the original"
+    if type(module).__module__.startswith(_QUANTIZED):
+        return "quantized: prune before quantizing"
+    if MASK in module._buffers:
+        return "masked: prune channels before weights, or make masks permanent"
+    return None
 
 
 def check_ignore(model: nn.Module, ignore: Collection[str]) -> None:

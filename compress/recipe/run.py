@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from compress import artifact, channels, data, pruning, train
+from compress import artifact, channels, data, exported, half, pruning, quantization, train
 from compress.cache import cache_path, cached_model
 from compress.errors import CompressError
 from compress.recipe import pruning_steps, training_batches
@@ -36,7 +36,7 @@ def run_recipe(recipe: Recipe, dense: nn.Module, workload: Workload, *, progress
         "example_input": [list(workload.example_input.shape), str(workload.example_input.dtype)],
         "steps": [[type(step).__name__, asdict(step)] for step in recipe.steps],
     }
-    techniques = (channels, data, pruning, train, pruning_steps, training_batches)
+    techniques = (channels, data, exported, half, pruning, quantization, train, pruning_steps, training_batches)
     sources: tuple[ModuleType | Callable[..., Any], ...] = (*techniques, apply_step, workload.model_factory)
     path = cache_path(f"{workload.name}-{recipe.name}", made_from, sources)
 

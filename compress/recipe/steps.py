@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from compress import train
+from compress.quantization.aware import QuantizeAwareConfig
 from compress.recipe import pruning_steps
 from compress.recipe.context import Context
+from compress.recipe.quantization_steps import Half, Quantize, apply_half, apply_quantize, apply_quantize_aware_fit
 from compress.train import FitConfig
 
 
@@ -27,9 +29,12 @@ def _fit(settings: FitConfig, model: nn.Module, context: Context) -> nn.Module:
 
 STEPS: Mapping[str, Step] = {
     "fit": Step(FitConfig, _fit),
+    "half": Step(Half, apply_half),
     "prune_channels": Step(pruning_steps.PruneChannels, pruning_steps.apply_prune_channels),
     "prune_rounds": Step(pruning_steps.PruneRounds, pruning_steps.apply_prune_rounds),
     "prune_weights": Step(pruning_steps.PruneWeights, pruning_steps.apply_prune_weights),
+    "quantize": Step(Quantize, apply_quantize),
+    "quantize_aware_fit": Step(QuantizeAwareConfig, apply_quantize_aware_fit),
     "recalibrate": Step(pruning_steps.Recalibrate, pruning_steps.apply_recalibrate),
 }
 

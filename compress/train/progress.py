@@ -80,6 +80,14 @@ def track(items: Iterable[T], *, total: int, description: str, shown: bool) -> I
     return rich_track(items, description, total, console=console, transient=True, disable=hidden)
 
 
+@contextlib.contextmanager
+def working(description: str, *, shown: bool) -> Iterator[None]:
+    """A sign of life on a terminal, for work that cannot say how far it is."""
+    console = Console(stderr=True)
+    with console.status(description) if shown and console.is_terminal else contextlib.nullcontext():
+        yield
+
+
 def _lines(console: Console, epochs: int) -> Callable[[int, EpochRecord], None]:
     last = time.monotonic()
 

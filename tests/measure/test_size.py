@@ -134,3 +134,19 @@ def test_the_ratio_is_compressed_over_dense():
     """Arguments are (compressed, dense): a smaller compressed model has a ratio below 1."""
     small, large = nn.Linear(2, 2, bias=False), nn.Linear(4, 4, bias=False)
     assert size.num_params(small, large).ratio == 0.25
+
+
+def test_a_quantized_model_counts_by_its_state(tiny_int8, tiny_dense):
+    """Integer weights, though no parameters, count; norms are folded; MACs are those of the float model."""
+    weights = 5 * 27 + 10 * 45 + 30
+    measured = size.num_params(tiny_int8.model, tiny_dense)
+    # A bias and a scale for each output channel.
+    assert measured.compressed == weights + 2 * (5 + 10 + 3)
+    assert weights * 0.9 < size.count_nonzero_params(tiny_int8.model) <= weights + 2 * (5 + 10 + 3)
+    assert size.macs(tiny_int8.model, tiny_dense, IMAGE).ratio == 1.0
+
+
+def test_the_file_of_a_quantized_model_is_what_is_deployed(tmp_path, tiny_int8):
+    """The number measured is that of the ``.pt2`` file."""
+    artifact.save(tiny_int8.model, tmp_path / "int8.pt2")
+    assert size.count_file_bytes(tiny_int8.model) == (tmp_path / "int8.pt2").stat().st_size

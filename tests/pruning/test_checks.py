@@ -50,7 +50,7 @@ def test_a_masked_model_is_refused():
     """Masks would keep every channel; made permanent they are weights like others."""
     masked = prune_weights(nn.Sequential(nn.Linear(4, 4)), 0.5)
     with pytest.raises(
-        ModelError, match=r"^the model must not be masked: prune channels before weights, .*\(layer '0'\)$"
+        ModelError, match=r"^the model must not be masked: prune channels before weights, .*\(layer '0', Linear\)$"
     ):
         check_model(masked)
     check_model(make_permanent_(masked))

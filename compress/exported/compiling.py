@@ -1,0 +1,41 @@
+"""Compiling by Inductor, with the weights frozen into the code: only so do int8 and layout rewrites happen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._inductor import config
+
+from compress.exported.capture import quiet_torch
+
+Call = Callable[[Tensor], Any]
+
+
+def compiled(module: nn.Module, *, any_batch: bool = False) -> Call:
+    """``module``, compiled on its first call, and again for inputs that the code at hand does not fit.
+
+    Args:
+        module: in eval mode.
+        any_batch: compile once for single inputs and once for batches of any size, not for each size.
+    """
+    run: Call = torch.compile(module, dynamic=None if any_batch else False)
+    seen = set()
+
+    def call(inputs: Tensor) -> Any:
+        # One kind of tensor in one mode: each further one would be compiled for anew.
+        with torch.inference_mode():
+            key = (inputs.shape, inputs.stride(), inputs.dtype, inputs.is_inference(), torch.get_num_threads())
+            if key in seen:
+                return run(inputs)
+            if any_batch and len(inputs) > 1:
+                torch._dynamo.maybe_mark_dynamic(inputs, 0)
+            # torch.compile(options={"freezing": True}) comes too late for the parameters to be taken as constants.
+            with config.patch({"freezing": True, "triton.cudagraphs": inputs.is_cuda}), quiet_torch():
+                outputs = run(inputs)
+            seen.add(key)
+            return outputs
+
+    return call

@@ -1,0 +1,73 @@
+"""A network that is a graph: it runs without the source code it was captured from."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from compress.errors import ModelError
+
+
+class ExportedModel(nn.Module):
+    """Runs a captured graph, in the one mode it was captured in.
+
+    Attributes:
+        program: the graph, its weights and the shape of its inputs.
+        graph: the same as a module, whose parameters and buffers are the model's.
+        notes: what else its file says, of types that JSON knows.
+    """
+
+    def __init__(self, program: ExportedProgram, notes: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        self.program = program
+        self.notes = dict(notes or {})
+        # Guards are Python source within the program; none of a file's is ever run.
+        self.graph = program.module(check_guards=False)
+        self.training = False
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one input, without the batch dimension."""
+        placeholders = {node.name: node for node in self.program.graph.nodes if node.op == "placeholder"}
+        (name,) = self.program.graph_signature.user_inputs
+        return tuple(int(size) for size in placeholders[str(name)].meta["val"].shape[1:])
+
+    def forward(self, inputs: Tensor) -> Any:
+        return self.graph(inputs)
+
+    def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 - torch's own signature
+        """Nothing for False; a graph has no training mode to go to.
+
+        Raises:
+            ModelError: for True.
+        """
+        if mode:
+            raise ModelError(f"{type(self).__name__} cannot be trained: train the network it was exported from")
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        # What a subclass has compiled belongs to the original's graph.
+        twin = type(self)(copy.deepcopy(self.program, memo), copy.deepcopy(self.notes, memo))
+        memo[id(self)] = twin
+        return twin
+
+
+def uncompiled(model: nn.Module) -> nn.Module:
+    """What an eager forward pass of ``model`` runs: its graph if it is one that compiles itself, else ``model``."""
+    return model.graph if isinstance(model, ExportedModel) else model
+
+
+def parameters_of(model: nn.Module) -> list[Tensor]:
+    """What a model has learned: its parameters, and of a graph, whose integer weights are buffers, its buffers too.
+
+    Without its zero points, which are constants: weights are quantized symmetrically.
+    """
+    tensors: list[Tensor] = list(model.parameters())
+    if isinstance(model, ExportedModel):
+        tensors.extend(tensor for tensor in model.buffers() if tensor.dtype != torch.int64)
+    return list({id(tensor): tensor for tensor in tensors}.values())

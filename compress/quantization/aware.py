@@ -1,0 +1,152 @@
+"""Fine-tuning with quantization in the loop, for models that lose too much to quantization after training.
+
+Source: Jacob et al., CVPR 2018, section 3: the forward pass rounds as the int8 model will, the backward pass takes the
+rounding for the identity; batch norms are folded with the statistics of the batch while they still learn (figure C.8).
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, fx, nn
+
+from compress import train
+from compress.data import ImageData
+from compress.exported import capture
+from compress.exported.capture import quiet_torch
+from compress.quantization import checks
+from compress.quantization.extra import require_torchao
+from compress.quantization.model import count_int8_kernels, quantized_model
+from compress.quantization.observed import converted, layers_of, quantizer
+from compress.quantization.report import FLOAT, INT8, LayerReport, QuantizationReport, no_kernel
+from compress.quantization.simulation import snr_db
+from compress.quantization.static import Quantized
+from compress.train import FitConfig
+from compress.train.config import Autocast
+from compress.train.evaluation import evaluating
+
+_EXAMPLES = 32
+# Where the operations whose training form differs are told which one is wanted.
+_TRAINING_ARGUMENT = {
+    torch.ops.aten.batch_norm.default: 5,
+    torch.ops.aten.dropout.default: 2,
+    torch.ops.aten.dropout_.default: 2,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeAwareConfig(FitConfig):
+    """How :func:`quantize_aware_fit` trains: a short fine-tuning, see :class:`compress.FitConfig` for the rest.
+
+    Raises:
+        ConfigError: if a value breaks its rule.
+    """
+
+    epochs: int = 2
+    learning_rate: float = 0.002
+    warmup_epochs: float = 0.1
+    # Rounding to 8 bits on top of bfloat16's own would hide what it does.
+    autocast: Autocast = "off"
+
+
+_DEFAULT = QuantizeAwareConfig()
+
+
+class _Rounded(nn.Module):
+    """A graph that rounds while it learns; goes between its training and its eval form as a network would."""
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        super().__init__()
+        self.graph = graph
+
+    def forward(self, inputs: Tensor) -> Any:
+        return self.graph(inputs)
+
+    def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 - torch's own signature
+        # torchao's own way to do this looks for whole patterns, takes seconds, and knows one momentum and epsilon.
+        for node in self.graph.graph.nodes:
+            if node.op == "call_function" and node.target in _TRAINING_ARGUMENT:
+                node.update_arg(_TRAINING_ARGUMENT[node.target], mode)
+        self.graph.recompile()
+        self.training = mode
+        return self
+
+
+def quantize_aware_fit(
+    model: nn.Module,
+    data: ImageData,
+    config: QuantizeAwareConfig = _DEFAULT,
+    *,
+    checkpoint: str | Path | None = None,
+    progress: bool = True,
+) -> Quantized:
+    """An int8 model of ``model``, fine-tuned on ``data.train`` so that it is used to its own rounding.
+
+    ``model`` is left as it is. The report's accuracies are on training images, for the test images judge later.
+
+    Args:
+        model: trained, in float32 on the CPU; puts out logits ``[n, num_classes]``.
+        data: what it was trained on.
+        config: how to fine-tune.
+        checkpoint: see :func:`compress.fit`.
+        progress: whether to show how far the training is.
+
+    Raises:
+        ConfigError: if torchao is missing.
+        ModelError: if the model cannot be exported or trained, is quantized already or not in float32.
+        ArtifactError: if the checkpoint is of another run or damaged.
+    """
+    require_torchao()
+    checks.check_device("cpu", model)
+    checks.check_model(model)
+    model = copy.deepcopy(model)
+    images = next(iter(data.train.batches(_EXAMPLES)))[0]
+    reduce_range = not checks.has_vnni()
+    rounded = _rounded(model, images, reduce_range=reduce_range)
+    trained = train.fit(rounded, data, config, checkpoint=checkpoint, progress=progress, device="cpu").model
+    graph = trained.train(mode=False).get_submodule("graph")
+    assert isinstance(graph, fx.GraphModule)  # noqa: S101 - for the type checker
+    layers = tuple(
+        LayerReport(name=layer.name, precision=INT8)
+        if layer.observers
+        else LayerReport(name=layer.name, precision=FLOAT, reason=no_kernel(layer.operation))
+        for layer in layers_of(graph)
+    )
+    quantized = quantized_model(converted(graph), images)
+    with evaluating(model), torch.no_grad():
+        exact = model(images)
+    held = data.train.subset(torch.arange(min(len(data.train), 1000)))
+    report = QuantizationReport(
+        layers=layers,
+        int8_kernels=count_int8_kernels(quantized, images),
+        accuracy_float=1 - train.evaluate(model, held).top1_error,
+        accuracy_int8=1 - train.evaluate(quantized, held).top1_error,
+        accuracy_measure="accuracy on training images",
+        output_snr_db=snr_db(exact, quantized(images)),
+        reduce_range=reduce_range,
+    )
+    quantized.notes["report"] = report.to_json()
+    return Quantized(quantized, report)
+
+
+def _rounded(model: nn.Module, images: Tensor, *, reduce_range: bool) -> _Rounded:
+    """``model`` as a graph in its training form, with fake quantization whose ranges fit ``images``."""
+    from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e  # noqa: PLC0415 - optional
+    from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import (  # noqa: PLC0415
+        get_default_x86_inductor_quantization_config,
+    )
+
+    config = get_default_x86_inductor_quantization_config(is_qat=True, reduce_range=reduce_range)
+    program = capture(model.train(), images)
+    with quiet_torch():
+        graph = prepare_qat_pt2e(program.module(check_guards=False), quantizer(config, ()))
+    rounded = _Rounded(graph)
+    # The ranges of weights get their shape from the first forward pass; statistics of norms are not to move with it.
+    rounded.train(mode=False)
+    with torch.no_grad():
+        rounded(images)
+    return rounded.train()

@@ -1,0 +1,70 @@
+"""A model whose weights and activations are 8-bit integers, and the count of the int8 kernels that it runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.export import ExportedProgram
+from torch.profiler import ProfilerActivity, profile
+
+from compress.errors import ModelError
+from compress.exported import ExportedModel, capture
+from compress.exported.compiling import Call, compiled
+from compress.quantization.extra import require_torchao
+from compress.quantization.report import QuantizationReport
+
+KIND = "int8"
+_INT8_KERNELS = ("onednn::qconv", "onednn::qlinear")
+
+
+class QuantizedModel(ExportedModel):
+    """A graph of int8 operations, which compiles itself when it is first called.
+
+    Uncompiled the graph would imitate its integers in float, several times slower than the float model. It is compiled
+    once for single inputs and once for batches of any size.
+    """
+
+    def __init__(self, program: ExportedProgram, notes: Mapping[str, Any] | None = None) -> None:
+        require_torchao()
+        super().__init__(program, {**(notes or {}), "kind": KIND})
+        self._run: Call | None = None
+
+    @property
+    def report(self) -> QuantizationReport:
+        """What became of each layer."""
+        return QuantizationReport.from_json(self.notes["report"])
+
+    def forward(self, inputs: Tensor) -> Any:
+        if torch.compiler.is_compiling():
+            return self.graph(inputs)
+        if self._run is None:
+            self._run = compiled(self.graph, any_batch=True)
+        return self._run(inputs)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> QuantizedModel:  # noqa: FBT001, FBT002 - torch's own signature
+        moved = fn(torch.zeros(1))
+        if moved.device.type != "cpu" or moved.dtype != torch.float32:
+            raise ModelError(
+                f"an int8 model runs on the CPU as it is, it cannot become {moved.dtype} on {moved.device}"
+            )
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+
+def quantized_model(graph: fx.GraphModule, example_input: Tensor) -> QuantizedModel:
+    """The module of a converted graph."""
+    return QuantizedModel(capture(graph, example_input))
+
+
+def count_int8_kernels(model: QuantizedModel, example_input: Tensor) -> int:
+    """How many int8 convolutions and matrix products one forward pass runs, as the profiler sees them."""
+    model(example_input)
+    # Read when the profiler first starts: its progress messages would go to the user's terminal otherwise.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    with profile(activities=[ProfilerActivity.CPU], acc_events=True) as profiler:
+        model(example_input)
+    return sum(event.count for event in profiler.key_averages() if event.key.startswith(_INT8_KERNELS))

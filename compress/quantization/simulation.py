@@ -1,0 +1,111 @@
+"""The int8 model in float arithmetic, with any set of layers left out: fast enough to search with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from compress.errors import ModelError
+from compress.quantization.observed import Layer
+from compress.train.progress import track
+
+
+class Simulation(nn.Module):
+    """A calibrated graph whose observers round what passes, as the integers of the int8 model will.
+
+    Attributes:
+        in_float: layers that round nothing.
+        only: if given, the observers that round; all others let pass.
+    """
+
+    def __init__(self, graph: fx.GraphModule, layers: Sequence[Layer]) -> None:
+        super().__init__()
+        self.graph = graph
+        self.layers = layers
+        self.in_float: Collection[Layer] = ()
+        self.only: Collection[str] | None = None
+        self.scales: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def forward(self, inputs: Tensor) -> Any:
+        with torch.no_grad():
+            return _Rounding(self, self._rounding()).run(inputs)
+
+    def exact(self, inputs: Tensor) -> Any:
+        """What the float model puts out."""
+        with torch.no_grad():
+            return _Rounding(self, ()).run(inputs)
+
+    def _rounding(self) -> set[str]:
+        """The observers' nodes that round: those with a use that is not a layer in float."""
+        if self.only is not None:
+            return set(self.only)
+        in_float = {layer.node for layer in self.in_float}
+        return {
+            node.name
+            for node in self.graph.graph.nodes
+            if node.op == "call_module" and any(user.name not in in_float for user in node.users)
+        }
+
+    def train(self, mode: bool = True) -> Simulation:  # noqa: FBT001, FBT002 - torch's own signature
+        """Nothing: an exported graph has one mode."""
+        del mode
+        return self
+
+
+class _Rounding(fx.Interpreter):
+    """Runs the graph, with some observers as rounding and the others as nothing."""
+
+    def __init__(self, simulation: Simulation, rounding: Collection[str]) -> None:
+        super().__init__(simulation.graph)
+        self.scales, self.rounding = simulation.scales, rounding
+        self.node = ""
+
+    def run_node(self, n: fx.Node) -> Any:
+        self.node = n.name
+        return super().run_node(n)
+
+    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        del kwargs
+        (x,) = args
+        if self.node not in self.rounding:
+            return x
+        observer = self.fetch_attr(target)
+        if target not in self.scales:
+            self.scales[target] = observer.calculate_qparams()
+        scale, zero_point = self.scales[target]
+        low, high = observer.quant_min, observer.quant_max
+        if observer.qscheme in (torch.per_channel_symmetric, torch.per_channel_affine):
+            zero_point = zero_point.to(torch.int32)
+            return torch.fake_quantize_per_channel_affine(x, scale, zero_point, observer.ch_axis, low, high)
+        return torch.fake_quantize_per_tensor_affine(x, float(scale), int(zero_point), low, high)
+
+
+def sensitivities(simulation: Simulation, inputs: Tensor, *, progress: bool) -> dict[str, float]:
+    """For each layer that can be int8, by its node: the outputs' signal-to-noise ratio in dB, with it alone in int8."""
+    candidates = [layer for layer in simulation.layers if layer.observers]
+    exact = simulation.exact(inputs)
+    found = {}
+    for layer in track(candidates, total=len(candidates), description="sensitivity of layers", shown=progress):
+        simulation.only = layer.observers
+        found[layer.node] = snr_db(exact, simulation(inputs))
+    simulation.only = None
+    return found
+
+
+def snr_db(exact: Any, noisy: Any) -> float:
+    """Power of ``exact`` over the power of its difference to ``noisy``, in dB; infinite where there is none.
+
+    Raises:
+        ModelError: if the outputs are no tensors.
+    """
+    if not isinstance(exact, Tensor) or not isinstance(noisy, Tensor):
+        raise ModelError(f"a model must put out a tensor to be quantized, got {type(exact).__name__}")
+    exact, noisy = exact.detach().double(), noisy.detach().double()
+    noise, signal = float((exact - noisy).square().sum()), float(exact.square().sum())
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(signal / noise) if signal > 0 else -math.inf

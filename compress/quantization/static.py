@@ -1,0 +1,153 @@
+"""Post-training static int8 that keeps its accuracy, and says what it did to each layer."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from compress.errors import ModelError
+from compress.quantization import checks, search
+from compress.quantization.contract import Accuracy, agreement_with, check_drop
+from compress.quantization.extra import require_torchao
+from compress.quantization.model import QuantizedModel, count_int8_kernels
+from compress.quantization.observed import Observer, check_observer
+from compress.quantization.report import QuantizationReport
+from compress.quantization.simulation import snr_db
+from compress.train.evaluation import evaluating
+from compress.train.progress import working
+
+# The compiled model rounds a little differently than its simulation, so the contract is held again on it.
+_ROUNDS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeConfig:
+    """How :func:`quantize` quantizes.
+
+    Attributes:
+        max_accuracy_drop: the contract: how much accuracy the int8 model may lose, in 0..1.
+        observer: how the range of an activation is found: "histogram" cuts off rare extremes where that lessens the
+            squared error, "minmax" keeps all.
+
+    Raises:
+        ConfigError: if a value breaks its rule.
+    """
+
+    max_accuracy_drop: float = 0.005
+    observer: Observer = "histogram"
+
+    def __post_init__(self) -> None:
+        check_drop(self.max_accuracy_drop)
+        check_observer(self.observer)
+
+
+class Quantized(NamedTuple):
+    """An int8 model and what became of each layer."""
+
+    model: QuantizedModel
+    report: QuantizationReport
+
+
+def quantize(
+    model: nn.Module,
+    calibration_data: Tensor | Iterable[Any],
+    *,
+    evaluate: Accuracy | None = None,
+    max_accuracy_drop: float = 0.005,
+    observer: Observer = "histogram",
+    device: torch.device | str = "cpu",
+) -> Quantized:
+    """An int8 model of ``model`` for x86 CPUs: weights per channel, activations per tensor, batch norms folded.
+
+    Where it loses more accuracy than ``max_accuracy_drop``, the layers are ranked by how much each one alone disturbs
+    the outputs, and as few as possible of the worst stay in float. ``model`` is left as it is.
+
+    Args:
+        model: in float32 on the CPU; puts out logits ``[n, num_classes]``.
+        calibration_data: some hundred typical inputs, never those that it is judged on: a tensor ``[n, ...]`` or
+            batches of one, e.g. a data loader; of pairs (inputs, labels) the inputs are taken.
+        evaluate: accuracy of a model in 0..1 on examples of your choice, again not those that it is judged on. If left
+            out, the share of calibration inputs that get the float model's class; the accuracy falls by no more.
+        max_accuracy_drop: how much accuracy it may lose, in 0..1.
+        observer: how ranges are found, see :class:`QuantizeConfig`.
+        device: the CPU; PyTorch has no int8 convolution elsewhere.
+
+    Raises:
+        ConfigError: if a setting makes no sense, torchao is missing, or the device is CUDA.
+        DataError: if the calibration data are empty, constant, or not finite.
+        ModelError: if the model cannot be exported, is quantized already or not in float32, or the contract cannot
+            be held by any layer in int8.
+    """
+    config = QuantizeConfig(max_accuracy_drop=max_accuracy_drop, observer=observer)
+    checks.check_device(device, model)
+    return quantize_by(config, model, checks.calibration_batches(calibration_data), evaluate)
+
+
+def quantize_by(
+    config: QuantizeConfig,
+    model: nn.Module,
+    batches: list[Tensor],
+    evaluate: Accuracy | None = None,
+    *,
+    progress: bool = True,
+) -> Quantized:
+    """As :func:`quantize`, by settings, on batches ``[n, ...]`` that are known to be good."""
+    require_torchao()
+    checks.check_model(model)
+    model = copy.deepcopy(model)
+    with evaluating(model):
+        found = search.prepare(model, batches, config.observer, progress=progress)
+        accuracy = evaluate or agreement_with(model, batches)
+        accuracy_float = accuracy(model)
+        quantized, count, kernels, reached = _held(
+            found, accuracy, accuracy_float - config.max_accuracy_drop, progress=progress
+        )
+        report = QuantizationReport(
+            layers=search.layer_reports(found, count),
+            int8_kernels=kernels,
+            accuracy_float=accuracy_float,
+            accuracy_int8=reached,
+            accuracy_measure="agreement with the float model" if evaluate is None else "accuracy",
+            output_snr_db=snr_db(found.outputs, quantized(found.inputs)),
+            reduce_range=found.reduce_range,
+        )
+    quantized.notes["report"] = report.to_json()
+    return Quantized(quantized, report)
+
+
+class _Held(NamedTuple):
+    """A model that holds the contract."""
+
+    model: QuantizedModel
+    in_float: int
+    int8_kernels: int
+    accuracy: float
+
+
+def _held(found: search.Found, accuracy: Accuracy, wanted: float, *, progress: bool) -> _Held:
+    """The int8 model with as few layers in float as reach the accuracy wanted."""
+    count, reached = 0, math.nan
+    for _ in range(_ROUNDS):
+        fewest = search.fewest_in_float(found, accuracy, wanted, at_least=count)
+        if fewest is None:
+            break
+        quantized = search.built(found, fewest)
+        with working("compiling the int8 model", shown=progress):
+            kernels = count_int8_kernels(quantized, found.batches[0])
+        if kernels == 0:
+            raise ModelError("a model must have a layer that runs as an int8 kernel to be quantized, this one has none")
+        reached = accuracy(quantized)
+        if reached >= wanted:
+            return _Held(quantized, fewest, kernels, reached)
+        count = fewest + 1
+    got = "" if math.isnan(reached) else f", compiled it reached {reached:.2%}"
+    raise ModelError(
+        f"no set of int8 layers reaches the accuracy of {wanted:.2%} that max_accuracy_drop leaves{got}:"
+        " allow a larger drop, or fine-tune with quantization in the loop"
+    )

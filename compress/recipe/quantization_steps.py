@@ -1,0 +1,84 @@
+"""The steps that make a model int8 or half, and the training images that they may look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from compress import train
+from compress.data import Split
+from compress.data.splits import stratified
+from compress.errors import ConfigError
+from compress.half import HalfModel, Precision, check_precision, to_half
+from compress.quantization.aware import QuantizeAwareConfig, quantize_aware_fit
+from compress.quantization.checks import calibration_batches, check_device
+from compress.quantization.contract import check_drop
+from compress.quantization.model import QuantizedModel
+from compress.quantization.observed import Observer, check_observer
+from compress.quantization.static import QuantizeConfig, quantize_by
+from compress.recipe.context import Context
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantize:
+    """Settings of the step ``quantize``, see :func:`compress.quantize`.
+
+    The contract is held on training images set apart from those of the calibration, so that the test images judge a
+    model that has never seen them.
+    """
+
+    max_accuracy_drop: float = 0.005
+    observer: Observer = "histogram"
+    num_calibration_images: int = 256
+    num_holdout_images: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_drop(self.max_accuracy_drop)
+        check_observer(self.observer)
+        for name in ("num_calibration_images", "num_holdout_images"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Half:
+    """Settings of the step ``half``, see :func:`compress.half.to_half`."""
+
+    precision: Precision = "bfloat16"
+
+    def __post_init__(self) -> None:
+        check_precision(self.precision)
+
+
+def apply_quantize(settings: Quantize, model: nn.Module, context: Context) -> QuantizedModel:
+    """Static int8."""
+    check_device("cpu", model)
+    held_out, calibration = _apart(context.workload.dataset.train, settings)
+
+    def accuracy(candidate: nn.Module) -> float:
+        return 1 - train.evaluate(candidate, held_out).top1_error
+
+    config = QuantizeConfig(max_accuracy_drop=settings.max_accuracy_drop, observer=settings.observer)
+    return quantize_by(config, model, calibration, accuracy, progress=context.progress).model
+
+
+def apply_quantize_aware_fit(settings: QuantizeAwareConfig, model: nn.Module, context: Context) -> QuantizedModel:
+    """Fine-tuning in int8."""
+    dataset = context.workload.dataset
+    return quantize_aware_fit(model, dataset, settings, checkpoint=context.checkpoint, progress=context.progress).model
+
+
+def apply_half(settings: Half, model: nn.Module, _: Context) -> HalfModel:
+    """Half precision."""
+    return to_half(model, settings.precision)
+
+
+def _apart(split: Split, settings: Quantize) -> tuple[Split, list[Tensor]]:
+    """Training images to hold the contract on, and others to calibrate with; at most half of all for each."""
+    half = max(1, len(split) // 2)
+    rest, held = stratified(split.labels, min(settings.num_holdout_images, half), settings.seed)
+    others = split.subset(rest)
+    _, chosen = stratified(others.labels, min(settings.num_calibration_images, len(others)), settings.seed)
+    return split.subset(held), calibration_batches(others.subset(chosen).batches(64))

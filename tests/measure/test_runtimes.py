@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from compress.measure.runtimes import MIN_ROUNDS, RuntimeRow, prepare_rows, time_rows
+
+
+def test_every_model_is_prepared_under_every_runtime_and_compared_with_itself(tiny_dense, tiny_images):
+    """A row for each pair, with its time to prepare, its difference to eager, and a call."""
+    told = []
+    rows = prepare_rows({"float32": tiny_dense}, tiny_images, ["eager", "onnxruntime"], told.append)
+    assert [(row.runtime, row.precision, row.batch) for row in rows] == [
+        ("eager", "float32", 16),
+        ("onnxruntime", "float32", 16),
+    ]
+    assert told[1] == "preparing float32 under onnxruntime at batch 16"
+    assert rows[0].difference == 0.0
+    assert 0.0 <= rows[1].difference < 1e-5
+    assert all(row.prepare_s > 0 and row.call().shape == (16, 3) for row in rows)
+
+
+def test_what_cannot_run_is_a_row_with_its_reason(tiny_images):
+    """The other rows are there all the same."""
+    (row,) = prepare_rows({"float32": nn.Linear(5, 2)}, tiny_images, ["eager"], lambda _: None)
+    assert row.unavailable.startswith("Linear does not run under eager: ")
+    assert row.call is None
+    assert math.isnan(row.median_ms)
+
+
+def test_all_rows_are_called_in_turn_every_other_round_backwards():
+    """One call of each in a round, so that a drifting clock favours none."""
+    called = []
+    rows = [
+        RuntimeRow(runtime=name, precision="float32", batch=1, call=lambda name=name: called.append(name))
+        for name in "abc"
+    ]
+    rows.insert(1, RuntimeRow(runtime="gone", precision="float32", batch=1, unavailable="no reason"))
+    time_rows(rows, seconds=0.0)
+    assert called == (["a", "b", "c", "c", "b", "a"] * MIN_ROUNDS)[: 3 * MIN_ROUNDS]
+    assert [len(row.latencies_ms) for row in rows] == [MIN_ROUNDS, 0, MIN_ROUNDS, MIN_ROUNDS]
+
+
+def test_a_speedup_is_the_median_over_rounds():
+    """How many times as fast: not the quotient of medians."""
+    slow = RuntimeRow(runtime="eager", precision="float32", batch=1, latencies_ms=[10.0, 20.0, 90.0])
+    fast = RuntimeRow(runtime="inductor", precision="float32", batch=1, latencies_ms=[5.0, 5.0, 30.0])
+    assert fast.speedup_over(slow) == pytest.approx(3.0)
+    assert fast.median_ms == 5.0
+    assert torch.tensor(RuntimeRow(runtime="x", precision="y", batch=1).speedup_over(slow)).isnan()

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from compress.errors import ModelError
+from compress.exported import capture
+from compress.quantization.aware import QuantizeAwareConfig, _Rounded, quantize_aware_fit
+from compress.train import evaluate
+from compress.workload import dense_model
+from tests.workloads import tiny_data, tiny_net, tiny_workload
+
+CONFIG = QuantizeAwareConfig(epochs=2, batch_size=16, learning_rate=0.01, validation_fraction=0.25)
+
+
+def test_a_graph_goes_between_training_and_eval_as_a_network_does():
+    """Norms take the batch's statistics and move their own in training, and neither in eval mode."""
+    torch.manual_seed(0)
+    network = tiny_net().train()
+    network.dropout.p = 0.0
+    images = torch.randn(4, 3, 8, 8)
+    graph = _Rounded(capture(network, images).module(check_guards=False))
+    before = copy.deepcopy(dict(graph.named_buffers()))
+    graph.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(graph(images), copy.deepcopy(network).eval()(images))
+    assert all(value.equal(before[name]) for name, value in graph.named_buffers())
+    graph.train()
+    with torch.no_grad():
+        torch.testing.assert_close(graph(images), network(images))
+    assert not graph.get_buffer("graph.features.1.running_mean").equal(before["graph.features.1.running_mean"])
+    assert [module.training for module in (graph, graph.eval())] == [False, False]
+
+
+def test_a_quantized_model_is_refused(tiny_int8):
+    """Before any training."""
+    with pytest.raises(ModelError, match=r"must not be quantized or exported already"):
+        quantize_aware_fit(tiny_int8.model, tiny_data(), CONFIG)
+
+
+@pytest.mark.nightly
+def test_a_model_trained_with_its_rounding_is_int8_and_as_good():
+    """Every layer in int8, kernels that run, accuracy near the float model's, which is left as it is."""
+    workload = tiny_workload()
+    dense = dense_model(workload, progress=False)
+    before = copy.deepcopy(dense.state_dict())
+    model, report = quantize_aware_fit(dense, workload.dataset, CONFIG, progress=False)
+    assert report.float_layers == ()
+    assert report.int8_kernels == 3
+    assert sum(buffer.dtype == torch.int8 for buffer in model.buffers()) == 3
+    assert not any("batch_norm" in str(node.target) for node in model.graph.graph.nodes)
+    error, dense_error = (evaluate(one, workload.dataset.test).top1_error for one in (model, dense))
+    assert error <= dense_error + 0.1
+    assert all(value.equal(before[name]) for name, value in dense.state_dict().items())
