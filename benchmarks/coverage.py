@@ -35,6 +35,18 @@ ROOT = Path(__file__).resolve().parent.parent
 RATIO = 0.2
 _ENDS = ("model output", "fed by values without channel labels", "not used by the forward pass", "put out by no layer")
 
+_PREFACE = f"""# Coverage of structured pruning
+
+What `prune_channels` makes of each network at `pruning_ratio` {RATIO}, importance l1, weights random; written by
+`python benchmarks/coverage.py --compare`.
+
+- **left**: parameters after / before. **s**: CPU seconds of one thread to trace, cut, verify and build.
+- **batch**, **size**: whether the pruned network runs at another batch size and image size than it was traced on;
+  *fixed* where the dense network does not either.
+- **stays whole**: groups of channels kept for another reason than being the network's input or output.
+- **T-P**: Torch-Pruning in the same run, where it was asked for.
+"""
+
 Row = dict[str, Any]
 
 
@@ -161,19 +173,7 @@ def _by_torch_pruning(one: Any) -> tuple[Any, Row]:
 
 def markdown(results: dict[str, Row]) -> str:
     """The results as a document."""
-    lines = [
-        "# Coverage of structured pruning",
-        "",
-        f"What `prune_channels` makes of each network at `pruning_ratio` {RATIO}, importance l1, weights random; written"
-        " by `python benchmarks/coverage.py --compare`.",
-        "",
-        "- **left**: parameters after / before. **s**: CPU seconds of one thread to trace, cut, verify and build.",
-        "- **runs**: the pruned network runs at another batch size, and at another image size than the one it was"
-        " traced on; *fixed* where the dense network does not either.",
-        "- **stays whole**: groups of channels kept for another reason than being the network's input or output.",
-        "- **T-P**: Torch-Pruning in the same run, where it was asked for: parameters left, seconds.",
-        "",
-    ]
+    lines = [_PREFACE]
     for family in FAMILIES:
         rows = {key.split(" ")[2]: row for key, row in results.items() if key.startswith(f"compress {family} ")}
         if rows:
@@ -204,7 +204,7 @@ def _inner(frozen: dict[str, int]) -> dict[str, int]:
     return {reason: count for reason, count in frozen.items() if not reason.startswith(_ENDS)}
 
 
-def _runs_cell(value: bool | str | None) -> str:
+def _runs_cell(value: object) -> str:
     return "" if value is None else "yes" if value is True else _cell(str(value))
 
 

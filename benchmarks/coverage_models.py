@@ -1,4 +1,4 @@
-"""The networks that structured pruning is tried on: all classifiers of torchvision and more, a model a family of timm."""
+"""The networks that structured pruning is tried on: torchvision's, and a model of each family of timm's."""
 
 from __future__ import annotations
 
@@ -55,7 +55,6 @@ def names_of(family: str) -> list[str]:
         return list(TIMM)
     module = torchvision.models if family == "classification" else getattr(torchvision.models, family)
     names: list[str] = torchvision.models.list_models(module=module)
-    # The other video models need an extension of torchvision's, or more memory than a check should take.
     return names
 
 

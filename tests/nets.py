@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from compress.pruning.plan import PruningPlan
+from compress.pruning.plan import Member, PruningPlan
 from compress.pruning.structured import apply_plan, plan_pruning
+from compress.pruning.surgery import _smaller
 
 
 class Net(nn.Module):
@@ -76,7 +77,10 @@ def lively(model: nn.Module, seed: int = 0) -> nn.Module:
         for name, low, high in (("running_mean", -0.5, 0.5), ("running_var", 0.5, 2.0)):
             if isinstance(getattr(module, name, None), Tensor):
                 getattr(module, name).uniform_(low, high, generator=generator)
-        if isinstance(getattr(module, "running_mean", None), Tensor) and module.weight is not None:
+        if (
+            isinstance(module, (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm))
+            and module.weight is not None
+        ):
             nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
             nn.init.uniform_(module.bias, -0.5, 0.5, generator=generator)
     return model.eval().double()
@@ -85,7 +89,8 @@ def lively(model: nn.Module, seed: int = 0) -> nn.Module:
 def masked_dense(model: nn.Module, plan: PruningPlan) -> nn.Module:
     """``model`` at its full size, with zeros wherever ``plan`` removes something: what pruning must be equal to.
 
-    A removed channel of a norm has weight, bias and mean 0 and variance 1, so that it puts out exact zeros.
+    A removed channel of a norm has weight, bias and mean 0 and variance 1, so that it puts out exact zeros. Layer and
+    group norms take their statistics over the channels that are kept, the one thing in which a cut differs from zeros.
     """
     dense = copy.deepcopy(model)
     state = {**dict(dense.named_parameters()), **dict(dense.named_buffers())}
@@ -98,7 +103,54 @@ def masked_dense(model: nn.Module, plan: PruningPlan) -> nn.Module:
                 gone = torch.ones(part.shape[dim], dtype=torch.bool)
                 gone[some] = False
                 part.movedim(dim, 0)[gone] = value
+    for path, norm in list(dense.named_modules()):
+        if isinstance(norm, (nn.LayerNorm, nn.GroupNorm)) and Member(f"{path}.weight", 0) in plan.kept:
+            place, _, leaf = path.rpartition(".")
+            norm.register_buffer("kept", torch.from_numpy(plan.kept[Member(f"{path}.weight", 0)]))
+            setattr(dense.get_submodule(place), leaf, _OverKept(norm))
     return dense
+
+
+class _OverKept(nn.Module):
+    """A layer or group norm of full width whose statistics run over the channels ``norm.kept``."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        dim = 1 if isinstance(self.norm, nn.GroupNorm) else x.ndim - 1
+        some = x.index_select(dim, self.norm.kept)
+        weight, bias = self.norm.weight[self.norm.kept], self.norm.bias[self.norm.kept]
+        if isinstance(self.norm, nn.GroupNorm):
+            some = nn.functional.group_norm(some, self.norm.num_groups, weight, bias, self.norm.eps)
+        else:
+            some = nn.functional.layer_norm(some, weight.shape, weight, bias, self.norm.eps)
+        return torch.zeros_like(x).index_copy(dim, self.norm.kept, some)
+
+
+def largest_gradient_difference(small: nn.Module, dense: nn.Module, plan: PruningPlan, x: Tensor) -> float:
+    """The largest difference of two models' gradients by the same outputs, where a parameter was kept, relative."""
+    for model in (small, dense):
+        model.zero_grad()
+        out = model(x)
+        (out * torch.linspace(-1, 1, out.numel(), dtype=out.dtype).reshape(out.shape)).sum().backward()
+    theirs = {name.replace(".norm.", "."): parameter for name, parameter in dense.named_parameters()}
+    worst = 0.0
+    for name, parameter in small.named_parameters():
+        own, full = parameter.grad, theirs[name].grad
+        if own is None or full is None:
+            assert own is None or not own.any()
+            continue
+        kept = {member.dim: ids for member, ids in plan.kept.items() if member.tensor == name}
+        for member, factors in plan.scales.items():
+            if member.tensor == name:
+                own = own * torch.from_numpy(factors).reshape(
+                    [-1 if dim == member.dim else 1 for dim in range(own.ndim)]
+                )
+        expected = _smaller(full, kept)
+        worst = max(worst, float((own - expected).abs().max() / expected.abs().max().clamp(min=1.0)))
+    return worst
 
 
 def largest_difference(model: nn.Module, other: nn.Module, x: Tensor) -> float:

@@ -9,7 +9,7 @@ import hypothesis.strategies as st
 import torch
 from torch import Tensor, nn
 
-from tests.nets import conv, conv_bn, lively
+from tests.nets import lively
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,62 +23,120 @@ class Block:
 
 ACTS = {"relu": nn.ReLU, "silu": nn.SiLU, "sigmoid": nn.Sigmoid, "hardswish": nn.Hardswish, "tanh": nn.Tanh}
 
+SPACES = {1: (9,), 2: (8, 8), 3: (4, 4, 4)}
+_CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+_NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+_POOLS = {
+    1: (nn.MaxPool1d, nn.AvgPool1d),
+    2: (nn.MaxPool2d, nn.AvgPool2d),
+    3: (nn.MaxPool3d, nn.AvgPool3d),
+}
+_ADAPTIVE = {1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}
+
 
 class RandomNet(nn.Module):
-    """``[n, 3, 8, 8] -> [n, 5]`` through ``blocks``, all of them coupled in the ways that networks couple channels."""
+    """``[n, 3, *space] -> [n, 5]`` through ``blocks``, coupled in all the ways in which networks couple channels."""
 
-    def __init__(self, blocks: list[Block], *, flatten: bool) -> None:
+    def __init__(self, blocks: list[Block], *, space: int, flatten: bool) -> None:
         super().__init__()
         self.kinds = [block.kind for block in blocks]
-        self.flatten = flatten
-        self.stem = conv_bn(3, 8)
+        make = Maker(space)
+        self.stem = make.conv_bn(3, 8)
         self.blocks = nn.ModuleList()
         channels = 8
         for block in blocks:
-            modules, channels = _modules(block, channels)
+            modules, channels = make.modules(block, channels)
             self.blocks.append(modules)
-        self.head = nn.Linear(channels * 16 if flatten else channels, 5)
+        self.pool = _ADAPTIVE[space](2 if flatten else 1)
+        self.head = nn.Linear(channels * 2**space if flatten else channels, 5)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
         for kind, block in zip(self.kinds, self.blocks, strict=True):
-            x = _STEPS[kind](block, x)
-        x = nn.functional.adaptive_avg_pool2d(x, 4 if self.flatten else 1)
-        logits: Tensor = self.head(x.flatten(1))
+            x = STEPS[kind](block, x)
+        logits: Tensor = self.head(self.pool(x).flatten(1))
         return logits
 
 
-def _modules(block: Block, channels: int) -> tuple[nn.ModuleList, int]:
-    """The block's modules, and the channels that it puts out."""
-    width = 4 * block.width
-    modules, outs = _MODULES[block.kind](channels, width, ACTS[block.act]())
-    return nn.ModuleList(modules), outs
+class Attention(nn.Module):
+    """Attention by hand, as most networks write it: widths from the input's shape, heads from an attribute."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, tokens, width = x.shape
+        q, k, v = self.qkv(x).reshape(n, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        weights = (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(-1)
+        y: Tensor = self.out((weights @ v).transpose(1, 2).reshape(n, tokens, width))
+        return y
 
 
-_Modules = tuple[list[nn.Module], int]
+class Maker:
+    """Makes the modules of each kind of block, for one, two or three dimensions of space."""
 
-_MODULES: dict[str, Callable[[int, int, nn.Module], _Modules]] = {
-    "conv": lambda c, w, act: ([conv(c, w, 3), nn.BatchNorm2d(w), act], w),
-    "residual": lambda c, w, act: ([conv_bn(c, w), act, conv(w, c, 3), nn.BatchNorm2d(c)], c),
-    "concat": lambda c, w, act: ([conv_bn(c, w), conv_bn(c, 8, 1), act], c + w + 8),
-    "chunk": lambda c, w, act: ([conv(c, 2 * w), conv_bn(w, w), act], 2 * w),
-    "depthwise": lambda c, w, act: (
-        [nn.Conv2d(c, 2 * c, 3, padding=1, groups=c), nn.BatchNorm2d(2 * c), conv(2 * c, w), act],
-        w,
-    ),
-    "grouped": lambda c, w, act: ([conv_bn(c, 16, 1), act, conv(16, w, 3, groups=4), nn.BatchNorm2d(w)], w),
-    "squeeze": lambda c, _, act: ([conv(c, 4), act, conv(4, c), nn.Sigmoid()], c),
-    "shuffle": lambda c, w, act: ([conv_bn(c, 16, 1), conv(16, w, 3, groups=2), act], w),
-    "pool": lambda c, _, __: ([nn.MaxPool2d(3, stride=1, padding=1), nn.AvgPool2d(3, stride=1, padding=1)], c),
-    "reuse": lambda c, _, act: ([conv(c, c), act], c),
-}
-KINDS = tuple(_MODULES)
+    def __init__(self, space: int) -> None:
+        self.space = space
+        self.kinds: dict[str, Callable[[int, int, nn.Module], tuple[list[nn.Module], int]]] = {
+            "conv": lambda c, w, act: ([self.conv(c, w, 3), self.norm(w), act], w),
+            "residual": lambda c, w, act: ([self.conv_bn(c, w), act, self.conv(w, c, 3), self.norm(c)], c),
+            "concat": lambda c, w, act: ([self.conv_bn(c, w), self.conv_bn(c, 8, 1), act], c + w + 8),
+            "split": lambda c, w, act: ([self.conv(c, w + 8), self.conv_bn(8, w), act], 2 * w),
+            "chunk": lambda c, w, act: ([self.conv(c, 2 * w), self.conv_bn(w, w), act], 2 * w),
+            "depthwise": lambda c, w, act: (
+                [self.conv(c, 2 * c, 3, groups=c), self.norm(2 * c), self.conv(2 * c, w), act],
+                w,
+            ),
+            "grouped": lambda c, w, act: (
+                [self.conv_bn(c, 16, 1), act, self.conv(16, w, 3, groups=4), self.norm(w)],
+                w,
+            ),
+            "squeeze": lambda c, _, act: ([self.conv(c, 4), act, self.conv(4, c), nn.Sigmoid()], c),
+            "shuffle": lambda c, w, act: ([self.conv_bn(c, 16, 1), self.conv(16, w, 3, groups=2), act], w),
+            "pool": lambda c, _, __: ([pool(3, stride=1, padding=1) for pool in _POOLS[self.space]], c),
+            "reuse": lambda c, _, act: ([self.conv(c, c), act], c),
+            "transposed": lambda c, w, act: ([_TRANSPOSED[self.space](c, w, 3, padding=1), act], w),
+            "layer norm": lambda c, w, act: ([self.conv(c, w), nn.LayerNorm(w), act], w),
+            "group norm": lambda c, w, act: ([self.conv(c, w), nn.GroupNorm(2, w), act], w),
+            "multi-head": lambda c, w, _: ([self.conv(c, w), nn.MultiheadAttention(w, 2, batch_first=True)], w),
+            "attention": lambda c, w, _: ([self.conv(c, w), Attention(w, 2)], w),
+        }
+
+    def modules(self, block: Block, channels: int) -> tuple[nn.ModuleList, int]:
+        """The block's modules, and the channels that it puts out."""
+        modules, outs = self.kinds[block.kind](channels, 4 * block.width, ACTS[block.act]())
+        return nn.ModuleList(modules), outs
+
+    def conv(self, ins: int, outs: int, kernel: int = 1, groups: int = 1) -> nn.Module:
+        """A convolution at the same resolution."""
+        return _CONVS[self.space](ins, outs, kernel, padding=kernel // 2, groups=groups)
+
+    def norm(self, width: int) -> nn.Module:
+        """Batch norm."""
+        return _NORMS[self.space](width)
+
+    def conv_bn(self, ins: int, outs: int, kernel: int = 3) -> nn.Sequential:
+        """Convolution, batch norm, ReLU."""
+        return nn.Sequential(self.conv(ins, outs, kernel), self.norm(outs), nn.ReLU(inplace=True))
+
+
+KINDS = tuple(Maker(2).kinds)
 
 
 def _run(modules: list[nn.Module], x: Tensor) -> Tensor:
     for module in modules:
         x = module(x)
     return x
+
+
+def _split(block: nn.ModuleList, x: Tensor) -> Tensor:
+    x = block[0](x)
+    first, second = x[:, :-8], x[:, -8:]
+    return block[2](torch.cat([first, block[1](second)], dim=1))
 
 
 def _chunk(block: nn.ModuleList, x: Tensor) -> Tensor:
@@ -88,28 +146,43 @@ def _chunk(block: nn.ModuleList, x: Tensor) -> Tensor:
 
 def _shuffle(block: nn.ModuleList, x: Tensor) -> Tensor:
     x = block[0](x)
-    n, c, h, w = x.shape
-    x = x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
+    n, c, *space = x.shape
+    x = x.view(n, 2, c // 2, *space).transpose(1, 2).reshape(n, c, *space)
     return block[2](block[1](x))
 
 
-_STEPS = {
-    "conv": _run,
+def _layer_norm(block: nn.ModuleList, x: Tensor) -> Tensor:
+    return block[2](block[1](block[0](x).movedim(1, -1)).movedim(-1, 1))
+
+
+def _attend(block: nn.ModuleList, x: Tensor) -> Tensor:
+    x = block[0](x)
+    tokens = x.flatten(2).transpose(1, 2)
+    if isinstance(block[1], nn.MultiheadAttention):
+        y = block[1](tokens, tokens, tokens, need_weights=False)[0]
+    else:
+        y = block[1](tokens)
+    return x + y.transpose(1, 2).reshape(x.shape)
+
+
+STEPS = {
+    **dict.fromkeys(KINDS, _run),
     "residual": lambda block, x: (x + _run(block, x)).relu_(),
     "concat": lambda block, x: block[2](torch.cat([block[0](x), x, block[1](x)], dim=1)),
+    "split": _split,
     "chunk": _chunk,
-    "depthwise": _run,
-    "grouped": _run,
-    "squeeze": lambda block, x: x * _run(block, x.mean((2, 3), keepdim=True)),
+    "squeeze": lambda block, x: x * _run(block, x.flatten(2).mean(2).reshape(*x.shape[:2], *[1] * (x.ndim - 2))),
     "shuffle": _shuffle,
-    "pool": _run,
     "reuse": lambda block, x: block[1](block[0](x) + block[0](block[0](x))),
+    "layer norm": _layer_norm,
+    "multi-head": _attend,
+    "attention": _attend,
 }
 
 
 @st.composite
-def networks(draw: st.DrawFn) -> nn.Module:
-    """A random network of up to five blocks, lively and in float64."""
+def networks(draw: st.DrawFn) -> tuple[nn.Module, Tensor]:
+    """A random network of up to five blocks, lively and in float64, and an input for it."""
     blocks = draw(
         st.lists(
             st.builds(Block, kind=st.sampled_from(KINDS), width=st.integers(1, 4), act=st.sampled_from(sorted(ACTS))),
@@ -118,8 +191,10 @@ def networks(draw: st.DrawFn) -> nn.Module:
         )
     )
     seed = draw(st.integers(0, 2**16))
+    space = draw(st.sampled_from([2, 1, 3]))
     torch.manual_seed(seed)
-    return lively(RandomNet(blocks, flatten=draw(st.booleans())), seed)
+    net = lively(RandomNet(blocks, space=space, flatten=draw(st.booleans())), seed)
+    return net, torch.randn(1, 3, *SPACES[space], dtype=torch.float64)
 
 
 def ratios() -> st.SearchStrategy[float]:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from compress.channels.labels import NONE, Axis, Ids, Labels, Ledger
+from compress.channels.notes import Note
 from compress.channels.parts import flat
 
 
@@ -21,6 +22,7 @@ class Call:
         args: every argument, defaults included.
         outs: the tensors it returned.
         operands: every tensor among the arguments, those in lists too.
+        notes: what is known of each of those; nothing of the model's own.
         ledger: where ties, freezes and choices go.
         lookup: the labels of a tensor, in parts where it has some.
         inputs: the tensors that the module at work was called on.
@@ -32,6 +34,7 @@ class Call:
     args: Mapping[str, Any]
     outs: Sequence[Tensor]
     operands: Sequence[Tensor]
+    notes: Sequence[Note | None]
     ledger: Ledger
     lookup: Callable[[Tensor], Labels]
     inputs: Callable[[], Iterator[Tensor]]

@@ -31,7 +31,9 @@ def _module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
     new = object.__new__(type(module))
     memo[id(module)] = new
     for name, value in vars(module).items():
-        new.__dict__[name] = _value(name, value, memo)
+        # What torch leaves out of a copy.
+        if name != "_compiled_call_impl":
+            new.__dict__[name] = _value(name, value, memo)
     return new
 
 
@@ -42,7 +44,7 @@ def _is_plain(kind: type[nn.Module]) -> bool:
         or kind.__setstate__ is not nn.Module.__setstate__
         or kind.__reduce__ is not object.__reduce__
         or kind.__reduce_ex__ is not object.__reduce_ex__
-        or getattr(kind, "__getstate__", None) is not getattr(object, "__getstate__", None)
+        or getattr(kind, "__getstate__", None) is not getattr(nn.Module, "__getstate__", None)
     )
 
 

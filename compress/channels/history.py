@@ -135,7 +135,7 @@ class History:
             enclosing: the inputs of the modules around the call, the innermost first.
         """
         inputs = call.operands
-        notes = [note for note in map(self.notes.get, inputs) if note is not None]
+        notes = [note for note in call.notes if note is not None]
         # A fill takes at most a shape and a type from its operand.
         tainted = call.op not in FILLS and (any(note.tainted for note in notes) or any(map(known, inputs)))
         if tainted:

@@ -200,6 +200,17 @@ def glu(call: Call) -> Labels:
     return result
 
 
+def regions(call: Call) -> Labels:
+    """``[n, c, h, w], regions [k, 5] -> [k, c, h', w']``: each channel alone."""
+    for name, tensor in call.args.items():
+        if isinstance(tensor, Tensor):
+            for dim, axis in call.lookup(tensor).items():
+                if (name, dim) != ("input", 1):
+                    call.ledger.freeze(axis, "channels taken for space")
+    channels = call.axis("input", 1)
+    return NONE if channels is None else {1: channels}
+
+
 def unlabelled(_: Call) -> Labels:
     """An output that carries no channels."""
     return NONE
@@ -245,6 +256,8 @@ TABLE: Mapping[str, Rule] = {
     "reflection_pad2d": along_space(2),
     "replication_pad1d": along_space(1),
     "replication_pad2d": along_space(2),
+    "torchvision::roi_align": regions,
+    "torchvision::roi_pool": regions,
     "sum": reduction(skips_zeros=True),
     "linalg_vector_norm": reduction(skips_zeros=True),
     "mean": reduction(),

@@ -17,7 +17,7 @@ from torch import Tensor
 from compress.channels import reshaping
 from compress.channels.call import Call
 from compress.channels.labels import Ids, Labels
-from compress.channels.notes import Notes
+from compress.channels.notes import Note, Notes
 
 
 class Factor(NamedTuple):
@@ -59,10 +59,11 @@ class Sources:
         inputs = call.operands
         in_place = any(out is tensor for out in call.outs for tensor in inputs)
         if call.op in _MOVES and not in_place:
-            self._move(call, inputs[0])
+            self._move(call, inputs[0], call.notes[0])
             return
-        for tensor in inputs:
-            note = self.notes.get(tensor)
+        if call.op == "cat" and all(map(self._is_own_or_moved, inputs)):
+            self.notes.of(call.out).own = True
+        for tensor, note in zip(inputs, call.notes, strict=True):
             if note is not None and note.source is not None:
                 note.source.reads.append((turn, note.labels))
                 if call.op in {"mul", "div"} and tensor is call.args["self"] and not in_place:
@@ -82,8 +83,7 @@ class Sources:
                 found[turn] = Factor(_slices(source, ids))
         return found
 
-    def _move(self, call: Call, tensor: Tensor) -> None:
-        note = self.notes.get(tensor)
+    def _move(self, call: Call, tensor: Tensor, note: Note | None) -> None:
         own = self.is_own(tensor) or (note is not None and note.own)
         source = None if note is None else note.source
         for out in call.outs if own or source is not None else ():

@@ -68,6 +68,8 @@ def split(call: Call) -> Sequence[Labels]:
     if axis is None:
         return [picked(labels, dim, slice(end - size, end)) for size, end in zip(sizes, ends.tolist(), strict=True)]
     _balance(call.ledger, axis, sizes)
+    # The sizes may be written down, or be a fraction of the whole.
+    call.ledger.width(axis)
     pieces = [axis._replace(ids=piece) for piece in np.split(axis.ids, ends[:-1], axis=-1)]
     for piece in pieces:
         call.ledger.width(piece)
@@ -185,6 +187,24 @@ def _all_frozen(call: Call) -> Labels:
     return NONE
 
 
+def index_put(call: Call) -> Labels | None:
+    """``[n, ...], index [k], [k, ...] -> [n, ...]``: rows written one by one."""
+    into, values = call.args["self"], call.args["values"]
+    at = call.args["indices"]
+    if len(at) != 1 or at[0] is None or at[0].ndim != 1 or values.ndim != into.ndim:
+        return None
+    for tensor in (into, values):
+        call.ledger.freeze(call.lookup(tensor).get(0), "channels picked by index")
+    call.freeze(at[0], "channels used as indices")
+    result = {}
+    for dim in range(1, into.ndim):
+        axes = [call.axis("self", dim), call.axis("values", dim)]
+        axis = _aligned(call.ledger, axes) if any(axes) else None
+        if axis is not None:
+            result[dim] = axis
+    return result
+
+
 def pad(call: Call) -> Labels:
     """``[...] -> [...]``, with fixed positions before and after the last dimensions."""
     ndim, amounts = call.args["self"].ndim, call.args["pad"]
@@ -213,5 +233,6 @@ TABLE: Mapping[str, Rule] = {
     "roll": roll,
     "index_select": index_select,
     "index": index,
+    "index_put": index_put,
     "constant_pad_nd": pad,
 }

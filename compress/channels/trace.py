@@ -7,6 +7,7 @@ and carries the labels along. Whatever runs can be traced: there is no graph to 
 from __future__ import annotations
 
 import copy
+import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -129,7 +130,7 @@ def retrace(model: nn.Module, example: Example, slots: Sequence[Slot], first: Tr
         layer = run.modules[-1][0] if run.modules else ""
         reason = f"the cut breaks the forward pass: {_sentence(error)} (layer '{layer}')"
         data = [tensor for tensor in run.watch.failed if id(tensor) not in run.names]
-        run.history.fault([data, run.watch.failed, *run.enclosing()], reason, run.labels)
+        run.history.fault([data, run.watch.failed, *run.at_work(error), *run.enclosing()], reason, run.labels)
         return run.result()
     run.history.finish(run.output_shapes, first.output_shapes)
     return run.result()
@@ -222,10 +223,12 @@ class _Run:
     def record(self, op: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> None:
         """Carry the labels through a finished call."""
         bound = arguments(op, args, kwargs)
+        operands = list(tensors_in(bound.values()))
         call = Call(
             op=rules.base_name(op),
             args=bound,
-            operands=list(tensors_in(bound.values())),
+            operands=operands,
+            notes=[None if id(tensor) in self.names else self.notes.get(tensor) for tensor in operands],
             outs=list(tensors_in([result])),
             ledger=self.ledger,
             lookup=self.labels,
@@ -244,6 +247,15 @@ class _Run:
     def enclosing(self) -> list[list[Tensor]]:
         """The inputs of each module at work, the innermost first."""
         return [list(tensors_in([inputs])) for _, inputs in reversed(self.modules)]
+
+    def at_work(self, error: Exception) -> list[list[Tensor]]:
+        """The tensors of each module whose code raised ``error``, the innermost first: called or not, it is at work."""
+        found = []
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            module = frame.f_locals.get("self")
+            if isinstance(module, nn.Module) and frame.f_code.co_filename != nn.modules.module.__file__:
+                found.append([*module.parameters(recurse=False), *module.buffers(recurse=False)])
+        return found[::-1]
 
     def _store(self, tensor: Tensor, labels: Labels, *, written: bool) -> None:
         if written:

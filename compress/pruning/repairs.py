@@ -54,20 +54,21 @@ def repairs(
             by_class.setdefault(kind, {})[path] = sizes
     found = []
     for kind, instances in by_class.items():
-        for name in _names(modules, instances, _read_by_forward(kind)):
+        for name in _names(modules, instances, _read_by_forward(kind, modules[next(iter(instances))])):
             for path, sizes in instances.items():
                 before = vars(modules[path])[name]
                 found.append(Repair(path, name, before, _replaced(before, sizes)))
     return [repair for repair in found if repair.before != repair.after]
 
 
-def _read_by_forward(kind: type[nn.Module]) -> frozenset[str]:
+def _read_by_forward(kind: type[nn.Module], module: nn.Module) -> frozenset[str]:
     """The names that the class's forward, and the methods it calls, speak of."""
     if issubclass(kind, nn.MultiheadAttention):
         # Its other widths are those of its tensors.
         return frozenset({"head_dim", "num_heads"})
     names: set[str] = set()
-    new = {"forward"}
+    # Some choose one of several methods for their forward when they are made.
+    new = {"forward", getattr(module.forward, "__name__", "forward")}
     while new:
         names |= new
         new = {name for method in new for name in _names_in(getattr(kind, method, None))} - names

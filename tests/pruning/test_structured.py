@@ -1,16 +1,31 @@
 import copy
 import math
 
+import hypothesis.strategies as st
 import pytest
 import torch
 import torchvision
 from hypothesis import given, settings
 from torch import Tensor, nn
 
+from compress.channels.trace import Heads
 from compress.errors import ConfigError, ModelError
 from compress.models.googlenet import googlenet
+from compress.pruning.options import PruneOptions
 from compress.pruning.structured import apply_plan, plan_pruning, prune_channels
-from tests.nets import Net, between, conv, conv_bn, head, largest_difference, lively, masked_dense, num_params, pooled
+from tests.nets import (
+    Net,
+    between,
+    conv,
+    conv_bn,
+    head,
+    largest_difference,
+    largest_gradient_difference,
+    lively,
+    masked_dense,
+    num_params,
+    pooled,
+)
 from tests.strategies import networks, ratios
 
 X = torch.linspace(-1, 1, 192).reshape(1, 3, 8, 8)
@@ -21,30 +36,32 @@ def small_net() -> nn.Sequential:
     return nn.Sequential(conv_bn(3, 10), conv_bn(10, 20), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head(20))
 
 
-def check_equal_to_masked(net: nn.Module, x: Tensor, ratio: float) -> nn.Module:
+def check_equal_to_masked(net: nn.Module, x: Tensor, ratio: float, heads: Heads = "dims") -> nn.Module:
     """Prune, and hold the result against the masked network on a batch, and its size against the plan."""
-    plan = plan_pruning(net, x, ratio)
+    plan = plan_pruning(net, x, ratio, options=PruneOptions(heads=heads))
     small = apply_plan(net, plan)
     assert num_params(small) == plan.num_params_after
     assert num_params(net) == plan.num_params_before
     batch = torch.cat([x, x.flip(-1), 0.5 * x])
-    assert largest_difference(small, masked_dense(net, plan), batch) < 1e-9
+    dense = masked_dense(net, plan)
+    assert largest_difference(small, dense, batch) < 1e-9
+    assert largest_gradient_difference(small, dense, plan, batch) < 1e-8
     return small
 
 
 @settings(deadline=None, max_examples=50)
-@given(net=networks(), ratio=ratios())
-def test_pruned_equals_masked(net, ratio):
+@given(case=networks(), ratio=ratios(), heads=st.sampled_from(["dims", "whole"]))
+def test_pruned_equals_masked(case, ratio, heads):
     """Whatever the couplings, removing channels is zeroing them wherever they live, and nothing else."""
-    check_equal_to_masked(net, X.double(), ratio)
+    check_equal_to_masked(*case, ratio, heads)
 
 
 @pytest.mark.nightly
 @settings(deadline=None, max_examples=2000)
-@given(net=networks(), ratio=ratios())
-def test_pruned_equals_masked_on_many_networks(net, ratio):
+@given(case=networks(), ratio=ratios(), heads=st.sampled_from(["dims", "whole"]))
+def test_pruned_equals_masked_on_many_networks(case, ratio, heads):
     """The same on many more networks."""
-    check_equal_to_masked(net, X.double(), ratio)
+    check_equal_to_masked(*case, ratio, heads)
 
 
 def test_googlenet_loses_the_parameters_of_the_reference_experiment():
