@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what is missing, and write the table."""
     options = _parser().parse_args(arguments)
     if options.child:
-        print(json.dumps(_child(*options.child)))  # noqa: T201 - the parent reads it
+        print(json.dumps(_child(*options.child)))
         return 0
     results: dict[str, Row] = json.loads(options.results.read_text()) if options.results.exists() else {}
     tools = ["compress", *(["torch_pruning"] if options.compare else [])]

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from compress.data import load_data as load_data
     from compress.errors import CompressError as CompressError
     from compress.half import to_half as to_half
+    from compress.lowrank import LowRankConfig as LowRankConfig
+    from compress.lowrank import factorize as factorize
+    from compress.lowrank import plan_factorization as plan_factorization
     from compress.pruning.options import PruneOptions as PruneOptions
     from compress.pruning.recalibration import recalibrate as recalibrate
     from compress.pruning.semi_structured import to_semi_structured_ as to_semi_structured_
@@ -41,11 +44,13 @@ _HOME = {
     "CompressError": "compress.errors",
     "FitConfig": "compress.train",
     "ImageData": "compress.data",
+    "LowRankConfig": "compress.lowrank",
     "PruneOptions": "compress.pruning.options",
     "QuantizeAwareConfig": "compress.quantization.aware",
     "Workload": "compress.workload",
     "dense_model": "compress.workload",
     "evaluate": "compress.train",
+    "factorize": "compress.lowrank",
     "fit": "compress.train",
     "from_tensors": "compress.data",
     "image_folder": "compress.data",
@@ -54,6 +59,7 @@ _HOME = {
     "load_recipe": "compress.recipe",
     "load_workload": "compress.workload",
     "make_permanent_": "compress.pruning.unstructured",
+    "plan_factorization": "compress.lowrank",
     "plan_pruning": "compress.pruning.structured",
     "prune_channels": "compress.pruning.structured",
     "prune_weights": "compress.pruning.unstructured",
@@ -70,11 +76,13 @@ __all__ = [
     "CompressError",
     "FitConfig",
     "ImageData",
+    "LowRankConfig",
     "PruneOptions",
     "QuantizeAwareConfig",
     "Workload",
     "dense_model",
     "evaluate",
+    "factorize",
     "fit",
     "from_tensors",
     "image_folder",
@@ -83,6 +91,7 @@ __all__ = [
     "load_recipe",
     "load_workload",
     "make_permanent_",
+    "plan_factorization",
     "plan_pruning",
     "prune_channels",
     "prune_weights",

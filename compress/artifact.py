@@ -1,8 +1,9 @@
 """Models on disk, never as a pickle: safetensors for a network that its factory builds, ``.pt2`` and ``.onnx`` without.
 
 A pruned network is what its factory builds, with some tensors smaller and some plain attributes of its modules
-(``out_channels``, ``groups``, a head count, ...) changed. So the file holds every tensor and, as JSON in the
-safetensors header, every plain attribute of every module; :func:`load` calls the factory and puts both back.
+(``out_channels``, ``groups``, a head count, ...) changed; a factorized one has several plain layers in the place of
+one. So the file holds every tensor and, as JSON in the safetensors header, every plain attribute of every module and
+the places of substitutes; :func:`load` calls the factory and puts all of it back.
 
 What is a graph, as a quantized model is, or shall run without its source code, is written as an archive of
 ``torch.export`` or as ONNX, see :mod:`compress.exported`.
@@ -31,15 +32,13 @@ from compress.files import write_atomically
 from compress.half import HalfModel
 from compress.pruning.unstructured import make_permanent_
 from compress.quantization.model import KIND, QuantizedModel
+from compress.substitute import TYPE, read_substitutes, restored, substitutes_in, type_name
 
 FORMAT = "compress-model"
 VERSION = 1
 
 M = TypeVar("M", bound=nn.Module)
 Shape = dict[str, dict[str, Any]]
-
-# Beside the attributes of a module stands its type, under a name that no attribute in the file can have.
-_TYPE = "_type"
 
 
 class _Content(NamedTuple):
@@ -48,6 +47,7 @@ class _Content(NamedTuple):
     tensors: dict[str, Tensor]
     aliases: dict[str, str]  # a name that shares its tensor -> the name the tensor is stored under
     shape: Shape  # module name -> its type and plain attributes
+    substitutes: dict[str, str]  # module name -> the type of the layer that the factory builds there
     half: str | None  # the type that inputs are cast to
 
 
@@ -85,7 +85,9 @@ def serialize(model: nn.Module) -> bytes:
     network = model.network if isinstance(model, HalfModel) else model
     network = make_permanent_(deepcopy(network))
     tensors, aliases = _distinct(_tensors(network))
-    header = {"version": VERSION, "modules": _shape_of(network), "aliases": aliases}
+    header: dict[str, Any] = {"version": VERSION, "modules": _shape_of(network), "aliases": aliases}
+    if substitutes := substitutes_in(network):
+        header["substitutes"] = substitutes
     if isinstance(model, HalfModel):
         header["half"] = model.precision
     # A single entry: safetensors writes several in an order that changes from one call to the next.
@@ -149,11 +151,12 @@ def load(path: str | Path, model_factory: Callable[[], nn.Module] | None = None)
 def _load_into(path: Path, model_factory: Callable[[], nn.Module]) -> nn.Module:
     """Put what a safetensors file holds into what the factory builds."""
     content = _read(path)
-    model = model_factory()
+    names = content.tensors.keys() | content.aliases.keys()
+    model = restored(model_factory(), content.substitutes, content.shape, names, path)
     _check_same_network(content, model, path)
     for name, module in model.named_modules():
         for key, value in content.shape[name].items():
-            if key != _TYPE:
+            if key != TYPE:
                 setattr(module, key, value)
     _put_tensors_(model, content)
     if content.half is None:
@@ -183,9 +186,9 @@ def _read(path: Path) -> _Content:
                     f"{path} has format version {header['version']}, this release reads version {VERSION}"
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        return _Content(
-            tensors, _read_aliases(header["aliases"], tensors), _read_shape(header["modules"]), header.get("half")
-        )
+        aliases, shape = _read_aliases(header["aliases"], tensors), _read_shape(header["modules"])
+        substitutes = read_substitutes(header.get("substitutes", {}), shape)
+        return _Content(tensors, aliases, shape, substitutes, header.get("half"))
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as cause:
         raise ArtifactError(f"{path} is damaged or no saved model: {cause}") from cause
     except OSError as cause:
@@ -225,10 +228,7 @@ def _distinct(named: Iterable[tuple[str, Tensor]]) -> tuple[dict[str, Tensor], d
 
 
 def _shape_of(model: nn.Module) -> Shape:
-    return {
-        name: {_TYPE: f"{type(module).__module__}.{type(module).__qualname__}", **_plain_attributes(module)}
-        for name, module in model.named_modules()
-    }
+    return {name: {TYPE: type_name(module), **_plain_attributes(module)} for name, module in model.named_modules()}
 
 
 def _plain_attributes(module: nn.Module) -> dict[str, Any]:
@@ -267,9 +267,9 @@ def _check_same_network(content: _Content, model: nn.Module, path: Path) -> None
         if saved is None or built is None:
             where = "the model, not in the file" if saved is None else "the file, not in the model"
             raise ArtifactError(f"{path} holds another network than the factory builds: module '{name}' is in {where}")
-        if saved.keys() != built.keys() or saved[_TYPE] != built[_TYPE]:
-            what = f"is a {saved.get(_TYPE)} in the file and a {built[_TYPE]} in the model"
-            if saved.get(_TYPE) == built[_TYPE]:
+        if saved.keys() != built.keys() or saved[TYPE] != built[TYPE]:
+            what = f"is a {saved.get(TYPE)} in the file and a {built[TYPE]} in the model"
+            if saved.get(TYPE) == built[TYPE]:
                 what = f"differs in its attributes: {', '.join(sorted(saved.keys() ^ built.keys()))}"
             raise ArtifactError(f"{path} holds another network than the factory builds: module '{name}' {what}")
     names = {name for name, _ in _tensors(model)}

@@ -6,27 +6,28 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from compress.commands.baselines import add_diff_parser, add_schema_parser
 from compress.commands.models import add_run_parser, add_train_parser
 from compress.commands.runtimes import add_runtimes_parser
 from compress.commands.selfcheck import add_selfcheck_parser
+from compress.commands.sweep import add_sweep_parser
 from compress.errors import CompressError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; 0 if it did what it was asked, 1 with one sentence on stderr if it could not.
 
-    A command that has more to say, as that a promise was not kept, returns a status of its own.
+    A command may have exit statuses of its own, which its --help says.
     """
     options = _parser().parse_args(arguments)
     try:
-        status: int | None = options.run(options)
+        return options.run(options) or 0
     except CompressError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return int(options.trouble)
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         return 130
-    return status or 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -34,7 +35,16 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m compress",
         description="Make PyTorch models smaller and faster. What it cost is measured by: pytest benchmarks.",
     )
+    parser.set_defaults(trouble=1)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add_parser in (add_train_parser, add_run_parser, add_runtimes_parser, add_selfcheck_parser):
+    for add_parser in (
+        add_train_parser,
+        add_run_parser,
+        add_sweep_parser,
+        add_runtimes_parser,
+        add_diff_parser,
+        add_schema_parser,
+        add_selfcheck_parser,
+    ):
         add_parser(commands)
     return parser

@@ -9,15 +9,14 @@ dense model and returns a :class:`compress.results.Measurement`, which makes it 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from compress.benchmarking import Looks, PytestBenchmark
 from compress.errors import BaselineError, CompressError
 from compress.meter import NO_CUDA, Measure, Meter
 from compress.outcomes import NotMeasured
@@ -25,14 +24,12 @@ from compress.pytest_run import RUN
 from compress.results import Measurement
 
 if TYPE_CHECKING:
-    from pytest_benchmark.fixture import BenchmarkFixture
     from torch import nn
 
     from compress.gate.baseline import Baseline
     from compress.gate.limits import Limit
     from compress.gate_session import Gate
     from compress.measure.children import Children, Conditions
-    from compress.measure.latency import Effort
     from compress.recipe import Recipe
     from compress.train import Evaluation
     from compress.workload import Workload
@@ -243,7 +240,7 @@ def cpu_latency(request: pytest.FixtureRequest, _conditions: Conditions, _childr
     """Milliseconds of one forward pass on the CPU, dense and compressed called in turn, in several fresh processes."""
     from compress.measure import latency
 
-    looks, timings = _Looks(request.config), _PytestBenchmark(request)
+    looks, timings = Looks(request.config), PytestBenchmark(request)
 
     def measure(compressed: nn.Module, dense: nn.Module) -> Measurement:
         timings.refuse_if_disabled()
@@ -268,7 +265,7 @@ def cuda_latency(request: pytest.FixtureRequest, workload: Workload) -> Meter:
     """Milliseconds of one forward pass on the CUDA device, until the host has seen it end, both models in turn."""
     from compress.measure import cuda
 
-    looks, timings = _Looks(request.config), _PytestBenchmark(request)
+    looks, timings = Looks(request.config), PytestBenchmark(request)
 
     def measure(compressed: nn.Module, dense: nn.Module) -> Measurement:
         timings.refuse_if_disabled()
@@ -285,7 +282,7 @@ def cuda_device_time(pytestconfig: pytest.Config, workload: Workload) -> Meter:
     """Milliseconds between two CUDA events around one forward pass, both models in turn on inputs that rotate."""
     from compress.measure import cuda
 
-    looks = _Looks(pytestconfig)
+    looks = Looks(pytestconfig)
 
     def measure(compressed: nn.Module, dense: nn.Module) -> Measurement:
         effort = looks.effort(compressed, dense)
@@ -299,7 +296,7 @@ def cuda_graph_time(pytestconfig: pytest.Config, workload: Workload) -> Meter:
     """Milliseconds between two CUDA events around the replay of one forward pass captured as a CUDA graph."""
     from compress.measure import cuda
 
-    looks = _Looks(pytestconfig)
+    looks = Looks(pytestconfig)
 
     def measure(compressed: nn.Module, dense: nn.Module) -> Measurement:
         effort = looks.effort(compressed, dense)
@@ -367,45 +364,6 @@ def _cuda_meter(metric: str, measure: Measure) -> Meter:
     return Meter(metric=metric, measure=lambda *_models: Measurement(metric=metric, unmeasured=NO_CUDA))
 
 
-@dataclass
-class _PytestBenchmark:
-    """Shows pytest-benchmark what was measured: its own fixture then holds the compressed model's times."""
-
-    request: pytest.FixtureRequest
-    used: bool = False
-
-    def refuse_if_disabled(self) -> None:
-        """What the user does not want to be timed is not measured."""
-        from compress.errors import MeasureError
-
-        benchmark = self._benchmark()
-        if benchmark.disabled:
-            benchmark.skipped = True
-            raise MeasureError("benchmarks are disabled, by --benchmark-disable or by pytest-xdist")
-
-    def show(self, measured: Measurement) -> None:
-        """Have the fixture time as many rounds as there are pairs, by a clock that repeats what was measured."""
-        if self.used:
-            # The fixture serves once for a test; a second look at the same models is not another benchmark.
-            return
-        self.used = True
-        benchmark = self._benchmark()
-        times = itertools.chain.from_iterable((0.0, compressed / 1e3) for _, compressed in measured.pairs)
-
-        def perf_counter() -> float:
-            return next(times)
-
-        benchmark._timer = perf_counter
-        benchmark.group = benchmark.group or "time per image"
-        benchmark.pedantic(lambda: None, rounds=len(measured.pairs))  # type: ignore[no-untyped-call]
-        # pytest-benchmark's file can hold plain numbers only.
-        benchmark.extra_info.update(dense_ms=measured.dense, ratio=measured.ratio)
-
-    def _benchmark(self) -> BenchmarkFixture:
-        fixture: BenchmarkFixture = self.request.getfixturevalue("benchmark")
-        return fixture
-
-
 @contextmanager
 def _stop_on_error(config: pytest.Config) -> Iterator[None]:
     """End the run, in one sentence: without a workload, a dense model or a baseline no test can say anything."""
@@ -439,22 +397,3 @@ def _threads(config: pytest.Config) -> int:
 
 def _processes(config: pytest.Config) -> int:
     return config.stash[RUN].settings.processes
-
-
-@dataclass
-class _Looks:
-    """How long a test may look at a pair of models, and then look again at what is in doubt."""
-
-    config: pytest.Config
-    efforts: dict[tuple[int, int], Iterator[Effort]] = field(default_factory=dict)
-
-    def effort(self, *models: nn.Module) -> Effort:
-        """For the next look at these models."""
-        from compress.gate.checks import precise_enough
-        from compress.measure.latency import looks
-
-        dense, compressed = map(id, models)
-        if (dense, compressed) not in self.efforts:
-            seconds = self.config.stash[RUN].settings.seconds
-            self.efforts[dense, compressed] = looks(seconds, precise_enough)
-        return next(self.efforts[dense, compressed])

@@ -87,6 +87,18 @@ OPTIONS = (
         help="write the table of the results to FILE as Markdown",
     ),
     Option(
+        flag="--compress-html",
+        ini="compress_html",
+        metavar="FILE",
+        help="write a page of the results to FILE: table, verdicts, trade-offs, layers, history; it needs no network",
+    ),
+    Option(
+        flag="--compress-sweep",
+        ini="compress_sweep",
+        metavar="FILE",
+        help="draw on that page the models of a sweep too, from the .json that python -m compress sweep --output wrote",
+    ),
+    Option(
         flag="--compress-inconclusive",
         ini="compress_inconclusive",
         metavar="warn|fail",
@@ -142,6 +154,8 @@ class Settings:
     processes: int
     seconds: float
     report: Path | None
+    html: Path | None
+    sweep: Path | None
     strict: bool
     excuses: tuple[str, ...]
     partial: bool
@@ -169,7 +183,7 @@ def read_settings(config: pytest.Config) -> Settings:
         pytest.UsageError: if a value is out of range; it names the option or the key that states it.
     """
     recipes = _paths(config, "--compress-recipe")
-    baselines, report = _paths(config, "--compress-baselines"), _paths(config, "--compress-report")
+    baselines = _paths(config, "--compress-baselines")
     return Settings(
         workload=str(_given(config, "--compress-workload")[0] or "digits"),
         recipes=recipes or (_below_root(config, "benchmarks/recipes"),),
@@ -178,7 +192,9 @@ def read_settings(config: pytest.Config) -> Settings:
         threads=_whole(config, "--compress-threads", default=1, least=1),
         processes=_whole(config, "--compress-processes", default=3, least=0),
         seconds=_seconds(config),
-        report=report[0] if report else None,
+        report=_path(config, "--compress-report"),
+        html=_path(config, "--compress-html"),
+        sweep=_path(config, "--compress-sweep"),
         strict=_strict(config),
         excuses=tuple(_given(config, "--compress-excuse")[0] or ()),
         partial=bool(_given(config, "--compress-partial")[0]),
@@ -204,6 +220,10 @@ def _paths(config: pytest.Config, flag: str) -> tuple[Path, ...]:
     value, where = _given(config, flag)
     given = [value] if isinstance(value, str) else value or ()
     return tuple(Path(text) if where == flag else _below_root(config, text) for text in given if text)
+
+
+def _path(config: pytest.Config, flag: str) -> Path | None:
+    return next(iter(_paths(config, flag)), None)
 
 
 def _below_root(config: pytest.Config, text: str) -> Path:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import pytest
 
 from compress.errors import CompressError
+from compress.html_session import HTML, html_session
 from compress.options import COULD_NOT_MEASURE, Settings, add_options, read_settings
 from compress.outcomes import NotMeasured
 from compress.pytest_run import RUN, PytestRun, asks_for_gate
@@ -56,6 +57,7 @@ def pytest_configure(config: pytest.Config) -> None:
             # Our baselines are there to compare with; that pytest-benchmark has none of its own deserves no warning.
             config.option.benchmark_compare = []
     config.stash[RUN] = run
+    config.stash[HTML] = html_session(settings)
     # A report does not know its config: the run itself listens to them.
     config.pluginmanager.register(run, "compress-run")
 
@@ -73,7 +75,9 @@ def pytest_testnodedown(node: _Worker) -> None:
     config: pytest.Config = node.config  # type: ignore[attr-defined]
     told = getattr(node, "workeroutput", {}).get("compress")
     if told is not None:
-        run = config.stash[RUN]
+        run, html = config.stash[RUN], config.stash[HTML]
+        if html is not None:
+            html.hear(told["layers"])
         run.selected, run.recipes, run.deselected = told["selected"], told["recipes"], told["deselected"]
         run.unreadable = run.unreadable or told["unreadable"]
 
@@ -99,6 +103,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     session.config.stash[RUN].note_selected(session.items)
 
 
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Look at the models while the test still has them."""
+    html = item.config.stash[HTML]
+    if html is not None:
+        html.look_at(item)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
@@ -122,7 +133,9 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
     """Conclude; write the report and the baseline, if asked to; keep pytest-benchmark to the same rule."""
     run = session.config.stash[RUN]
     if run.is_worker:
+        html = session.config.stash[HTML]
         told = {"selected": run.selected, "recipes": run.recipes, "deselected": run.deselected}
+        told["layers"] = html.tell() if html is not None else ""
         session.config.workeroutput["compress"] = {**told, "unreadable": run.unreadable}  # type: ignore[attr-defined]
     elif _concerns_us(run) and not session.config.getoption("collectonly"):
         _finish(session, run)
@@ -232,16 +245,18 @@ def _fail(session: pytest.Session) -> None:
 
 
 def _write_report(config: pytest.Config, run: PytestRun, conclusion: Conclusion) -> bool:
-    """Write the report if one was asked for; whether all is well."""
-    path = run.settings.report
-    if path is None:
-        return True
+    """Write the reports that were asked for; whether all is well."""
+    path, html = run.settings.report, config.stash[HTML]
     try:
-        run.gate_session().write_markdown(path, title=conclusion.title, missing=conclusion.lines)
+        if path is not None:
+            run.gate_session().write_markdown(path, title=conclusion.title, missing=conclusion.lines)
+            _say(config, f"report written to {path}")
+        if html is not None:
+            html.write(run.gate_session(), title=conclusion.title, missing=conclusion.lines)
+            _say(config, f"page written to {html.path}")
     except CompressError as error:
         _say(config, f"no report: {error}", red=True)
         return False
-    _say(config, f"report written to {path}")
     return True
 
 

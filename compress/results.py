@@ -203,3 +203,41 @@ class Environment:
     cpu_class: str
     cuda_class: str | None = None
     gpu: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerChange:
+    """What compression made of one layer of the dense model.
+
+    Attributes:
+        name: path of the layer in the dense model, ``""`` for tensors that belong to none of its layers.
+        kind: its class in the dense model.
+        dense_shape: of its largest tensor in the dense model.
+        shapes: of what stands there now, the matrices and kernels in order; several where it was factorized.
+        dense_elements, elements: numbers in its tensors, before and now.
+        dense_bytes, num_bytes: their bytes, before and now.
+        zeros: how many of the numbers are exactly zero now.
+        dense_dtype, dtype: type of its largest tensor, before and now; "" where nothing is left.
+    """
+
+    name: str
+    kind: str
+    dense_shape: tuple[int, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    dense_elements: int
+    elements: int
+    dense_bytes: int
+    num_bytes: int
+    zeros: int
+    dense_dtype: str
+    dtype: str
+
+    @property
+    def is_factorized(self) -> bool:
+        """Whether several smaller factors stand where one tensor stood."""
+        return len(self.shapes) > 1
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether its numbers are of a narrower type than before."""
+        return bool(self.dtype) and self.dtype != self.dense_dtype

@@ -11,7 +11,7 @@ import pytest
 
 # pytester forgets the modules that a run in this process was the first to import, and torch's cannot be imported twice.
 import compress.measure.environment
-import compress.recipe  # noqa: F401
+import compress.recipe
 from tests.gate.samples import DEVICE
 
 SHA256 = "0" * 64
@@ -106,9 +106,9 @@ class AsleepProject:
         # Long lines of the table's notes are broken where the terminal ends.
         return Run(status=int(result.ret), text=" ".join(" ".join([*result.outlines, *result.errlines]).split()))
 
-    def compare(self, *args: str) -> Run:
+    def compare(self, *args: str, fresh: bool = False) -> Run:
         """Run the gate against the baseline."""
-        return self.run("--benchmark-compare", *args)
+        return self.run("--benchmark-compare", *args, fresh=fresh)
 
     def write_tests(self, text: str) -> None:
         """Replace the tests."""
@@ -144,8 +144,10 @@ class AsleepProject:
         return path
 
 
-def make_asleep_project(pytester: pytest.Pytester) -> AsleepProject:
+def make_asleep_project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> AsleepProject:
     """Write a project in which everything holds."""
+    # Another process is to run the package that is tested here, whichever is installed.
+    monkeypatch.setenv("PYTHONPATH", str(Path(compress.__file__).parents[1]))
     project = AsleepProject(pytester=pytester)
     pytester.mkdir("benchmarks")
     pytester.makeini("[pytest]\n")

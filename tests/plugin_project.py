@@ -13,6 +13,7 @@ import pytest
 
 # pytester forgets the modules that a run in this process was the first to import, and torch's cannot be imported twice.
 import compress.measure.accuracy
+import compress.measure.cuda
 import compress.measure.environment
 import compress.measure.latency
 import compress.measure.memory
@@ -77,6 +78,9 @@ class Project:
             fresh: whether in a process of its own.
         """
         self.monkeypatch.setenv("HARM", harm)
+        # Fresh processes take seconds to start, and how they measure has tests of its own.
+        if not any(argument.startswith("--compress-processes") for argument in args):
+            args = ("--compress-processes=0", *args)
         # Hypothesis would be imported anew at the end of every run, which takes longer than the run.
         given = ["--compress-seconds=0.01", "--junitxml=junit.xml", "-p", "no:hypothesispytest", *args]
         if not any((self.path / argument).exists() for argument in args):

@@ -11,9 +11,9 @@ HELD, REGRESSED, USAGE_ERROR = 0, 1, 4
 
 
 @pytest.fixture
-def project(pytester):
+def project(pytester, monkeypatch):
     """A project in which everything holds."""
-    return make_asleep_project(pytester)
+    return make_asleep_project(pytester, monkeypatch)
 
 
 def test_a_project_that_is_awake_holds(project):

@@ -118,3 +118,19 @@ def test_nothing_is_kept_of_what_failed(folder):
     with pytest.raises(AssertionError, match="made again"):
         cached_model(cache_path("name", {}, ()), tiny_net, never)
     assert not list(folder.iterdir())
+
+
+def test_a_quantized_model_is_kept(tmp_path, tiny_int8):
+    """It is made once, and comes back as a quantized model with the same bytes."""
+    path = tmp_path / "int8.safetensors"
+    made = []
+
+    def make() -> nn.Module:
+        made.append(1)
+        return tiny_int8.model
+
+    first, second = (cached_model(path, tiny_net, make) for _ in range(2))
+    assert made == [1]
+    assert type(second) is type(tiny_int8.model)
+    assert artifact.digest(first) == artifact.digest(second) == artifact.digest(tiny_int8.model)
+    assert second.report == tiny_int8.report

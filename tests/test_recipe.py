@@ -10,8 +10,10 @@ from torch import nn
 from compress import artifact, recipe, train
 from compress.errors import CompressError, ConfigError, ModelError
 from compress.recipe import load_recipe, pruning_steps, run_recipe
+from compress.recipe.fit_step import Fit
 from compress.recipe.pruning_steps import PruneChannels, PruneWeights
 from compress.recipe.steps import STEPS
+from compress.recipe.toml import change_step
 from compress.train import FitConfig
 from tests.workloads import tiny_net, tiny_workload
 
@@ -109,7 +111,7 @@ def test_a_recipe_names_its_runtime(written):
 def test_settings_left_out_have_their_defaults(written):
     """A step is its name alone where nothing else is said, and whole numbers stand for fractions."""
     read = load_recipe(written('[[steps]]\nuse="prune_weights"\nsparsity=0\n[[steps]]\nuse="fit"\n'))
-    assert read.steps == (PruneWeights(sparsity=0), FitConfig())
+    assert read.steps == (PruneWeights(sparsity=0), Fit())
     assert (read.name, read.description, read.limits) == ("mine", "", {})
 
 
@@ -130,7 +132,7 @@ STEP = '[[steps]]\nuse = "prune_weights"\n\n[[steps]]\n'
         ('runtime = "tvm"', "'runtime' must be one of eager, inductor, onnxruntime, aotinductor, got 'tvm' (recipe "),
         (
             "setps = []",
-            "unknown key 'setps' - did you mean 'steps'?; known are description, runtime, steps, limits (recipe ",
+            "unknown key 'setps' - did you mean 'steps'?; known are description, runtime, steps, limits, sweep (",
         ),
         (
             STEP + 'use = "prune_chanels"',
@@ -139,14 +141,8 @@ STEP = '[[steps]]\nuse = "prune_weights"\n\n[[steps]]\n'
                 " - did you mean 'prune_channels'? (recipe {path}, step 2)"
             ),
         ),
-        (
-            STEP + "sparsity = 0.2",
-            "'use' must be one of {steps}, got None (recipe {path}, ",
-        ),
-        (
-            STEP + 'use = ["fit"]',
-            "'use' must be one of {steps}, got ['fit']",
-        ),
+        (STEP + "sparsity = 0.2", "'use' must be one of {steps}, got None (recipe {path}, "),
+        (STEP + 'use = ["fit"]', "'use' must be one of {steps}, got ['fit']"),
         (
             STEP + 'use = "prune_weights"\nsparsty = 0.2',
             "unknown key 'sparsty' - did you mean 'sparsity'?; known are {settings} (recipe {path}, step 2)",
@@ -161,6 +157,7 @@ STEP = '[[steps]]\nuse = "prune_weights"\n\n[[steps]]\n'
         ("steps = 3", "steps must be [[steps]] tables, got 3 (recipe {path})"),
         ('steps = ["fit"]', "a step must be a table, got 'fit' (recipe {path}, step 1)"),
         ("limits = 3", "'limits' must be a table [limits], got 3 (recipe {path})"),
+        ("sweep = 3", "'sweep' must be a table [sweep], got 3 (recipe {path})"),
         ("description = 3", "'description' must be a string, got 3 (recipe {path})"),
         (
             STEP + 'use = "quantize"\nmax_accuracy_drop = 5',
@@ -190,6 +187,27 @@ def test_a_mistake_in_a_recipe_is_one_sentence(written, content, message):
         load_recipe(path)
     assert str(caught.value).startswith(message.format(path=path, steps=", ".join(STEPS), settings=SETTINGS))
     assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_says_what_of_it_may_vary(written):
+    """The table [sweep] is kept as it stands; nothing is taken from it when the recipe is run."""
+    read = load_recipe(written('[[steps]]\nuse="prune_weights"\n[sweep]\nprune_weights.sparsity = [0.1, 0.2]\n'))
+    assert read.sweep == {"prune_weights": {"sparsity": [0.1, 0.2]}}
+    assert read.steps == (PruneWeights(),)
+
+
+def test_a_step_can_be_changed_by_the_same_rules():
+    """One setting anew, the others as they were; a mistake is told as if the file had it."""
+    step = PruneWeights(sparsity=0.2, scope="global")
+    assert change_step(step, "sparsity", 0.5, "here") == PruneWeights(sparsity=0.5, scope="global")
+    for key, value, message in (
+        ("sparsity", 1.5, "sparsity must be in [0, 1), got 1.5 (here)"),
+        ("sparsity", "x", "sparsity must be of type float, got 'x' (here)"),
+        ("sparsty", 1, "unknown key 'sparsty' - did you mean 'sparsity'?; known are sparsity, "),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            change_step(step, key, value, "here")
+        assert str(caught.value).startswith(message)
 
 
 def test_a_missing_recipe_is_named(tmp_path):

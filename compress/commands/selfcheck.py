@@ -50,7 +50,7 @@ def add_selfcheck_parser(commands: argparse._SubParsersAction[argparse.ArgumentP
     add("--busy", action="store_true", help="keep one core busy with another process all the while")
     add("--threads", metavar="N", type=_count, default=1, help="CPU threads of the network (default: 1)")
     add("--processes", metavar="N", type=_count, default=3, help="fresh processes of each trial (default: 3)")
-    add("--seconds", metavar="S", type=float, default=10.0, help="what a trial may take (default: 10)")
+    add("--seconds", metavar="S", type=_seconds, default=10.0, help="what a trial may take (default: 10)")
     add("--seed", metavar="N", type=int, default=0, help="of the order of the trials (default: 0)")
     add(
         "--results",
@@ -133,3 +133,13 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of 1 or more, got {text!r}")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
+    return seconds

@@ -16,14 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._export.serde import schema
-from torch._export.serde.serialize import (
-    _SERIALIZE_TO_TORCH_DTYPE,
-    ExportedProgramDeserializer,
-    SerializeError,
-    _bytes_to_dataclass,
-    _dict_to_dataclass,
-)
 from torch.export import ExportedProgram
 
 from compress.errors import ArtifactError
@@ -91,6 +83,9 @@ def from_archive(content: bytes, place: str) -> tuple[ExportedProgram, dict[str,
     Raises:
         ArtifactError: if the file is damaged, or holds what would have to be unpickled or run as source code.
     """
+    # Seconds of imports, which no reader of another kind of file should wait for.
+    from torch._export.serde import schema, serialize  # noqa: PLC0415
+
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             names = set(archive.namelist())
@@ -100,11 +95,11 @@ def from_archive(content: bytes, place: str) -> tuple[ExportedProgram, dict[str,
             described["guards_code"] = []
             tensors = {folder: _read_tensors(archive, folder, place) for folder in _CONFIGS}
             notes = json.loads(archive.read(_NOTES)) if _NOTES in names else {}
-        program = _bytes_to_dataclass(schema.ExportedProgram, json.dumps(described).encode())
-        graph = ExportedProgramDeserializer().deserialize(program, tensors[_WEIGHTS], tensors[_CONSTANTS])
+        program = serialize._bytes_to_dataclass(schema.ExportedProgram, json.dumps(described).encode())
+        graph = serialize.ExportedProgramDeserializer().deserialize(program, tensors[_WEIGHTS], tensors[_CONSTANTS])
     except ArtifactError:
         raise
-    except SerializeError as cause:
+    except serialize.SerializeError as cause:
         raise ArtifactError(f"{place} is of another version of torch, or damaged: {_first_line(cause)}") from cause
     # zipfile, json and torch each have their own kinds of error for what a damaged file makes of them.
     except Exception as cause:
@@ -114,7 +109,9 @@ def from_archive(content: bytes, place: str) -> tuple[ExportedProgram, dict[str,
 
 def _read_tensors(archive: zipfile.ZipFile, folder: str, place: str) -> dict[str, Tensor]:
     """The weights or the constants by name; those that share bytes in the file share them in memory."""
-    config = _dict_to_dataclass(  # type: ignore[no-untyped-call]
+    from torch._export.serde import schema, serialize  # noqa: PLC0415 - see from_archive
+
+    config = serialize._dict_to_dataclass(  # type: ignore[no-untyped-call]
         schema.PayloadConfig, json.loads(archive.read(folder + _CONFIGS[folder]))
     )
     storages: dict[str, Tensor] = {}
@@ -124,7 +121,7 @@ def _read_tensors(archive: zipfile.ZipFile, folder: str, place: str) -> dict[str
             raise ArtifactError(f"'{name}' would have to be unpickled, which is never done ({place})")
         meta, path = payload.tensor_meta, payload.path_name
         if path not in storages:
-            storages[path] = _flat(archive.read(folder + path), _SERIALIZE_TO_TORCH_DTYPE[meta.dtype])
+            storages[path] = _flat(archive.read(folder + path), serialize._SERIALIZE_TO_TORCH_DTYPE[meta.dtype])
         sizes, strides = ([int(size.as_int) for size in dims] for dims in (meta.sizes, meta.strides))
         tensor = storages[path].as_strided(sizes, strides, int(meta.storage_offset.as_int))
         tensors[name] = torch.nn.Parameter(tensor, requires_grad=meta.requires_grad) if payload.is_param else tensor

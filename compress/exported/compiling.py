@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._inductor import config
 
 from compress.exported.capture import quiet_torch
 
@@ -21,6 +20,9 @@ def compiled(module: nn.Module, *, any_batch: bool = False) -> Call:
         module: in eval mode.
         any_batch: compile once for single inputs and once for batches of any size, not for each size.
     """
+    # Seconds of imports, which nobody who compiles nothing should wait for.
+    from torch._inductor import config  # noqa: PLC0415
+
     run: Call = torch.compile(module, dynamic=None if any_batch else False)
     seen = set()
 

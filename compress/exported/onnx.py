@@ -90,5 +90,7 @@ class OnnxModel(nn.Module):
             self._session = onnxruntime.InferenceSession(self.content, options, ["CPUExecutionProvider"])
         # onnxruntime's errors have no base of their own.
         except Exception as cause:
-            raise ArtifactError(f"{place} is damaged or no ONNX model: {str(cause).splitlines()[0]}") from cause
+            raise ArtifactError(
+                f"{place} is damaged, or cannot be run by ONNX Runtime: {str(cause).splitlines()[0]}"
+            ) from cause
         self._input = self._session.get_inputs()[0].name

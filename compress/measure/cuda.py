@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
@@ -139,9 +139,9 @@ def cuda_device_time(
     Raises:
         MeasureError: if another process uses the GPU, or a clock stands still.
     """
-    inputs = _copies(example_input.to(device.name), device.cache_bytes())
+    rotation = _rotation(example_input.to(device.name), device.cache_bytes())
     timers = [
-        _event_timer(_on_next_input(model.to(device.name).eval(), inputs), device) for model in (dense, compressed)
+        _event_timer(_on_next_input(model.to(device.name).eval(), rotation), device) for model in (dense, compressed)
     ]
     return _measured("cuda_device_ms", timers, effort, device)
 
@@ -154,8 +154,8 @@ def cuda_graph_time(
     Raises:
         MeasureError: if a model cannot be captured, another process uses the GPU, or a clock stands still.
     """
-    inputs = _copies(example_input.to(device.name), device.cache_bytes())
-    timers = [_graph_timer(model.to(device.name).eval(), inputs, device) for model in (dense, compressed)]
+    rotation = _rotation(example_input.to(device.name), device.cache_bytes())
+    timers = [_graph_timer(model.to(device.name).eval(), rotation, device) for model in (dense, compressed)]
     return _measured("cuda_graph_ms", timers, effort, device)
 
 
@@ -210,15 +210,14 @@ def _figures(state: GpuState | str) -> dict[str, float]:
     }
 
 
-def _copies(inputs: Tensor, cache_bytes: int) -> list[Tensor]:
-    """As many copies as it takes to fill the cache twice, within reason."""
+def _rotation(inputs: Tensor, cache_bytes: int) -> Iterator[Tensor]:
+    """Copies for ever, as many as it takes to fill the cache twice, within reason; both models draw from the same."""
     count = math.ceil(2 * cache_bytes / max(1, inputs.nbytes))
-    return [inputs.clone() for _ in range(min(max(2, count), _MAX_INPUTS))]
+    return itertools.cycle([inputs.clone() for _ in range(min(max(2, count), _MAX_INPUTS))])
 
 
-def _on_next_input(model: nn.Module, inputs: Sequence[Tensor]) -> Call:
-    """A call on the next of ``inputs``, round and round, after a warm-up."""
-    rotation = itertools.cycle(inputs)
+def _on_next_input(model: nn.Module, rotation: Iterator[Tensor]) -> Call:
+    """A call on the next input of ``rotation``, after a warm-up."""
 
     def call() -> object:
         with torch.inference_mode():
@@ -229,10 +228,9 @@ def _on_next_input(model: nn.Module, inputs: Sequence[Tensor]) -> Call:
     return call
 
 
-def _graph_timer(model: nn.Module, inputs: Sequence[Tensor], device: Device) -> Timer:
+def _graph_timer(model: nn.Module, rotation: Iterator[Tensor], device: Device) -> Timer:
     """Times replays; before each, and not timed, the next input is put where the graph reads it."""
-    rotation = itertools.cycle(inputs)
-    static = inputs[0].clone()
+    static = next(rotation).clone()
 
     def call() -> object:
         with torch.no_grad():

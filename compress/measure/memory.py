@@ -8,6 +8,8 @@ tensors live meanwhile is a property of the model alone: those are counted one b
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import memory_profiler
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,7 @@ from compress.measure import children
 from compress.measure.children import Child, Conditions, saved
 from compress.measure.environment import cpu_class, cuda_class
 from compress.measure.live_tensors import peak_live_bytes
+from compress.pruning.unstructured import make_permanent_
 from compress.results import Measurement
 from compress.train.evaluation import device_of, evaluating
 
@@ -56,11 +59,15 @@ def cpu_memory(compressed: nn.Module, dense: nn.Module, conditions: Conditions) 
 
 
 def peak_tensor_bytes(compressed: nn.Module, dense: nn.Module, example_input: Tensor) -> Measurement:
-    """The most bytes of tensors, the model's own among them, that live at once in one forward pass, run eagerly."""
+    """The most bytes of tensors, the model's own among them, that live at once in one forward pass, run eagerly.
+
+    Masked weights count as the plain zeros that they are saved as.
+    """
     peaks = []
     for model in (dense, compressed):
-        with evaluating(model):
-            peaks.append(peak_live_bytes(model, example_input.to(device_of(model))))
+        shipped = make_permanent_(deepcopy(model))
+        with evaluating(shipped):
+            peaks.append(peak_live_bytes(shipped, example_input.to(device_of(model))))
     return Measurement(metric="peak_tensor_bytes", dense=peaks[0], compressed=peaks[1])
 
 

@@ -7,6 +7,7 @@ place of the 5x5 one (Szegedy et al., "Rethinking the Inception Architecture", C
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -24,6 +25,10 @@ class Widths(NamedTuple):
     b5_reduce: int
     b5: int
     pool: int
+
+    def scaled(self, width: float) -> Widths:
+        """Every branch ``width`` times as wide."""
+        return Widths(*(_scaled(channels, width) for channels in self))
 
 
 # Table 1 of the paper, top to bottom; None is a stride-2 max-pool between two stages.
@@ -63,22 +68,23 @@ class Inception(nn.Module):
 class GoogLeNet(nn.Module):
     """``[n, 3, h, w]`` float images to ``[n, num_classes]`` logits, for ``h`` and ``w`` of 8 or more."""
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, width: float = 1.0) -> None:
         super().__init__()
+        narrow, channels = _scaled(64, width), _scaled(192, width)
         self.stem = nn.Sequential(
-            *_conv(3, 64, 3, bias=False),
-            *_conv(64, 64, 3, bias=False),
-            *_conv(64, 192, 3, bias=False),
+            *_conv(3, narrow, 3, bias=False),
+            *_conv(narrow, narrow, 3, bias=False),
+            *_conv(narrow, channels, 3, bias=False),
             _halve(),
         )
         self.blocks = nn.Sequential()
-        channels, pools = 192, 0
+        pools = 0
         for entry in _BLOCKS:
             if entry is None:
                 pools += 1
                 self.blocks.add_module(f"pool{pools}", _halve())
                 continue
-            name, widths = entry
+            name, widths = entry[0], entry[1].scaled(width)
             self.blocks.add_module(name, Inception(channels, widths))
             channels = widths.b1 + widths.b3 + widths.b5 + widths.pool
         self.pool = nn.AdaptiveAvgPool2d(1)
@@ -91,15 +97,25 @@ class GoogLeNet(nn.Module):
         return logits
 
 
-def googlenet(num_classes: int = 100) -> GoogLeNet:
+def googlenet(num_classes: int = 100, width: float = 1.0) -> GoogLeNet:
     """The CIFAR GoogLeNet, freshly initialized: 6,402,564 parameters for 100 classes.
 
+    Args:
+        num_classes: how many logits it puts out.
+        width: what every number of channels is multiplied by; 0.5 makes a student with a quarter of the weights.
+
     Raises:
-        ConfigError: if ``num_classes`` is below 1.
+        ConfigError: if ``num_classes`` is below 1, or ``width`` is not a positive number.
     """
     if num_classes < 1:
         raise ConfigError(f"num_classes must be at least 1, got {num_classes}")
-    return GoogLeNet(num_classes)
+    if not (width > 0 and math.isfinite(width)):
+        raise ConfigError(f"width must be a positive number, got {width!r}")
+    return GoogLeNet(num_classes, width)
+
+
+def _scaled(channels: int, width: float) -> int:
+    return max(1, round(channels * width))
 
 
 def _conv(in_channels: int, out_channels: int, kernel_size: int, *, bias: bool = True) -> list[nn.Module]:

@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 
 from compress import train
 from compress.data import ImageData
+from compress.data.splits import stratified
 from compress.exported import capture
 from compress.exported.capture import quiet_torch
 from compress.quantization import checks
@@ -30,6 +31,7 @@ from compress.train.config import Autocast
 from compress.train.evaluation import evaluating
 
 _EXAMPLES = 32
+_JUDGED = 1000  # training images that the report's accuracies are of
 # Where the operations whose training form differs are told which one is wanted.
 _TRAINING_ARGUMENT = {
     torch.ops.aten.batch_norm.default: 5,
@@ -104,7 +106,7 @@ def quantize_aware_fit(
     checks.check_device("cpu", model)
     checks.check_model(model)
     model = copy.deepcopy(model)
-    images = next(iter(data.train.batches(_EXAMPLES)))[0]
+    images = next(iter(data.train.batches(_EXAMPLES, training=True, seed=config.seed)))[0]
     reduce_range = not checks.has_vnni()
     rounded = _rounded(model, images, reduce_range=reduce_range)
     trained = train.fit(rounded, data, config, checkpoint=checkpoint, progress=progress, device="cpu").model
@@ -119,12 +121,13 @@ def quantize_aware_fit(
     quantized = quantized_model(converted(graph), images)
     with evaluating(model), torch.no_grad():
         exact = model(images)
-    held = data.train.subset(torch.arange(min(len(data.train), 1000)))
+    _, chosen = stratified(data.train.labels, min(len(data.train), _JUDGED), config.seed)
+    judged = data.train.subset(chosen)
     report = QuantizationReport(
         layers=layers,
         int8_kernels=count_int8_kernels(quantized, images),
-        accuracy_float=1 - train.evaluate(model, held).top1_error,
-        accuracy_int8=1 - train.evaluate(quantized, held).top1_error,
+        accuracy_float=1 - train.evaluate(model, judged).top1_error,
+        accuracy_int8=1 - train.evaluate(quantized, judged).top1_error,
         accuracy_measure="accuracy on training images",
         output_snr_db=snr_db(exact, quantized(images)),
         reduce_range=reduce_range,

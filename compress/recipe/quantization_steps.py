@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from compress import train
 from compress.data import Split
-from compress.data.splits import stratified
+from compress.data.splits import generator, stratified
 from compress.errors import ConfigError
 from compress.half import HalfModel, Precision, check_precision, to_half
+from compress.pruning.unstructured import make_permanent_
 from compress.quantization.aware import QuantizeAwareConfig, quantize_aware_fit
 from compress.quantization.checks import calibration_batches, check_device
 from compress.quantization.contract import check_drop
@@ -55,6 +58,8 @@ class Half:
 def apply_quantize(settings: Quantize, model: nn.Module, context: Context) -> QuantizedModel:
     """Static int8."""
     check_device("cpu", model)
+    # Masks hold through hooks, which a graph would take for part of the network.
+    model = make_permanent_(copy.deepcopy(model))
     held_out, calibration = _apart(context.workload.dataset.train, settings)
 
     def accuracy(candidate: nn.Module) -> float:
@@ -67,6 +72,7 @@ def apply_quantize(settings: Quantize, model: nn.Module, context: Context) -> Qu
 def apply_quantize_aware_fit(settings: QuantizeAwareConfig, model: nn.Module, context: Context) -> QuantizedModel:
     """Fine-tuning in int8."""
     dataset = context.workload.dataset
+    model = make_permanent_(copy.deepcopy(model))
     return quantize_aware_fit(model, dataset, settings, checkpoint=context.checkpoint, progress=context.progress).model
 
 
@@ -81,4 +87,6 @@ def _apart(split: Split, settings: Quantize) -> tuple[Split, list[Tensor]]:
     rest, held = stratified(split.labels, min(settings.num_holdout_images, half), settings.seed)
     others = split.subset(rest)
     _, chosen = stratified(others.labels, min(settings.num_calibration_images, len(others)), settings.seed)
+    # Images lie sorted by class in many a folder, and a batch should show them all.
+    chosen = chosen[torch.randperm(len(chosen), generator=generator(settings.seed))]
     return split.subset(held), calibration_batches(others.subset(chosen).batches(64))

@@ -9,10 +9,22 @@ from typing import Any
 
 from torch import nn
 
-from compress import artifact, channels, data, exported, half, pruning, quantization, train
+from compress import (
+    artifact,
+    channels,
+    data,
+    distillation,
+    exported,
+    half,
+    lowrank,
+    pruning,
+    quantization,
+    substitute,
+    train,
+)
 from compress.cache import cache_path, cached_model
 from compress.errors import CompressError
-from compress.recipe import pruning_steps, training_batches
+from compress.recipe import fit_step, lowrank_steps, pruning_steps, quantization_steps, training_batches
 from compress.recipe.context import Context
 from compress.recipe.steps import apply_step
 from compress.recipe.toml import Recipe
@@ -36,8 +48,9 @@ def run_recipe(recipe: Recipe, dense: nn.Module, workload: Workload, *, progress
         "example_input": [list(workload.example_input.shape), str(workload.example_input.dtype)],
         "steps": [[type(step).__name__, asdict(step)] for step in recipe.steps],
     }
-    techniques = (channels, data, exported, half, pruning, quantization, train, pruning_steps, training_batches)
-    sources: tuple[ModuleType | Callable[..., Any], ...] = (*techniques, apply_step, workload.model_factory)
+    techniques = (channels, data, distillation, exported, half, lowrank, pruning, quantization, substitute, train)
+    steps = (fit_step, lowrank_steps, pruning_steps, quantization_steps, training_batches)
+    sources: tuple[ModuleType | Callable[..., Any], ...] = (*techniques, *steps, apply_step, workload.model_factory)
     path = cache_path(f"{workload.name}-{recipe.name}", made_from, sources)
 
     def compressed() -> nn.Module:

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from compress import train
 from compress.quantization.aware import QuantizeAwareConfig
 from compress.recipe import pruning_steps
 from compress.recipe.context import Context
+from compress.recipe.fit_step import Fit, apply_fit
+from compress.recipe.lowrank_steps import Factorize, apply_factorize
 from compress.recipe.quantization_steps import Half, Quantize, apply_half, apply_quantize, apply_quantize_aware_fit
-from compress.train import FitConfig
 
 
 class Step(NamedTuple):
@@ -22,13 +22,9 @@ class Step(NamedTuple):
     apply: Callable[[Any, nn.Module, Context], nn.Module]
 
 
-def _fit(settings: FitConfig, model: nn.Module, context: Context) -> nn.Module:
-    dataset = context.workload.dataset
-    return train.fit(model, dataset, settings, checkpoint=context.checkpoint, progress=context.progress).model
-
-
 STEPS: Mapping[str, Step] = {
-    "fit": Step(FitConfig, _fit),
+    "factorize": Step(Factorize, apply_factorize),
+    "fit": Step(Fit, apply_fit),
     "half": Step(Half, apply_half),
     "prune_channels": Step(pruning_steps.PruneChannels, pruning_steps.apply_prune_channels),
     "prune_rounds": Step(pruning_steps.PruneRounds, pruning_steps.apply_prune_rounds),

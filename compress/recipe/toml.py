@@ -15,20 +15,25 @@ A recipe file reads::
     [limits]
     num_params = { max_ratio = 0.65 }
 
-The limits are what the compressed model must hold relative to the dense one; they are read here and judged elsewhere.
+    [sweep]
+    prune_channels.pruning_ratio = [0.1, 0.2, 0.3]
+
+The limits are what the compressed model must hold relative to the dense one, the sweep is what of it is worth trying in
+other ways; both are read here and used elsewhere.
 """
 
 from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from compress.errors import ConfigError
+from compress.recipe.order import check_order
 from compress.recipe.steps import STEPS
 from compress.runtimes import RUNTIMES
 
@@ -45,6 +50,7 @@ class Recipe:
             is: for limits on a model that is compressed elsewhere.
         runtime: what both models run under when their time is measured, one of :data:`compress.runtimes.RUNTIMES`.
         limits: the table ``[limits]`` as it stands in the file.
+        sweep: the table ``[sweep]`` as it stands in the file.
     """
 
     name: str
@@ -53,13 +59,15 @@ class Recipe:
     steps: tuple[Any, ...]
     runtime: str = "eager"
     limits: Mapping[str, object] = field(default_factory=dict)
+    sweep: Mapping[str, object] = field(default_factory=dict)
 
 
 def load_recipe(path: str | Path) -> Recipe:
     """Read a recipe file.
 
     Raises:
-        ConfigError: if the file is missing or malformed, or a step or a setting in it is unknown or of a wrong type.
+        ConfigError: if the file is missing or malformed, or a step or a setting in it is unknown or of a wrong type,
+            or the steps cannot work in their order.
     """
     path = Path(path)
     try:
@@ -68,27 +76,41 @@ def load_recipe(path: str | Path) -> Recipe:
         raise ConfigError(f"cannot read recipe {path}: {cause.strerror or cause}") from cause
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:
         raise ConfigError(f"recipe {path} is not valid TOML: {cause}") from cause
-    _check_keys(content, ("description", "runtime", "steps", "limits"), f"recipe {path}")
+    _check_keys(content, ("description", "runtime", "steps", "limits", "sweep"), f"recipe {path}")
     steps = content.get("steps", [])
     if not isinstance(steps, list):
         raise ConfigError(f"steps must be [[steps]] tables, got {steps!r} (recipe {path})")
     description = content.get("description", "")
     if not isinstance(description, str):
         raise ConfigError(f"'description' must be a string, got {description!r} (recipe {path})")
-    limits = content.get("limits", {})
-    if not isinstance(limits, dict):
-        raise ConfigError(f"'limits' must be a table [limits], got {limits!r} (recipe {path})")
+    for key in ("limits", "sweep"):
+        if not isinstance(table := content.get(key, {}), dict):
+            raise ConfigError(f"{key!r} must be a table [{key}], got {table!r} (recipe {path})")
     runtime = content.get("runtime", "eager")
     if runtime not in RUNTIMES:
         raise ConfigError(f"'runtime' must be one of {', '.join(RUNTIMES)}, got {runtime!r} (recipe {path})")
+    settings = tuple(_read_step(step, f"recipe {path}, step {i}") for i, step in enumerate(steps, 1))
+    check_order([step["use"] for step in steps], f"recipe {path}")
     return Recipe(
         name=path.stem,
         path=path,
         description=description,
         runtime=runtime,
-        steps=tuple(_read_step(step, f"recipe {path}, step {i}") for i, step in enumerate(steps, 1)),
-        limits=limits,
+        steps=settings,
+        limits=content.get("limits", {}),
+        sweep=content.get("sweep", {}),
     )
+
+
+def change_step(step: Any, key: str, value: object, where: str) -> Any:
+    """The settings of a step with one of them changed, checked as if the file said so.
+
+    Raises:
+        ConfigError: if the step has no such setting, or ``value`` is of a wrong type or out of range.
+    """
+    known = get_type_hints(type(step))
+    _check_keys({key: value}, known, where)
+    return _settled(lambda changed: replace(step, **changed), {key: value}, known, where)
 
 
 def _read_step(table: object, where: str) -> Any:
@@ -100,12 +122,19 @@ def _read_step(table: object, where: str) -> Any:
     settings = STEPS[name].settings
     known = get_type_hints(settings)
     _check_keys(given, known, where)
+    return _settled(lambda given: settings(**given), given, known, where)
+
+
+def _settled(
+    make: Callable[[dict[str, Any]], Any], given: Mapping[str, object], known: Mapping[str, Any], where: str
+) -> Any:
+    """What ``make`` makes of settings whose types are right."""
     for key, value in given.items():
         if not _fits(value, known[key]):
             raise ConfigError(f"{key} must be {_in_words(known[key])}, got {value!r} ({where})")
     try:
         # TOML's arrays are lists, settings are frozen.
-        return settings(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})
+        return make({key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})
     except ConfigError as cause:
         raise ConfigError(f"{cause} ({where})") from cause
 

@@ -23,7 +23,7 @@ _STYLES: Mapping[Status | None, str] = {
 }
 
 # A rule under the head and nothing else; continuous-integration logs are not always UTF-8.
-_BOX = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
+PLAIN_BOX = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 
 
 def render_terminal(table: Table, *, width: int = 80, color: bool = False) -> str:
@@ -59,7 +59,7 @@ def rich_table(table: Table, columns: Sequence[int]) -> rich.table.Table:
         table: to be shown.
         columns: positions of the recipes in ``table.recipes``.
     """
-    shown = rich.table.Table(box=_BOX, show_edge=False, pad_edge=False)
+    shown = rich.table.Table(box=PLAIN_BOX, show_edge=False, pad_edge=False)
     shown.add_column("criterion", overflow="fold")
     shown.add_column("dense", justify="right", no_wrap=True, overflow="fold")
     cells = [_column(table.rows, column) for column in columns]

@@ -133,7 +133,7 @@ def _take(plan: Plan, model: nn.Module, conditions: Conditions, *, slowdown: flo
         first = measure(children)
         if before is not None and status_against(before.measured, first) is not Status.PASSED:
             second = measure(children)
-    return Trial(slowdown=slowdown, first=first, second=second, seconds=time.monotonic() - start)
+    return Trial(slowdown=slowdown, first=first, second=second, seconds=round(time.monotonic() - start, 3))
 
 
 @contextmanager
@@ -194,7 +194,7 @@ def _to_json(trial: Trial) -> dict[str, Any]:
         "slowdown": trial.slowdown,
         "first": _rounded(trial.first),
         "second": None if trial.second is None else _rounded(trial.second),
-        "seconds": round(trial.seconds, 3),
+        "seconds": trial.seconds,
     }
 
 

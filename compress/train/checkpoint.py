@@ -41,16 +41,18 @@ class State:
     best: dict[str, Tensor] | None = None
 
 
-def identity(model: nn.Module, data: ImageData, config: FitConfig) -> dict[str, str]:
+def identity(model: nn.Module, data: ImageData, config: FitConfig, teacher: nn.Module | None = None) -> dict[str, str]:
     """What a checkpoint must agree on with a run to be resumed by it: a digest of each thing.
 
-    A model is known by the names, shapes and types of its tensors, not by the values it starts from.
+    A model is known by the names, shapes and types of its tensors, not by the values it starts from; a teacher by the
+    values too.
     """
     tensors = sorted((name, list(value.shape), str(value.dtype)) for name, value in tensors_of(model).items())
     parts: Mapping[str, object] = {
         "settings": asdict(config),
         "data": [data.sha256, data.train_sha256],
         "model": tensors,
+        "teacher": None if teacher is None else _content(teacher),
     }
     return {name: hashlib.sha256(json.dumps(part).encode()).hexdigest() for name, part in parts.items()}
 
@@ -119,6 +121,14 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
                 f"a model's state must consist of tensors to be trained, got {type(value).__name__} ({name!r})"
             )
     return dict(state)
+
+
+def _content(model: nn.Module) -> list[tuple[str, str]]:
+    """A digest of each of a model's tensors."""
+    flat = {name: value.detach().cpu().contiguous().view(-1) for name, value in tensors_of(model).items()}
+    return sorted(
+        (name, hashlib.sha256(value.view(torch.uint8).numpy().data).hexdigest()) for name, value in flat.items()
+    )
 
 
 def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

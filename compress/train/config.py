@@ -21,6 +21,9 @@ _RULES: Mapping[str, tuple[bool, str, Callable[[float], bool]]] = {
     "warmup_epochs": (False, "at least 0", lambda value: value >= 0),
     "label_smoothing": (False, "in [0, 1)", lambda value: 0 <= value < 1),
     "validation_fraction": (False, "in [0, 1)", lambda value: 0 <= value < 1),
+    "temperature": (False, "positive", lambda value: value > 0),
+    "alpha": (False, "in [0, 1]", lambda value: 0 <= value <= 1),
+    "hint_weight": (False, "at least 0", lambda value: value >= 0),
     "seed": (True, "in [0, 2**32)", lambda value: 0 <= value < 2**32),
 }
 
@@ -46,6 +49,11 @@ class FitConfig:
             the epochs; empty for the images' own size. Small ones first cost less and, with the full size last, little
             accuracy (Howard, "Training Imagenet in 3 hours for USD 25", 2018: progressive resizing).
         seed: of shuffling, augmentation, dropout and the choice of validation examples.
+        temperature: with a teacher: what the logits of both models are divided by before they are compared.
+        alpha: with a teacher: weight of the distance to its softened probabilities; the cross-entropy with the labels
+            weighs ``1 - alpha``.
+        hints: with a teacher: names of modules, in both models, whose outputs are to be alike too.
+        hint_weight: weight of the distance between those.
 
     Raises:
         ConfigError: if a value breaks its rule.
@@ -63,6 +71,10 @@ class FitConfig:
     channels_last: bool = True
     image_sizes: tuple[int, ...] = ()
     seed: int = 0
+    temperature: float = 4.0
+    alpha: float = 0.9
+    hints: tuple[str, ...] = ()
+    hint_weight: float = 1.0
 
     def __post_init__(self) -> None:
         for name, (whole, rule, holds) in _RULES.items():
@@ -77,6 +89,8 @@ class FitConfig:
             raise ConfigError(f"autocast must be one of {', '.join(get_args(Autocast))}, got {self.autocast!r}")
         if not isinstance(self.channels_last, bool):
             raise ConfigError(f"channels_last must be true or false, got {self.channels_last!r}")
+        if not (isinstance(self.hints, tuple) and all(isinstance(name, str) for name in self.hints)):
+            raise ConfigError(f"hints must be a tuple of module names, got {self.hints!r}")
         if not all(type(size) is int and size >= 1 for size in self.image_sizes):
             raise ConfigError(f"image_sizes must be whole numbers of at least 1, got {self.image_sizes!r}")
         if len(self.image_sizes) > self.epochs:

@@ -103,8 +103,8 @@ def true_class_ranks(
     return torch.cat(ranks)
 
 
-def logits_of(model: nn.Module, images: Tensor, num_classes: int) -> Tensor:
-    """Run the model: ``images: [n, c, h, w]`` to ``[n, num_classes]``.
+def logits_of(model: nn.Module, images: Tensor, num_classes: int, *, role: str = "model") -> Tensor:
+    """Run the model, which messages call by its ``role``: ``images: [n, c, h, w]`` to ``[n, num_classes]``.
 
     Raises:
         ModelError: if it fails, or puts out something else.
@@ -116,12 +116,12 @@ def logits_of(model: nn.Module, images: Tensor, num_classes: int) -> Tensor:
     except Exception as cause:
         reason = (str(cause) or type(cause).__name__).splitlines()[0]
         raise ModelError(
-            f"a model must run on images of shape {list(images.shape)}, this one failed: {reason}"
+            f"a {role} must run on images of shape {list(images.shape)}, this one failed: {reason}"
         ) from cause
     expected = [len(images), num_classes]
     if not isinstance(logits, Tensor) or list(logits.shape) != expected:
         got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ModelError(f"a model must put out logits of shape {expected}, this one put out {got}")
+        raise ModelError(f"a {role} must put out logits of shape {expected}, this one put out {got}")
     return logits
 
 

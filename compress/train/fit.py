@@ -18,7 +18,8 @@ from compress.data import ImageData, Split, resident
 from compress.errors import ArtifactError, DataError, ModelError
 from compress.train.checkpoint import State, identity, load_checkpoint_, save_checkpoint, tensors_of
 from compress.train.config import FitConfig, learning_rate
-from compress.train.evaluation import logits_of, true_class_ranks
+from compress.train.evaluation import true_class_ranks
+from compress.train.objective import Objective, prepare_teacher
 from compress.train.processes import Processes, as_device, best_device, has_bfloat16, joined, own_random_state, seed_
 from compress.train.progress import EpochRecord, fit_progress
 
@@ -52,10 +53,9 @@ class _Run:
     processes: Processes
     train: Split
     validation: Split | None
-    forward: nn.Module  # the model, or what keeps its copies in step
+    objective: Objective
     batch_size: int  # of this process
     steps_per_epoch: int
-    bfloat16: bool
 
 
 def fit(
@@ -63,13 +63,15 @@ def fit(
     data: ImageData,
     config: FitConfig = _DEFAULT,
     *,
+    teacher: nn.Module | None = None,
     checkpoint: str | Path | None = None,
     progress: bool = True,
     device: torch.device | str | None = None,
 ) -> FitResult:
     """A copy of ``model`` trained on ``data.train``; ``model`` and the caller's random state are left as they are.
 
-    SGD with Nesterov momentum on the cross-entropy. The best epoch is chosen on examples held out from the training
+    SGD with Nesterov momentum on the cross-entropy, and with a ``teacher`` on the distance to what that puts out for
+    the same images, see :mod:`compress.distillation`. The best epoch is chosen on examples held out from the training
     split, never on the test split; of equally good ones the latest. On a CPU the result depends on the arguments
     alone, to the bit, as long as the number of threads and processes stays the same.
 
@@ -79,14 +81,18 @@ def fit(
         model: puts out logits ``[n, num_classes]``.
         data: what to train on.
         config: how to train.
+        teacher: a trained model of the same classes, e.g. the one that was compressed; run in eval mode and left as it
+            is. The settings ``temperature``, ``alpha``, ``hints`` and ``hint_weight`` say how to learn from it.
         checkpoint: a file to write after every epoch. Where it exists already, training goes on from it, to the same
             weights as if it had never stopped. It is deleted at the end. All processes must see it.
         progress: whether to show how far the training is, on stderr.
         device: where to train; a CUDA device if there is one, else the CPU, if left out.
 
     Raises:
-        ConfigError: if the number of processes does not divide the batch size, or ``device`` does not exist.
-        ModelError: if the model cannot be trained, or the loss is no longer finite.
+        ConfigError: if the number of processes does not divide the batch size, ``device`` does not exist, or a hint
+            names no module of both models.
+        ModelError: if the model cannot be trained, the teacher knows other classes, hints differ in their shapes, or
+            the loss is no longer finite.
         ArtifactError: if the checkpoint is of another run or damaged, or cannot be written.
     """
     target = best_device() if device is None else as_device(device)
@@ -94,8 +100,9 @@ def fit(
     processes = joined(target)
     with own_random_state(target):
         state = _fresh_state(model, config, target)
-        run = _prepare(state, data, config, processes)
-        digests = identity(model, data, config)
+        run = _prepare(state, data, config, processes, teacher)
+        taught_by = run.objective.teacher
+        digests = identity(model, data, config, None if taught_by is None else taught_by.model)
         if path is not None:
             _resume_(state, path, run, digests)
         try:
@@ -135,7 +142,7 @@ def _fresh_state(model: nn.Module, config: FitConfig, device: torch.device) -> S
     return State(model=copied, optimizer=optimizer)
 
 
-def _prepare(state: State, data: ImageData, config: FitConfig, processes: Processes) -> _Run:
+def _prepare(state: State, data: ImageData, config: FitConfig, processes: Processes, teacher: nn.Module | None) -> _Run:
     batch_size = processes.share_of(config.batch_size)
     train, validation = data.train, None
     if config.validation_fraction > 0:
@@ -152,10 +159,15 @@ def _prepare(state: State, data: ImageData, config: FitConfig, processes: Proces
         processes=processes,
         train=train,
         validation=validation,
-        forward=forward,
+        objective=Objective(
+            config=config,
+            forward=forward,
+            teacher=None if teacher is None else prepare_teacher(teacher, state.model, config, processes),
+            num_classes=train.num_classes,
+            bfloat16=config.autocast == "bfloat16" or (config.autocast == "auto" and has_bfloat16(device)),
+        ),
         batch_size=batch_size,
         steps_per_epoch=math.ceil(examples / batch_size),
-        bfloat16=config.autocast == "bfloat16" or (config.autocast == "auto" and has_bfloat16(device)),
     )
 
 
@@ -200,15 +212,12 @@ def _steps(state: State, run: _Run, epoch: int) -> Iterator[Tensor]:
         run.batch_size, training=True, seed=seed, rank=processes.rank, world_size=processes.world_size
     )
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
-    run.forward.train()
+    run.objective.forward.train()
     for step, (images, labels) in enumerate(batches, epoch * run.steps_per_epoch):
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(config, step, run.steps_per_epoch)
         images = _resized(images.to(processes.device), config.image_size(epoch)).contiguous(memory_format=layout)  # noqa: PLW2901
-        with torch.autocast(processes.device.type, torch.bfloat16, enabled=run.bfloat16):
-            logits = logits_of(run.forward, images, run.train.num_classes)
-        # In float32 whatever the model ran in: a softmax over many classes loses too much in bfloat16.
-        loss = F.cross_entropy(logits.float(), labels.to(processes.device), label_smoothing=config.label_smoothing)
+        loss = run.objective(images, labels.to(processes.device))
         state.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         state.optimizer.step()

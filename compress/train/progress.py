@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -46,10 +47,16 @@ class FitProgress:
     epoch: Callable[[int, EpochRecord], None]
 
 
+@functools.cache
+def stderr_console() -> Console:
+    """The one console of all bars: one within another shows below it only if both are on the same."""
+    return Console(stderr=True)
+
+
 @contextlib.contextmanager
 def fit_progress(*, epochs: int, first_epoch: int, steps_per_epoch: int, shown: bool) -> Iterator[FitProgress]:
     """A bar on a terminal, now and then a line elsewhere, nothing unless ``shown``."""
-    console = Console(stderr=True)
+    console = stderr_console()
     if not shown:
         yield FitProgress(step=lambda: None, epoch=lambda _number, _record: None)
     elif not console.is_terminal:
@@ -75,7 +82,7 @@ def fit_progress(*, epochs: int, first_epoch: int, steps_per_epoch: int, shown: 
 
 def track(items: Iterable[T], *, total: int, description: str, shown: bool) -> Iterable[T]:
     """``items``, counted by a bar on a terminal."""
-    console = Console(stderr=True)
+    console = stderr_console()
     hidden = not (shown and console.is_terminal)
     return rich_track(items, description, total, console=console, transient=True, disable=hidden)
 

@@ -22,7 +22,7 @@ def test_operations_are_known_by_their_plain_name(op, name):
 
 @pytest.mark.parametrize("name", sorted(rules.TABLE))
 def test_every_name_in_the_table_is_an_operation(name):
-    """The table holds no misspelt rule: each is an operation, of ATen or of the namespace before it, or its plain form."""
+    """No rule is misspelt: each is an operation of ATen, or of the namespace before it, or its plain form."""
     namespace, _, plain = name.rpartition("::")
     operations = getattr(torch.ops, namespace or "aten")
     assert hasattr(operations, plain) or hasattr(operations, f"{plain}_")

@@ -79,7 +79,7 @@ def test_a_damaged_file_is_said_to_be_one(content, tmp_path):
     """With its path."""
     path = tmp_path / "net.onnx"
     path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(ArtifactError, match=rf"^{path} is damaged or no ONNX model: "):
+    with pytest.raises(ArtifactError, match=rf"^{path} is damaged, or cannot be run by ONNX Runtime: "):
         artifact.load(path)
 
 

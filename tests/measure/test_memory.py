@@ -11,9 +11,11 @@ import torch
 from torch import nn
 
 from compress.errors import MeasureError
-from compress.measure import memory
+from compress.measure import children, memory
+from compress.measure.children import Conditions, RebuildError
 from compress.measure.environment import cpu_class
 from compress.pruning.structured import prune_channels
+from compress.pruning.unstructured import prune_weights
 from tests.workloads import tiny_net
 
 HOG_BYTES = 64 * 2**20
@@ -21,8 +23,6 @@ ROWS = torch.zeros(1, 4)
 
 # Lies where only this process's import path leads: a child finds it by that path alone.
 NETS = """
-import os
-import signal
 import time
 
 import torch
@@ -37,8 +37,6 @@ class Net(nn.Module):
         self.ending = ending
 
     def forward(self, x):
-        if self.ending == "killed":
-            os.kill(os.getpid(), signal.SIGKILL)
         if self.ending == "hangs":
             time.sleep(600)
         return self.layer(x) + torch.ones(self.hog_bytes // 4).sum()
@@ -46,10 +44,6 @@ class Net(nn.Module):
 
 def net(ending=""):
     return Net(ending)
-
-
-def failing(ending=""):
-    raise OSError("no such weights")
 
 
 class Home:
@@ -66,11 +60,16 @@ def nets(tmp_path, monkeypatch):
     return importlib.import_module("measured_nets")
 
 
+def conditions(nets, ending=""):
+    """The module's network."""
+    return Conditions(model_factory=nets.net, model_args={"ending": ending}, example_input=ROWS)
+
+
 def test_a_peak_shows_what_a_forward_pass_allocates(nets):
     """A model that fills 64 MiB while it runs peaks higher by that much than one that does not, in their order."""
     plain, hog = nets.net(), nets.net()
     hog.hog_bytes = HOG_BYTES
-    measured = memory.cpu_memory(plain, hog, ROWS, model_factory=nets.net, model_args={"ending": ""})
+    measured = memory.cpu_memory(plain, hog, conditions(nets))
     assert measured.metric == "cpu_peak_bytes"
     assert measured.device == cpu_class(1)
     assert measured.compressed >= memory.model_bytes(plain)
@@ -79,40 +78,21 @@ def test_a_peak_shows_what_a_forward_pass_allocates(nets):
     assert min(sampled) > 2**20
 
 
-def test_a_child_that_is_killed_is_no_measurement(nets):
-    """Killed by a signal, as when memory runs out, is said; nothing is reported for it."""
-    model = nets.net("killed")
-    with pytest.raises(MeasureError) as caught:
-        memory.cpu_memory(model, model, ROWS, model_factory=nets.net, model_args={"ending": "killed"})
-    assert str(caught.value) == (
-        "the child process that measures memory was killed by signal 9, as when memory runs out"
-    )
-
-
-def test_a_child_that_fails_says_why(nets):
-    """A factory that fails in the fresh process is quoted with the last line it left."""
-    with pytest.raises(MeasureError) as caught:
-        memory.cpu_memory(nets.net(), nets.net(), ROWS, model_factory=nets.failing, model_args={})
-    assert str(caught.value) == (
-        "the child process that measures memory failed with status 1: OSError: no such weights"
-    )
-
-
 def test_a_child_that_hangs_is_stopped(nets, monkeypatch):
     """After its time a child is killed and reaped, and the time is in the message."""
-    children = []
+    started = []
 
     class Watched(subprocess.Popen):
         def __init__(self, *args, **settings) -> None:
             super().__init__(*args, **settings)
-            children.append(self)
+            started.append(self)
 
     monkeypatch.setattr(subprocess, "Popen", Watched)
-    monkeypatch.setattr(memory, "CHILD_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(children, "TIMEOUT_S", 0.5)
     model = nets.net("hangs")
     with pytest.raises(MeasureError, match=r"^the child process that measures memory was stopped after 0\.5 s$"):
-        memory.cpu_memory(model, model, ROWS, model_factory=nets.net, model_args={"ending": "hangs"})
-    (child,) = children
+        memory.cpu_memory(model, model, conditions(nets, "hangs"))
+    (child,) = started
     assert child.returncode == -9
     with pytest.raises(ProcessLookupError):
         os.kill(child.pid, 0)
@@ -123,8 +103,9 @@ def test_a_child_that_hangs_is_stopped(nets, monkeypatch):
 )
 def test_a_factory_that_no_fresh_process_finds_is_refused(nets, make):
     """A lambda, a partial or a member of a class has no name to import it by; no child is started for it."""
-    with pytest.raises(MeasureError, match=r"^model_factory must be a function that a fresh process can import by its"):
-        memory.cpu_memory(tiny_net(), tiny_net(), ROWS, model_factory=make(nets), model_args={})
+    unnamed = Conditions(model_factory=make(nets), example_input=ROWS)
+    with pytest.raises(RebuildError, match=r"^model_factory must be a function that a fresh process can import by its"):
+        memory.cpu_memory(tiny_net(), tiny_net(), unnamed)
 
 
 def test_model_bytes_count_parameters_and_buffers_once():
@@ -141,3 +122,30 @@ def test_a_cut_model_has_fewer_bytes():
     tensors = [*cut.parameters(), *cut.buffers()]
     assert memory.model_bytes(cut) == sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     assert memory.model_bytes(cut) < memory.model_bytes(tiny_net())
+
+
+def test_live_tensors_are_counted_the_same_everywhere():
+    """Weights, the input, and the largest two activations that meet: to the byte, from one run to the next."""
+    dense = nn.Sequential(nn.Linear(4, 4, bias=False), nn.ReLU(), nn.Linear(4, 8, bias=False))
+    measured = memory.peak_tensor_bytes(dense[:2], dense, torch.zeros(2, 4))
+    assert (measured.metric, measured.device) == ("peak_tensor_bytes", "")
+    assert measured.dense == 4 * (16 + 32) + 4 * (8 + 8 + 16)
+    assert measured.compressed == 4 * 16 + 4 * (8 + 8 + 8)
+
+
+def test_masks_are_no_tensors_that_are_shipped():
+    """A masked model takes what it takes once its zeros are plain, and keeps its masks."""
+    model = nn.Sequential(nn.Linear(64, 64))
+    masked = prune_weights(model, sparsity=0.5)
+    measured = memory.peak_tensor_bytes(masked, model, torch.zeros(1, 64))
+    assert measured.compressed == measured.dense
+    assert len(list(masked.buffers())) == 1
+
+
+def test_live_tensors_of_a_training_model_leave_it_as_it_was():
+    """Dropout and running statistics are neither measured nor moved."""
+    model = tiny_net().train()
+    before = model.features[1].num_batches_tracked.clone()
+    memory.peak_tensor_bytes(model, model, torch.zeros(1, 3, 8, 8))
+    assert model.training
+    assert model.features[1].num_batches_tracked == before

@@ -48,7 +48,7 @@ def test_a_checkpoint_is_no_pickle(net, data, tmp_path):
     """What is on disk is a safetensors file, with everything that is no tensor as text in its header."""
     save_checkpoint(tmp_path / "run", state_after_a_step(net), identity(net, data, CONFIG))
     _, metadata = load_tensors(tmp_path / "run", ArtifactError)
-    assert set(metadata) == {"format", "progress", "settings", "data", "model"}
+    assert set(metadata) == {"format", "progress", "settings", "data", "model", "teacher"}
 
 
 @pytest.mark.parametrize(

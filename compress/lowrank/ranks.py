@@ -1,0 +1,186 @@
+"""Which decomposition of which rank each weight gets: what every choice costs and loses, and how to choose."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from compress.errors import ConfigError
+from compress.lowrank.config import Kind, LowRankConfig
+from compress.lowrank.decompositions import Counts, Decomposition, Errors, Ranks, decompose, kinds_for
+from compress.lowrank.sites import Site
+
+# Errors are read off float64 energies; the last bits must not decide.
+_SLACK = 1e-12
+_SMALLEST_PRICE, _LARGEST_PRICE, _HALVINGS = 1e-12, 1e12, 80
+
+
+class Choice(NamedTuple):
+    """A decomposition of one weight.
+
+    ``error`` is the share of the weight's energy that it leaves out, of the outputs' where the weight was whitened.
+    """
+
+    kind: Kind
+    ranks: Ranks
+    error: float
+    macs: int
+    params: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Table:
+    """All that can be chosen for one weight and saves multiply-accumulates.
+
+    Attributes:
+        site: where the weight is.
+        bound: the error of the rank or energy that the settings name; no bound where they speak of the whole model.
+        kinds, ranks, errors, macs, params: ``[choices]``, ``ranks: [choices, 2]``.
+    """
+
+    site: Site
+    bound: float
+    kinds: npt.NDArray[np.str_]
+    ranks: Counts
+    errors: Errors
+    macs: Counts
+    params: Counts
+
+    def choice(self, index: int) -> Choice:
+        """One of the rows."""
+        first, second = self.ranks[index].tolist()
+        kind: Kind = self.kinds[index].item()
+        error, macs, params = float(self.errors[index]), int(self.macs[index]), int(self.params[index])
+        return Choice(kind, (first, second), error, macs, params)
+
+
+def table_of(site: Site, weight: Tensor, config: LowRankConfig) -> Table:
+    """Decompose ``weight: [out, in, *kernel]``, whitened or not, in every allowed way, of which there must be one.
+
+    Raises:
+        ConfigError: if the rank that ``config`` names is larger than the weight's.
+    """
+    found = [decompose(weight, kind) for kind in kinds_for(weight.shape, config.kinds)]
+    kinds = np.concatenate([np.full(len(one.errors), one.kind) for one in found])
+    ranks = np.concatenate([one.ranks for one in found])
+    errors = np.concatenate([one.errors for one in found])
+    macs = np.concatenate([_macs(site, one) for one in found])
+    params = np.concatenate([np.sum([size.numel for size in one.sizes], axis=0) for one in found])
+    saves = macs < site.macs
+    cost = macs
+    if config.by == "params":
+        saves &= params < weight.numel()
+        cost = params
+    keep = _front(cost, errors, saves)
+    return Table(
+        site=site,
+        bound=_bound(site, found[0], config),
+        kinds=kinds[keep],
+        ranks=ranks[keep],
+        errors=errors[keep],
+        macs=macs[keep],
+        params=params[keep],
+    )
+
+
+def _bound(site: Site, one: Decomposition, config: LowRankConfig) -> float:
+    if config.by == "energy":
+        return 1 - config.target
+    if config.by == "ratio":
+        wanted = [max(1, round(config.target * full)) for full in one.full]
+    elif config.by == "rank":
+        if config.target > min(one.full):
+            raise ConfigError(f"rank must be at most {min(one.full)}, the full one, got {config.target:g} ({site})")
+        wanted = [int(config.target)] * 2
+    else:
+        return math.inf
+    # Of a large grid of ranks the nearest below is looked at.
+    allowed = (one.ranks <= np.maximum(wanted, one.ranks.min(axis=0))).all(axis=1)
+    return float(one.errors[allowed].min())
+
+
+def _macs(site: Site, one: Decomposition) -> Counts:
+    """``[choices]``: multiply-accumulates of the chain, over all passes."""
+    total = np.zeros(len(one.errors), dtype=np.int64)
+    for rows, before, after in site.passes:
+        sizes = list(before)
+        for numel, dims in one.sizes:
+            entering = math.prod(sizes)
+            for dim in dims:
+                sizes[dim] = after[dim]
+            # A transposed convolution multiplies for each value that enters, others for each that leaves.
+            positions = entering if site.is_transposed and dims else math.prod(sizes)
+            total = total + numel * (rows * positions)
+    return total
+
+
+def _front(cost: Counts, errors: Errors, allowed: npt.NDArray[np.bool_]) -> Counts:
+    """The rows for which no cheaper one has as small an error, the cheapest first."""
+    order: Counts = np.lexsort((errors, cost))
+    order = order[allowed[order]]
+    best_before = np.minimum.accumulate(np.append(np.inf, errors[order]))[:-1]
+    return order[errors[order] < best_before]
+
+
+def cheapest_within(table: Table) -> Choice | None:
+    """The cheapest choice whose error is within the table's bound, if there is one."""
+    within = np.flatnonzero(table.errors <= table.bound + _SLACK)
+    return table.choice(int(within[0])) if len(within) else None
+
+
+def shared_out(tables: Sequence[Table], config: LowRankConfig, *, dense: int, budget: float) -> Mapping[Site, Choice]:
+    """Choices for all weights together that cost at most ``budget`` in MACs, or in parameters, and lose the least.
+
+    What is kept of all layers is the product of what is kept of each, so the sum of ``-log(1 - error)`` is made small:
+    for a price of cost each weight takes its best choice, and the price rises until the budget holds.
+
+    Args:
+        tables: of the weights that can be decomposed.
+        config: says what costs.
+        dense: what the whole model costs before.
+        budget: what it may cost.
+
+    Raises:
+        ConfigError: if even the cheapest choices cost more.
+
+    Source: Zhang et al., TPAMI 2016, section 2.4, for the product of energies as a measure of accuracy.
+    """
+    whole = [_dense_cost(table, config) for table in tables]
+    fixed = dense - sum(whole)
+    costs = [np.append(_cost(table, config), cost) for table, cost in zip(tables, whole, strict=True)]
+    losses = [_loss(np.append(table.errors, 0.0)) for table in tables]
+
+    def at(price: float) -> tuple[list[int], int]:
+        picks = [int(np.argmin(loss + price * cost / dense)) for loss, cost in zip(losses, costs, strict=True)]
+        return picks, fixed + sum(int(cost[pick]) for cost, pick in zip(costs, picks, strict=True))
+
+    low, high = _SMALLEST_PRICE, _LARGEST_PRICE
+    if (least := at(high)[1]) > budget:
+        reachable = math.ceil(1000 * least / dense) / 1000
+        raise ConfigError(f"target must be at least {reachable:g} for this model, got {budget / dense:g} ({config.by})")
+    for _ in range(_HALVINGS):
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if at(middle)[1] <= budget else (middle, high)
+    picks, _ = at(high)
+    return {
+        table.site: table.choice(pick) for table, pick in zip(tables, picks, strict=True) if pick < len(table.errors)
+    }
+
+
+def _loss(errors: Errors) -> Errors:
+    kept: Errors = np.maximum(1 - errors, 1e-12)
+    return np.negative(np.log(kept))
+
+
+def _cost(table: Table, config: LowRankConfig) -> Counts:
+    return table.params if config.by == "params" else table.macs
+
+
+def _dense_cost(table: Table, config: LowRankConfig) -> int:
+    return table.site.layer.weight.numel() if config.by == "params" else table.site.macs

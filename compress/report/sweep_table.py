@@ -1,0 +1,87 @@
+"""A sweep's models as a table, best first, in the terminal and in Markdown."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import rich.table
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.text import Text
+
+from compress.gate.figures import write_points, write_value
+from compress.pareto import Candidate, Sweep, on_front
+from compress.report.markdown import escape, pipe_table
+from compress.results import METRICS
+
+_HEADS = ("model", "top-1 error", "time", "file size", "parameters", "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One model: its cells in the order of the heads, and whether another one beats it."""
+
+    cells: tuple[str, ...]
+    beaten: bool
+
+
+def sweep_lines(sweep: Sweep) -> list[Line]:
+    """The dense model, then those that none beats in error, time and size together, then the others; by their error."""
+    everyone = [sweep.dense, *sweep.candidates]
+    front = dict(zip(map(id, everyone), on_front(everyone), strict=True))
+    ordered = sorted(sweep.candidates, key=lambda one: (not front[id(one)], one.top1_error, one.file_bytes))
+    return [_line(one, sweep.dense, best=front[id(one)]) for one in (sweep.dense, *ordered)]
+
+
+def render_sweep_terminal(sweep: Sweep, *, width: int, color: bool) -> str:
+    """The table for a terminal ``width`` columns wide."""
+    table = rich.table.Table(box=SIMPLE_HEAD if color else None, show_edge=False, pad_edge=False)
+    for number, head in enumerate(_HEADS):
+        table.add_column(head, justify="left" if number in (0, len(_HEADS) - 1) else "right", overflow="fold")
+    for line in sweep_lines(sweep):
+        table.add_row(*map(Text, line.cells), style="dim" if line.beaten else None)
+    console = Console(
+        file=io.StringIO(), width=width, force_terminal=color, no_color=not color, legacy_windows=False, highlight=False
+    )
+    with console.capture() as capture:
+        console.print(table)
+        for text in _footer(sweep):
+            console.print(Text(text))
+    return "\n".join(line.rstrip() for line in capture.get().splitlines()).rstrip() + "\n"
+
+
+def render_sweep_markdown(sweep: Sweep) -> str:
+    """A pipe table with its notes below; ends with a newline."""
+    rows = [line.cells for line in sweep_lines(sweep)]
+    table = pipe_table(_HEADS, rows, right=range(1, len(_HEADS) - 1))
+    return "\n".join([*table, "", *(f"- {escape(line)}" for line in _footer(sweep))]) + "\n"
+
+
+def _line(one: Candidate, dense: Candidate, *, best: bool) -> Line:
+    error = write_value(METRICS["top1_error"], one.top1_error)
+    role = "dense" if one is dense else "recipe" if one.is_seed else ""
+    beaten = one.latency_ratio is not None and not best
+    return Line(
+        cells=(
+            one.label,
+            error if one is dense else f"{error} ({write_points(one.top1_error - dense.top1_error)})",
+            "" if one.latency_ratio is None else f"x{one.latency_ratio:.3f}",
+            write_value(METRICS["file_bytes"], one.file_bytes),
+            write_value(METRICS["num_params"], one.num_params),
+            ", ".join(word for word in (role, "beaten" if beaten else "") if word),
+        ),
+        beaten=beaten,
+    )
+
+
+def _footer(sweep: Sweep) -> Sequence[str]:
+    lines = [
+        f"workload: {sweep.workload}, {sweep.num_examples:,} test examples",
+        f"time: compressed / dense, called in turn, on {sweep.device}",
+        "beaten: another model is no worse in error, time and size, and better in one of them",
+    ]
+    lines += [f"failed: {failure.label}: {failure.reason}" for failure in sweep.failures]
+    lines += [f"still being tried: one by {worker}" for worker in sweep.running]
+    return lines
