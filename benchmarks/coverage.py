@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import re
-import subprocess
 import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -53,9 +55,6 @@ Row = dict[str, Any]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what is missing, and write the table."""
     options = _parser().parse_args(arguments)
-    if options.child:
-        print(json.dumps(_child(*options.child)))
-        return 0
     results: dict[str, Row] = json.loads(options.results.read_text()) if options.results.exists() else {}
     tools = ["compress", *(["torch_pruning"] if options.compare else [])]
     jobs = [
@@ -86,26 +85,40 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--limit", type=float, default=120.0, help="seconds a network may take (default %(default)s)")
     parser.add_argument("--results", type=Path, default=ROOT / "docs" / "coverage.json", help="default %(default)s")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "coverage.md", help="default %(default)s")
-    parser.add_argument("--child", nargs=3, metavar=("TOOL", "FAMILY", "NAME"), help=argparse.SUPPRESS)
     return parser
 
 
+# A process of each network's own, with the memory of none before it, but with the libraries imported once.
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(
+    ["torch._dynamo", "torchvision", "timm", "torch_pruning", "compress.pruning.structured", "compress.channels.rules"]
+)
+
+
 def _measured(tool: str, family: str, name: str, *, limit: float) -> tuple[str, Row]:
-    key = f"{tool} {family} {name}"
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.coverage", "--child", tool, family, name]
+    receiver, sender = _CONTEXT.Pipe(duplex=False)
+    process = _CONTEXT.Process(target=_child, args=(sender, tool, family, name), daemon=True)
+    process.start()
+    sender.close()
     try:
-        # The command is this file, with names that it gave itself.
-        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False, cwd=ROOT)  # noqa: S603
-    except subprocess.TimeoutExpired:
-        return key, {"error": f"more than {limit:g} s"}
-    if done.returncode:
-        lines = done.stderr.strip().splitlines()
-        return key, {"error": lines[-1][:200] if lines else f"exit status {done.returncode}"}
-    row: Row = json.loads(done.stdout.strip().splitlines()[-1])
-    return key, row
+        row: Row = receiver.recv() if receiver.poll(limit) else {"error": f"more than {limit:g} s"}
+    except EOFError:
+        row = {"error": "the process died, perhaps for want of memory"}
+    process.kill()
+    process.join()
+    return f"{tool} {family} {name}", row
 
 
-def _child(tool: str, family: str, name: str) -> Row:
+def _child(sender: Connection, tool: str, family: str, name: str) -> None:
+    warnings.simplefilter("ignore")
+    try:
+        row = _row(tool, family, name)
+    except Exception as error:  # noqa: BLE001 - whatever a network or a tool raises is the finding
+        row = {"error": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
+    sender.send(row)
+
+
+def _row(tool: str, family: str, name: str) -> Row:
     import torch  # noqa: PLC0415 - the parent does without
 
     from benchmarks.coverage_models import Subject, subject  # noqa: PLC0415
@@ -116,20 +129,23 @@ def _child(tool: str, family: str, name: str) -> Row:
     prune(Subject(model=tiny, example=(torch.zeros(1, 3, 8, 8),), others={}))
     one = subject(family, name)
     before = sum(parameter.numel() for parameter in one.model.parameters())
+    # What else differs from a plain run is torch's own first time.
+    runs = {what: tool == "compress" and _runs(one.model, inputs) for what, inputs in one.others.items()}
     wall, cpu = time.perf_counter(), time.process_time()
     smaller, row = prune(one)
     row |= {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
     row |= {"parameters": before, "left": sum(parameter.numel() for parameter in smaller.parameters())}
-    with torch.no_grad():
-        smaller(*one.example)
-        for what, inputs in one.others.items():
-            row[what] = _runs(smaller, inputs) if _runs(one.model, inputs) is True else "fixed"
+    if tool == "compress":
+        row |= {what: _runs(smaller, one.others[what]) if may is True else "fixed" for what, may in runs.items()}
     return row
 
 
 def _runs(model: Any, inputs: tuple[Any, ...]) -> bool | str:
+    import torch  # noqa: PLC0415 - the parent does without
+
     try:
-        model(*inputs)
+        with torch.no_grad():
+            model(*inputs)
     except Exception as error:  # noqa: BLE001 - whatever a network raises is the finding
         return str(error).splitlines()[0][:100] if str(error) else type(error).__name__
     return True

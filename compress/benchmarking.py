@@ -11,13 +11,13 @@ import pytest
 
 from compress.errors import MeasureError
 from compress.pytest_run import RUN
-from compress.results import Measurement
 
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
     from torch import nn
 
     from compress.measure.latency import Effort
+    from compress.results import Measurement
 
 
 @dataclass

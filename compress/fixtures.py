@@ -10,18 +10,14 @@ dense model and returns a :class:`compress.results.Measurement`, which makes it 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from compress.benchmarking import Looks, PytestBenchmark
-from compress.errors import BaselineError, CompressError
 from compress.meter import NO_CUDA, Measure, Meter
-from compress.outcomes import NotMeasured
-from compress.pytest_run import RUN
-from compress.results import Measurement
+from compress.pytest_run import RUN, stop_on_error, uncaptured
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,6 +27,7 @@ if TYPE_CHECKING:
     from compress.gate_session import Gate
     from compress.measure.children import Children, Conditions
     from compress.recipe import Recipe
+    from compress.results import Measurement
     from compress.train import Evaluation
     from compress.workload import Workload
 
@@ -40,7 +37,7 @@ def workload(pytestconfig: pytest.Config) -> Workload:
     """What is measured: a model, its data and an example input, as ``--compress-workload`` names it."""
     from compress.workload import load_workload
 
-    with _stop_on_error(pytestconfig), _uncaptured(pytestconfig):
+    with stop_on_error(pytestconfig), uncaptured(pytestconfig):
         return load_workload(pytestconfig.stash[RUN].settings.workload)
 
 
@@ -52,7 +49,7 @@ def dense(request: pytest.FixtureRequest, workload: Workload, pytestconfig: pyte
     if "gate" in request.fixturenames:
         # A baseline that cannot be read is to be known before hours of training too.
         request.getfixturevalue("baseline")
-    with _stop_on_error(pytestconfig), _uncaptured(pytestconfig):
+    with stop_on_error(pytestconfig), uncaptured(pytestconfig):
         return dense_model(workload)
 
 
@@ -69,7 +66,7 @@ def recipe(_recipe_path: Path, pytestconfig: pytest.Config) -> Recipe:
     from compress.gate.limits import parse_limits
     from compress.recipe import load_recipe
 
-    with _stop_on_error(pytestconfig):
+    with stop_on_error(pytestconfig):
         recipe = load_recipe(_recipe_path)
         # A limit that cannot be read is to be known before hours of training, not after.
         parse_limits(recipe.limits, where=str(recipe.path))
@@ -95,7 +92,7 @@ def compressed(
 
     key = (recipe.path, id(dense))
     if key not in _compressed_models:
-        with _uncaptured(pytestconfig):
+        with uncaptured(pytestconfig):
             # The dense model is kept with it: another one could be given the same id once this one is gone.
             _compressed_models[key] = (run_recipe(recipe, dense, workload), dense)
     return _compressed_models[key][0]
@@ -106,14 +103,14 @@ def limits(recipe: Recipe, pytestconfig: pytest.Config) -> dict[str, Limit]:
     """The recipe's limits, by metric."""
     from compress.gate.limits import parse_limits
 
-    with _stop_on_error(pytestconfig):
+    with stop_on_error(pytestconfig):
         return parse_limits(recipe.limits, where=str(recipe.path))
 
 
 @pytest.fixture(scope="session")
 def baseline(pytestconfig: pytest.Config, workload: Workload) -> Baseline | None:
     """What ``--benchmark-compare`` compares with; None without that option."""
-    with _stop_on_error(pytestconfig):
+    with stop_on_error(pytestconfig):
         return pytestconfig.stash[RUN].gate_session().load_baseline(workload.name)
 
 
@@ -349,7 +346,7 @@ def _evaluate(workload: Workload, pytestconfig: pytest.Config) -> Callable[[nn.M
 
     def evaluation(model: nn.Module) -> Evaluation:
         if id(model) not in known:
-            with _uncaptured(pytestconfig):
+            with uncaptured(pytestconfig):
                 known[id(model)] = (model, evaluate(model, workload.dataset.test, progress=True))
         return known[id(model)][1]
 
@@ -359,36 +356,11 @@ def _evaluate(workload: Workload, pytestconfig: pytest.Config) -> Callable[[nn.M
 def _cuda_meter(metric: str, measure: Measure) -> Meter:
     import torch
 
+    from compress.results import Measurement
+
     if torch.cuda.is_available():
         return Meter(metric=metric, measure=measure)
     return Meter(metric=metric, measure=lambda *_models: Measurement(metric=metric, unmeasured=NO_CUDA))
-
-
-@contextmanager
-def _stop_on_error(config: pytest.Config) -> Iterator[None]:
-    """End the run, in one sentence: without a workload, a dense model or a baseline no test can say anything."""
-    try:
-        yield
-    except CompressError as error:
-        run = config.stash[RUN]
-        if isinstance(error, BaselineError):
-            run.unreadable = str(error)
-        if not run.is_worker:
-            pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
-        # pytest-xdist takes a process that exits for a broken one: it is asked to stop.
-        config.pluginmanager.getplugin("session").shouldstop = str(error)
-        raise NotMeasured(str(error), pytrace=False) from None
-
-
-@contextmanager
-def _uncaptured(config: pytest.Config) -> Iterator[None]:
-    """Let progress bars through to the terminal."""
-    capture = config.pluginmanager.getplugin("capturemanager")
-    if capture is None:
-        yield
-        return
-    with capture.global_and_fixture_disabled():
-        yield
 
 
 def _threads(config: pytest.Config) -> int:

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from compress.results import Measurement
-
 if TYPE_CHECKING:
     from torch import nn
 
-Measure = Callable[["nn.Module", "nn.Module"], Measurement]
+    from compress.results import Measurement
+
+Measure = Callable[["nn.Module", "nn.Module"], "Measurement"]
 
 # Why what needs a CUDA device was not measured.
 NO_CUDA = "no CUDA device"

@@ -211,7 +211,7 @@ def _given(config: pytest.Config, flag: str) -> tuple[Any, str]:
     key = next(option.ini for option in OPTIONS if option.flag == flag)
     try:
         return config.getini(key), key
-    except ValueError as error:
+    except (ValueError, TypeError, pytest.UsageError) as error:
         raise pytest.UsageError(f"{key} cannot be read: {error}") from error
 
 

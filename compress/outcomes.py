@@ -39,7 +39,8 @@ def outcome_of(report: pytest.TestReport) -> Outcome | None:
 def reason_of(report: pytest.TestReport) -> str:
     """Why it came to that, as far as the report knows; "" if it does not."""
     if hasattr(report, "wasxfail"):
-        return str(report.wasxfail)
+        # Some versions of pytest say what they give.
+        return str(report.wasxfail).removeprefix("reason: ")
     if report.skipped and isinstance(report.longrepr, tuple):
         return report.longrepr[2].removeprefix("Skipped: ")
     return "its process crashed" if report.when not in ("setup", "call", "teardown") else ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import pytest
 
@@ -17,14 +17,9 @@ from compress.errors import CompressError
 from compress.html_session import HTML, html_session
 from compress.options import COULD_NOT_MEASURE, Settings, add_options, read_settings
 from compress.outcomes import NotMeasured
-from compress.pytest_run import RUN, PytestRun, asks_for_gate
-
-if TYPE_CHECKING:
-    from compress.conclusion import Conclusion
+from compress.pytest_run import CONCLUSION, RUN, PytestRun, asks_for_gate
 
 pytest_plugins = ["compress.fixtures"]
-
-_CONCLUSION = pytest.StashKey["Conclusion"]()
 
 
 class _Worker(Protocol):
@@ -138,13 +133,15 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
         told["layers"] = html.tell() if html is not None else ""
         session.config.workeroutput["compress"] = {**told, "unreadable": run.unreadable}  # type: ignore[attr-defined]
     elif _concerns_us(run) and not session.config.getoption("collectonly"):
-        _finish(session, run)
+        from compress.finish import finish
+
+        finish(session, run)
     yield
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Show the reference table, and what the run came to."""
-    conclusion, session = config.stash.get(_CONCLUSION, None), config.stash[RUN].session
+    conclusion, session = config.stash.get(CONCLUSION, None), config.stash[RUN].session
     if conclusion is None or session is None or not (session.verdicts or conclusion.lines):
         return
     writer = terminalreporter._tw
@@ -220,72 +217,3 @@ def _recipes(settings: Settings) -> list[Path]:
 def _concerns_us(run: PytestRun) -> bool:
     """Whether anything of ours was to happen: in all other sessions the gate is not even imported."""
     return bool(run.session or run.selected or run.deselected or run.compare)
-
-
-def _finish(session: pytest.Session, run: PytestRun) -> None:
-    from compress.conclusion import conclude
-
-    timings: Any = getattr(session.config, "_benchmarksession", None)
-    only_timings = run.own_timings and bool(timings and timings.benchmarks)
-    conclusion = session.config.stash[_CONCLUSION] = conclude(run, only_timings=only_timings)
-    session.exitstatus = run.exitstatus = conclusion.status(session.exitstatus)
-    if not run.gate_session().verdicts:
-        return
-    if not _write_report(session.config, run, conclusion):
-        _fail(session)
-    name = session.config.getoption("benchmark_save", None)
-    if name and not (_record(session, run, name) and timings.benchmarks):
-        # A run whose baseline is refused stores no timings, and to have none of them deserves no warning.
-        timings.save = None
-
-
-def _fail(session: pytest.Session) -> None:
-    """Turn a run that held into one that failed."""
-    session.exitstatus = session.exitstatus or pytest.ExitCode.USAGE_ERROR
-
-
-def _write_report(config: pytest.Config, run: PytestRun, conclusion: Conclusion) -> bool:
-    """Write the reports that were asked for; whether all is well."""
-    path, html = run.settings.report, config.stash[HTML]
-    try:
-        if path is not None:
-            run.gate_session().write_markdown(path, title=conclusion.title, missing=conclusion.lines)
-            _say(config, f"report written to {path}")
-        if html is not None:
-            html.write(run.gate_session(), title=conclusion.title, missing=conclusion.lines)
-            _say(config, f"page written to {html.path}")
-    except CompressError as error:
-        _say(config, f"no report: {error}", red=True)
-        return False
-    return True
-
-
-def _record(session: pytest.Session, run: PytestRun, name: str) -> bool:
-    """Record the baseline if the whole run held; whether it did."""
-    if session.exitstatus != pytest.ExitCode.OK:
-        failed = session.testsfailed
-        reason = f"{failed} test{'s' if failed > 1 else ''} failed" if failed else "the run was broken off"
-        if not failed and session.exitstatus == COULD_NOT_MEASURE:
-            reason = "something could not be measured"
-        _say(session.config, f"baseline {name!r} NOT recorded: {reason}", red=True)
-        return False
-    try:
-        recorded = run.gate_session().record(name)
-    except CompressError as error:
-        _say(session.config, f"baseline {name!r} NOT recorded: {error}", red=True)
-        _fail(session)
-        return False
-    path = recorded.path
-    if recorded.replaced:
-        _say(session.config, f"baseline {path} begun anew: {recorded.replaced}")
-    _say(session.config, f"baseline {'recorded in' if recorded.changed else 'unchanged:'} {path}")
-    for recipe, metric, reason in recorded.skipped:
-        _say(session.config, f"  {metric} of {recipe} not recorded: {reason}")
-    return True
-
-
-def _say(config: pytest.Config, line: str, *, red: bool = False) -> None:
-    reporter = config.pluginmanager.getplugin("terminalreporter")
-    if reporter is not None:
-        reporter.ensure_newline()
-        reporter.write_line(line, red=red)

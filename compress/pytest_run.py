@@ -5,16 +5,19 @@ Kept in every pytest session of its environment, so nothing here imports the gat
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import pytest
 
+from compress.errors import BaselineError, CompressError
 from compress.options import Settings
-from compress.outcomes import WORST_LAST, Outcome, outcome_of, reason_of
+from compress.outcomes import WORST_LAST, NotMeasured, Outcome, outcome_of, reason_of
 
 if TYPE_CHECKING:
+    from compress.conclusion import Conclusion
     from compress.gate.demands import Rules
     from compress.gate_session import GateSession
 
@@ -87,8 +90,9 @@ class PytestRun:
             self.gate_session().hear(report.nodeid, told)
 
 
-# Where the plugin keeps it in pytest's config.
+# Where the plugin keeps them in pytest's config.
 RUN = pytest.StashKey[PytestRun]()
+CONCLUSION: pytest.StashKey[Conclusion] = pytest.StashKey()
 
 
 def asks_for_gate(item: pytest.Item) -> bool:
@@ -102,3 +106,30 @@ def asks_for_gate(item: pytest.Item) -> bool:
         if "gate" not in definition.argnames:
             return False
     return False
+
+
+@contextmanager
+def stop_on_error(config: pytest.Config) -> Iterator[None]:
+    """End the run, in one sentence: without a workload, a dense model or a baseline no test can say anything."""
+    try:
+        yield
+    except CompressError as error:
+        run = config.stash[RUN]
+        if isinstance(error, BaselineError):
+            run.unreadable = str(error)
+        if not run.is_worker:
+            pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+        # pytest-xdist takes a process that exits for a broken one: it is asked to stop.
+        config.pluginmanager.getplugin("session").shouldstop = str(error)
+        raise NotMeasured(str(error), pytrace=False) from None
+
+
+@contextmanager
+def uncaptured(config: pytest.Config) -> Iterator[None]:
+    """Let progress bars through to the terminal."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    if capture is None:
+        yield
+        return
+    with capture.global_and_fixture_disabled():
+        yield

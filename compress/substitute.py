@@ -42,7 +42,8 @@ _LAYERS: Mapping[type[nn.Module], tuple[str, ...]] = {
 class Substitute(nn.Sequential):
     """Layers, one after another, that stand where the network's factory puts a layer of the type ``replaces``."""
 
-    def __init__(self, *layers: nn.Module, replaces: str) -> None:
+    # The default is for slices, which torch makes by calling the class.
+    def __init__(self, *layers: Any, replaces: str = "") -> None:
         super().__init__(*layers)
         self.replaces = replaces
 

@@ -116,17 +116,18 @@ class _OverKept(nn.Module):
 
     def __init__(self, norm: nn.Module) -> None:
         super().__init__()
-        self.norm = norm
+        self.weight, self.bias, self.kept = norm.weight, norm.bias, norm.kept
+        self.groups = norm.num_groups if isinstance(norm, nn.GroupNorm) else 0
+        self.eps = norm.eps
 
     def forward(self, x: Tensor) -> Tensor:
-        dim = 1 if isinstance(self.norm, nn.GroupNorm) else x.ndim - 1
-        some = x.index_select(dim, self.norm.kept)
-        weight, bias = self.norm.weight[self.norm.kept], self.norm.bias[self.norm.kept]
-        if isinstance(self.norm, nn.GroupNorm):
-            some = nn.functional.group_norm(some, self.norm.num_groups, weight, bias, self.norm.eps)
+        dim = 1 if self.groups else x.ndim - 1
+        some, weight, bias = x.index_select(dim, self.kept), self.weight[self.kept], self.bias[self.kept]
+        if self.groups:
+            some = nn.functional.group_norm(some, self.groups, weight, bias, self.eps)
         else:
-            some = nn.functional.layer_norm(some, weight.shape, weight, bias, self.norm.eps)
-        return torch.zeros_like(x).index_copy(dim, self.norm.kept, some)
+            some = nn.functional.layer_norm(some, weight.shape, weight, bias, self.eps)
+        return torch.zeros_like(x).index_copy(dim, self.kept, some)
 
 
 def largest_gradient_difference(small: nn.Module, dense: nn.Module, plan: PruningPlan, x: Tensor) -> float:
@@ -135,7 +136,7 @@ def largest_gradient_difference(small: nn.Module, dense: nn.Module, plan: Prunin
         model.zero_grad()
         out = model(x)
         (out * torch.linspace(-1, 1, out.numel(), dtype=out.dtype).reshape(out.shape)).sum().backward()
-    theirs = {name.replace(".norm.", "."): parameter for name, parameter in dense.named_parameters()}
+    theirs = dict(dense.named_parameters())
     worst = 0.0
     for name, parameter in small.named_parameters():
         own, full = parameter.grad, theirs[name].grad

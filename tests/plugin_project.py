@@ -109,6 +109,7 @@ class Project:
             for values in entry.values():
                 if isinstance(values, dict) and "ratio" in values:
                     values["ratio"] = 2.0
+                    del values["ratio_interval"]
         self.baseline.write_text(json.dumps(content), encoding="utf-8")
 
     @property

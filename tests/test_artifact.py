@@ -15,6 +15,7 @@ from torch import nn
 
 from compress import artifact
 from compress.errors import ArtifactError
+from compress.lowrank import LowRankConfig, factorize
 from compress.pruning.structured import prune_channels
 from compress.pruning.unstructured import prune_weights
 from tests.strategies import networks, ratios
@@ -96,8 +97,9 @@ def header_of(path) -> dict[str, dict[str, str]]:
 
 
 def test_models_load_to_the_bit_in_a_fresh_process(tmp_path, net):
-    """Dense, structurally pruned and masked models put out the very same logits where they are loaded."""
+    """Dense, structurally pruned, masked and factorized models put out the very same logits where they are loaded."""
     models = {"dense": net, "cut": prune_channels(net, IMAGES[:1], 0.4), "masked": prune_weights(net, 0.5)}
+    models["factorized"] = factorize(net, IMAGES[:1], LowRankConfig(by="ratio", target=0.4, only=("features",)))
     expected = {"images": IMAGES}
     for name, model in models.items():
         artifact.save(model, tmp_path / f"{name}.safetensors")
@@ -107,7 +109,7 @@ def test_models_load_to_the_bit_in_a_fresh_process(tmp_path, net):
     command = [sys.executable, "-W", "error", "-c", FRESH_PROCESS, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert sorted(done.stdout.splitlines()) == ["cut 3 6", "dense 3 10", "masked 3 10"]
+    assert sorted(done.stdout.splitlines()) == ["cut 3 6", "dense 3 10", "factorized 3 10", "masked 3 10"]
 
 
 def test_the_file_holds_json_and_tensors_and_no_pickle(path, net):

@@ -219,7 +219,7 @@ def test_a_test_that_forgets_to_call_the_gate(project):
 
 def test_a_gate_of_ones_own_that_builds_on_ours(project):
     """It is still the gate that the test asks for; one that has nothing to do with ours is not."""
-    project.write_tests("def test_forgetful(gate):\n    assert gate\n")
+    project.write_tests("def test_forgetful(gate, compressed):\n    assert gate\n")
     project.write_conftest("@pytest.fixture\ndef gate(gate):\n    return gate\n")
     assert "passed without calling the gate" in project.run().text
     project.write_conftest("@pytest.fixture\ndef gate():\n    return 'garden'\n")
@@ -377,5 +377,5 @@ def test_the_report_says_what_is_missing(project):
     """Who reads only the Markdown learns it too."""
     project.compare("-k", "num_params", "--compress-report=table.md")
     text = (project.path / "table.md").read_text(encoding="utf-8")
-    assert text.startswith("### could not measure\n")
+    assert text.startswith("### Compressed models: could not measure\n")
     assert "- COULD NOT MEASURE: cpu\\_peak\\_bytes of half" in text.replace("cpu_peak_bytes", "cpu\\_peak\\_bytes")

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from compress.measure.latency import pinned_threads
 from compress.options import COULD_NOT_MEASURE
+from compress.pairs import pinned_threads
 from tests.plugin_project import RECIPE, Project, Run, make_project
 
 SIZES = "test_num_params or test_num_nonzero_params or test_macs or test_file_bytes"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
+import compress
 from compress.options import OPTIONS
 
 # Hypothesis would be imported anew at the end of every run, which takes longer than the run.
@@ -15,14 +17,16 @@ ADDS = "def test_add():\n    assert 1 + 1 == 2\n"
 TIMES = "def test_time(benchmark):\n    benchmark.pedantic(sum, args=([1, 2],), rounds=5)\n"
 
 
-def test_torch_is_not_imported(pytester):
-    """A session without our fixtures, loaded plugin and all, does not pay for torch, and sees no section of ours."""
+def test_nothing_heavy_is_imported(pytester, monkeypatch):
+    """A session without our fixtures pays for neither torch nor numpy nor the gate, and sees no section of ours."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(compress.__file__).parents[1]))
     pytester.makepyfile("""
         import sys
 
         def test_modules(request):
             assert request.config.pluginmanager.hasplugin("compress.pytest_plugin")
-            assert {"torch", "torchvision", "compress.recipe"}.isdisjoint(sys.modules)
+            heavy = {"torch", "numpy", "scipy", "rich", "jsonschema", "compress.gate", "compress.results"}
+            assert heavy.isdisjoint(sys.modules)
     """)
     result = pytester.runpytest_subprocess(*QUIET)
     result.assert_outcomes(passed=1)

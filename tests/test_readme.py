@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from compress.measure.latency import pinned_threads
+from compress.pairs import pinned_threads
 from tests.plugin_project import make_project
 
 README = Path(__file__).parents[1] / "README.md"

@@ -11,6 +11,7 @@ from compress import artifact, recipe, train
 from compress.errors import CompressError, ConfigError, ModelError
 from compress.recipe import load_recipe, pruning_steps, run_recipe
 from compress.recipe.fit_step import Fit
+from compress.recipe.lowrank_steps import Factorize
 from compress.recipe.pruning_steps import PruneChannels, PruneWeights
 from compress.recipe.steps import STEPS
 from compress.recipe.toml import change_step
@@ -83,7 +84,7 @@ def run(path, dense, **changes) -> nn.Module:
 def test_every_shipped_recipe_is_read():
     """The recipes of the benchmarks have a description, steps and limits."""
     paths = sorted(SHIPPED.glob("*.toml"))
-    assert {"structured", "unstructured"} <= {path.stem for path in paths}
+    assert {"compose", "lowrank", "structured", "unstructured"} <= {path.stem for path in paths}
     for path in paths:
         shipped = load_recipe(path)
         assert (shipped.name, shipped.path) == (path.stem, path)
@@ -93,13 +94,17 @@ def test_every_shipped_recipe_is_read():
 
 
 def test_what_the_shipped_recipes_say():
-    """Structured: a fifth of the channels, then training. Unstructured: a fifth of all weights."""
+    """Structured: a fifth of the channels, then training. Unstructured: a fifth of all weights. Low rank: taught."""
     cut, fit = load_recipe(SHIPPED / "structured.toml").steps
     assert cut == PruneChannels(pruning_ratio=0.2, importance="l1")
     assert isinstance(fit, FitConfig)
     unstructured = load_recipe(SHIPPED / "unstructured.toml")
     assert unstructured.steps == (PruneWeights(sparsity=0.2, scope="global"),)
     assert unstructured.limits["num_nonzero_params"] == {"max_ratio": 0.81}
+    factorize, fit = load_recipe(SHIPPED / "lowrank.toml").steps
+    assert factorize == Factorize(by="macs", target=0.6)
+    assert fit.distill
+    assert [type(step) for step in load_recipe(SHIPPED / "compose.toml").steps[:3]] == [PruneChannels, Factorize, Fit]
 
 
 def test_a_recipe_names_its_runtime(written):
@@ -281,6 +286,18 @@ def test_whatever_the_model_depends_on_runs_the_steps_again(written, dense, step
     [
         ('use = "prune_channels"\npruning_ratio = 1.5', ConfigError, "pruning_ratio must be in [0, 1), got 1.5"),
         ('use = "prune_weights"\nsparsity = -0.5', ConfigError, "sparsity must be in [0, 1), got -0.5"),
+        (
+            'use = "fit"\nalpha = 0.5',
+            ConfigError,
+            "alpha needs a teacher: set distill = true, got alpha = 0.5 without it",
+        ),
+        (
+            'use = "factorize"\nby = "rank"\ntarget = 0.5',
+            ConfigError,
+            "target must be a whole number at least 1 for rank, got 0.5",
+        ),
+        ('use = "factorize"\ncalibration_images = -1', ConfigError, "calibration_images must be at least 0, got -1"),
+        ('use = "factorize"\nthreads = 0', ConfigError, "threads must be at least 1, got 0"),
         ('use = "prune_weights"\nscope = "rows"', ConfigError, "scope must be one of layer, global, got 'rows'"),
     ],
 )

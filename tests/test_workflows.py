@@ -115,7 +115,7 @@ def test_the_action_holds_a_change_to_the_baselines_of_its_base_branch(project):
     project.write_conftest("@pytest.fixture(scope='session')\ndef compressed():\n    return 55\n")
     done, outputs, summary = run_action(project, arguments="-q -p no:hypothesispytest")
     assert (done.returncode, outputs["status"]) == (1, "1"), done.stdout + done.stderr
-    assert summary.startswith("### regressed\n\n| criterion ")
+    assert summary.startswith("### Compressed models: regressed\n\n| criterion ")
     assert "#### this change edits baselines/mine.json" in summary
     assert re.search(r"\| half +\| parameters +\| +\| +50 \| +60 \| \+20\.0 % +\| WORSE", summary)
     assert Path(outputs["report"]).read_text(encoding="utf-8") == summary
@@ -127,7 +127,7 @@ def test_the_action_says_that_it_could_not_measure(project):
     (project.path / ".compress-base" / "baselines" / "mine.json").unlink()
     done, outputs, summary = run_action(project, arguments="-q -p no:hypothesispytest")
     assert (done.returncode, outputs["status"]) == (COULD_NOT_MEASURE, str(COULD_NOT_MEASURE))
-    assert summary.startswith("### could not measure\n")
+    assert summary.startswith("### Compressed models: could not measure\n")
 
 
 @pytest.mark.nightly
@@ -137,4 +137,4 @@ def test_the_action_takes_a_changes_own_baselines_where_there_are_none_before(pr
     done, outputs, summary = run_action(project, arguments="-q -p no:hypothesispytest")
     assert (done.returncode, outputs["status"]) == (0, "0"), done.stdout + done.stderr
     assert "::warning::the base branch has no folder baselines" in done.stdout
-    assert summary.startswith("### held\n")
+    assert summary.startswith("### Compressed models: held\n")

@@ -116,12 +116,12 @@ class Split(NamedTuple):
     """A dimension split into parts.
 
     Attributes:
-        turn: the number of the choice which of the new dimensions shrinks.
+        call: the number of the call, whose choice was which of the new dimensions shrinks.
         axis: that one.
         heads: the dimension before it, which shrinks instead where whole heads go.
     """
 
-    turn: int
+    call: int
     axis: Axis
     heads: int
 
@@ -140,6 +140,8 @@ class Ledger:
 
     Attributes:
         replay: choices of an earlier run, to be repeated one by one; None where this run chooses.
+        wishes: choices to be made otherwise than this run would, by the number of the call.
+        calls: how many calls came before the one at work.
         place: the operation and module at work, for reasons.
         module: the path of that module.
         ties: ids that stand or fall together.
@@ -154,6 +156,8 @@ class Ledger:
     """
 
     replay: Sequence[int] | None = None
+    wishes: Mapping[int, int] = field(default_factory=dict)
+    calls: int = 0
     place: str = ""
     module: str = ""
     ties: list[Tie] = field(default_factory=list)
@@ -221,8 +225,10 @@ class Ledger:
         self.widths.append(Width(self.module, axis.ids.shape[-1], axis.rows[0]))
 
     def choose(self, best: int) -> int:
-        """``best``, or what an earlier run chose at this point."""
+        """``best``, or what is wished, or what an earlier run chose at this point."""
         turn = len(self.choices)
-        choice = self.replay[turn] if self.replay is not None and turn < len(self.replay) else best
+        choice = self.wishes.get(self.calls, best)
+        if self.replay is not None and turn < len(self.replay):
+            choice = self.replay[turn]
         self.choices.append(choice)
         return choice

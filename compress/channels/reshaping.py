@@ -89,7 +89,7 @@ def _reshaped(call: Call, axis: Axis, dim: int, blocks: Sequence[_Block]) -> tup
         # Each must keep equally many.
         call.ledger.balance(found, len(found.rows))
         heads = [one for one in parts if one in own][-1]
-        call.ledger.splits.append(Split(len(call.ledger.choices) - 1, found, heads))
+        call.ledger.splits.append(Split(call.ledger.calls, found, heads))
         _bind(call, axis)
     return kept, found
 
@@ -118,7 +118,7 @@ def _shrinking(call: Call, own: Sequence[int], varying: Collection[int], sizes: 
         return own[0]
     among = [one for one in own if one in varying] or [one for one in own if sizes[one] > 1] or own
     wide = [one for one in among if sizes[one] > _SIDE]
-    best = wide[-1] if wide else max(among, key=lambda one: (sizes[one], one))
+    best = (wide or among)[-1]
     kept = call.ledger.choose(best)
     return kept if kept in own else best
 

@@ -7,6 +7,7 @@ the difference.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -53,13 +54,21 @@ class Sources:
         self.notes = notes
         self.is_own = is_own
         self._products: dict[int, tuple[_Source, Labels]] = {}
+        self._uses: Counter[int] = Counter()  # of the model's tensors, by the first id of dimension 0
 
     def add(self, call: Call, found: Sequence[Labels], turn: int) -> None:
         """Take down a call, the ``turn``-th."""
         inputs = call.operands
         in_place = any(out is tensor for out in call.outs for tensor in inputs)
+        self._uses.update(
+            int(call.lookup(tensor)[0].ids[0])
+            for tensor, note in zip(inputs, call.notes, strict=True)
+            if note is None and self.is_own(tensor) and 0 in call.lookup(tensor)
+        )
         if call.op in _MOVES and not in_place:
             self._move(call, inputs[0], call.notes[0])
+            return
+        if call.op == "add" and self._add_bias(call):
             return
         if call.op == "cat" and all(map(self._is_own_or_moved, inputs)):
             self.notes.of(call.out).own = True
@@ -79,7 +88,9 @@ class Sources:
         found = {}
         for turn, (source, labels) in self._products.items():
             ids = _ids(labels)
-            if not any(other != turn and np.isin(_ids(read), ids).any() for other, read in source.reads):
+            # A layer used twice would have to be scaled for both.
+            once = all(self._uses[int(slices[0])] == 1 for slices in source.slices)
+            if once and not any(other != turn and np.isin(_ids(read), ids).any() for other, read in source.reads):
                 found[turn] = Factor(_slices(source, ids))
         return found
 
@@ -103,6 +114,19 @@ class Sources:
         made = next((axis.ids for axis in out.values() if len(slices) and len(axis.ids) == len(slices[0])), None)
         if len(slices) == len(names) and made is not None:
             self.notes.of(call.out).source = _Source(channels=made, slices=slices)
+
+    def _add_bias(self, call: Call) -> bool:
+        """Whether the call adds its bias to what a layer put out; it is then made by both."""
+        note, other = call.notes[0], call.args["other"]
+        source = None if note is None else note.source
+        if source is None or not isinstance(other, Tensor) or not self._is_own_or_moved(other):
+            return False
+        axis = call.lookup(other).get(other.ndim - 1)
+        if other.ndim != 1 or axis is None or len(axis.ids) != len(source.channels) or call.args["alpha"] != 1:
+            return False
+        source.slices = [*source.slices, axis.ids]
+        self.notes.of(call.out).source = source
+        return True
 
     def _is_own_or_moved(self, tensor: Tensor) -> bool:
         note = self.notes.get(tensor)

@@ -51,8 +51,8 @@ def _runtimes(options: argparse.Namespace) -> None:
     """
     from rich.console import Console
 
-    from compress.measure.latency import pinned_threads
     from compress.measure.runtimes import prepare_rows, time_rows
+    from compress.pairs import pinned_threads
     from compress.recipe import load_recipe, run_recipe
     from compress.runtimes import RUNTIMES, check_runtime
     from compress.workload import dense_model, load_workload

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MISSED = 3
 
 _DESCRIPTION = """\
-Run the latency gate on identical models and on models slowed down by 2, 3, 5 and 10 %%, and count how often it was
+Run the latency gate on identical models and on models slowed down by 2, 3, 5 and 10 %, and count how often it was
 right, next to what comparing two runs' means or medians would have said of the same samples.
 """
 _EPILOG = """\

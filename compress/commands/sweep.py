@@ -67,17 +67,7 @@ def add_sweep_parser(commands: argparse._SubParsersAction[argparse.ArgumentParse
         "--random", action="store_true", help="try combinations at random (default: learn as it goes, TPE)"
     )
     sweep.add_argument("--seed", metavar="N", type=int, default=0, help="of what is tried (default: 0)")
-    sweep.add_argument("--threads", metavar="N", type=int, default=1, help="CPU threads to measure with (default: 1)")
-    sweep.add_argument(
-        "--seconds", metavar="S", type=float, default=4.0, help="how long each time may be measured (default: 4)"
-    )
-    sweep.add_argument(
-        "--processes",
-        metavar="N",
-        type=int,
-        default=3,
-        help="fresh processes that times are measured in, 0 for this one (default: 3)",
-    )
+    _add_measuring_options(sweep)
     sweep.add_argument(
         "--output",
         metavar="FILE",
@@ -89,6 +79,20 @@ def add_sweep_parser(commands: argparse._SubParsersAction[argparse.ArgumentParse
     )
     sweep.add_argument("--quiet", action="store_true", help="show no progress")
     sweep.set_defaults(run=_sweep)
+
+
+def _add_measuring_options(sweep: argparse.ArgumentParser) -> None:
+    sweep.add_argument("--threads", metavar="N", type=int, default=1, help="CPU threads to measure with (default: 1)")
+    sweep.add_argument(
+        "--seconds", metavar="S", type=float, default=4.0, help="how long each time may be measured (default: 4)"
+    )
+    sweep.add_argument(
+        "--processes",
+        metavar="N",
+        type=int,
+        default=3,
+        help="fresh processes that times are measured in, 0 for this one (default: 3)",
+    )
 
 
 def _sweep(options: argparse.Namespace) -> None:

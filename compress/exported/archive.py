@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from compress.errors import ArtifactError
+from compress.errors import ArtifactError, CompressError
 from compress.exported.capture import quiet_torch
+from compress.exported.libraries import require_libraries
 
 MAGIC = b"PK\x03\x04"
 _NOTES = "archive/extra/compress.json"
@@ -82,6 +83,7 @@ def from_archive(content: bytes, place: str) -> tuple[ExportedProgram, dict[str,
 
     Raises:
         ArtifactError: if the file is damaged, or holds what would have to be unpickled or run as source code.
+        ConfigError: if a library that defines operators in it is not installed.
     """
     # Seconds of imports, which no reader of another kind of file should wait for.
     from torch._export.serde import schema, serialize  # noqa: PLC0415
@@ -91,13 +93,14 @@ def from_archive(content: bytes, place: str) -> tuple[ExportedProgram, dict[str,
             names = set(archive.namelist())
             described = json.loads(archive.read(_MODEL))
             _check_harmless(described, place)
+            require_libraries(value for key, value in _strings(described) if key == "target")
             # What they check, the shapes of inputs, the operators check again.
             described["guards_code"] = []
             tensors = {folder: _read_tensors(archive, folder, place) for folder in _CONFIGS}
             notes = json.loads(archive.read(_NOTES)) if _NOTES in names else {}
         program = serialize._bytes_to_dataclass(schema.ExportedProgram, json.dumps(described).encode())
         graph = serialize.ExportedProgramDeserializer().deserialize(program, tensors[_WEIGHTS], tensors[_CONSTANTS])
-    except ArtifactError:
+    except CompressError:
         raise
     except serialize.SerializeError as cause:
         raise ArtifactError(f"{place} is of another version of torch, or damaged: {_first_line(cause)}") from cause

@@ -30,13 +30,6 @@ class ExportedModel(nn.Module):
         self.graph = program.module(check_guards=False)
         self.training = False
 
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Of one input, without the batch dimension."""
-        placeholders = {node.name: node for node in self.program.graph.nodes if node.op == "placeholder"}
-        (name,) = self.program.graph_signature.user_inputs
-        return tuple(int(size) for size in placeholders[str(name)].meta["val"].shape[1:])
-
     def forward(self, inputs: Tensor) -> Any:
         return self.graph(inputs)
 

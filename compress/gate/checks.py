@@ -133,10 +133,10 @@ def recorded_ratio(measurement: Measurement) -> RatioInterval:
 
 
 def precise_enough(runs: Sequence[Sequence[tuple[float, float]]]) -> bool:
-    """Whether these pairs of each process settle the ratio so well that more of them would change no verdict.
+    """Whether these pairs settle the ratio in each process so well that more of them would hardly change a verdict.
 
-    A bound lies a few percent from where a model usually is: an interval a tenth as wide leaves no doubt, and costs a
-    hundredth of what one a hundredth as wide would.
+    Bounds lie some percent away from where a model usually is; an interval that is small beside that leaves no doubt,
+    and each halving of it would take four times the pairs.
     """
     confidence = process_confidence(len(runs), CONFIDENCE)
     intervals = [paired_ratio(run, confidence=confidence, resamples=_RESAMPLES_OF_A_LOOK) for run in runs]

@@ -14,6 +14,8 @@ SIGNIFICANCE = 0.05
 # How far an error may rise above its baseline: training and evaluation repeat to about that on another machine.
 BASELINE_ERROR_MARGIN = 0.005
 
+_SURE = f"{100 * (1 - SIGNIFICANCE):g} % bound"
+
 
 def limit_of_error(facts: Facts, limit: Limit) -> Check:
     """Hold an error against the dense model's, on the same examples in the same run."""
@@ -59,6 +61,11 @@ class _Change:
         lost, gained = self.flips
         return mcnemar(gained, lost) if improved else mcnemar(lost, gained)
 
+    def upper_bound(self) -> float:
+        """The increase that these flips leave possible, one-sided: below a margin, they prove that it is held."""
+        lost, gained = self.flips or (0, 0)
+        return increase_interval(lost, gained, self.n, 1 - 2 * SIGNIFICANCE).high
+
 
 def _change(correct: tuple[bytes, bytes] | None, n: int, increase: float) -> _Change:
     if correct is None:
@@ -79,28 +86,32 @@ def _check_error(side: Side, bound: str, change: _Change, margin: float) -> Chec
     lost, gained = change.flips
     outcome += f", {lost:,} lost and {gained:,} gained of {change.n:,} examples"
     if not exceeds(change.increase, margin):
-        caveat = _too_small(side, change, margin)
-        notes = (caveat,) if caveat else ()
+        high = change.upper_bound()
+        proven = not exceeds(high, margin)
+        outcome += f", {'proven' if proven else 'not proven'}: at most {write_points(high)} ({_SURE})"
+        notes = () if proven else (_not_proven(side, change, margin),)
         return Check(side=side, status=Status.PASSED, text=f"{bound}: {outcome}", notes=notes)
     p_value = change.p_value()
     status = Status.REGRESSED if p_value < SIGNIFICANCE else Status.INCONCLUSIVE
     outcome += f", p = {p_value:.2g}"
     if status is Status.INCONCLUSIVE:
         outcome += ": beyond the margin, but chance may explain it"
+        notes = (f"{change.n:,} examples cannot tell it from chance: the {_detectable(change)}",)
+        return Check(side=side, status=status, text=f"{bound}: {outcome}", notes=notes)
     return Check(side=side, status=status, text=f"{bound}: {outcome}")
 
 
-def _too_small(side: Side, change: _Change, margin: float) -> str | None:
-    """A note if the examples are too few to prove that the error stays within its margin."""
+def _not_proven(side: Side, change: _Change, margin: float) -> str:
+    """That the error may yet exceed its margin, by how much, and what so many examples can show at all."""
+    return (
+        f"{change.n:,} examples do not prove that the error holds the {side}'s margin of {100 * margin:.2f} pt: the "
+        f"increase may be up to {100 * change.upper_bound():.2f} pt ({_SURE}), the {_detectable(change)}"
+    )
+
+
+def _detectable(change: _Change) -> str:
     lost, gained = change.flips or (0, 0)
-    high = increase_interval(lost, gained, change.n, 1 - 2 * SIGNIFICANCE).high
-    if not exceeds(high, margin):
-        return None
     # Where nothing flipped, one example more or less is what might have.
     share = max(lost + gained, 1) / change.n
     detectable = detectable_increase(share, change.n, significance=SIGNIFICANCE)
-    return (
-        f"{change.n:,} examples are too few to prove the {side}'s margin of {100 * margin:.2f} pt: the increase may be "
-        f"up to {100 * high:.2f} pt ({100 * (1 - SIGNIFICANCE):g} % bound), and at {100 * share:.1f} % flips they show "
-        f"{100 * detectable:.2f} pt or more"
-    )
+    return f"minimum detectable effect at {100 * share:.1f} % flips is {100 * detectable:.2f} pt"

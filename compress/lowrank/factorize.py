@@ -89,6 +89,8 @@ def plan_factorization(
     macs = _observe(model, example_inputs, found)
     whole |= {name: reason for site in found if (reason := _unfit(site, config)) for name in site.layers}
     sites = [site for site in found if _unfit(site, config) is None]
+    if isinstance(calibration, (Tensor, Mapping)):
+        raise ConfigError(f"calibration must be batches of inputs, got a single {type(calibration).__name__}")
     batches = None if calibration is None else list(calibration)
     draft = _Draft(
         model=model,

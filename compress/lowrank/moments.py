@@ -3,7 +3,8 @@
 Of ``W x`` the error ``E |W x - W' x|^2`` is that of the weights ``W C^(1/2)``, with ``C`` the second moment of ``x``.
 For a convolution ``x`` is a patch of ``in * k * k`` values; its moment is taken for a product of one over channels and
 one along each spatial dimension, as Grosse and Martens do. Every decomposition of the weight so whitened is then one of
-the layer, in which errors of all kinds and ranks compare.
+the layer, in which errors of all kinds and ranks compare. The outputs of a convolution count alike, whatever their
+scale, for a norm that follows makes them so.
 
 Source: Grosse and Martens, "A Kronecker-factored Approximate Fisher Matrix for Convolution Layers", ICML 2016, for the
 product; Wang et al., "SVD-LLM", ICLR 2025, for whitening before truncation in linear layers.
@@ -29,26 +30,25 @@ _SMALLEST_SHARE = 1e-4
 class Whitening(NamedTuple):
     """For the input channels and each spatial dimension of a kernel, in that order, a square root and its inverse.
 
-    ``roots: [in, in], [k, k], ...``, symmetric.
+    ``roots: [in, in], [k, k], ...``, symmetric; ``scales: [out]`` of the outputs.
     """
 
     roots: Sequence[Tensor]
     inverses: Sequence[Tensor]
+    scales: Tensor
 
     def applied(self, weight: Tensor) -> Tensor:
-        """``weight: [out, in, *kernel]``, for whitened inputs."""
-        for dim, root in enumerate(self.roots, 1):
-            weight = _multiplied(weight, root, dim)
-        return weight
+        """``weight: [out, in, *kernel]``, for whitened inputs and outputs of one scale."""
+        return _scaled(_whitened(weight, self.roots), 1 / self.scales)
 
     def undone(self, stages: Sequence[Stage]) -> Sequence[Stage]:
-        """A chain for whitened inputs, as one for the inputs themselves."""
+        """A chain for whitened inputs and scaled outputs, as one for inputs and outputs as they are."""
         result = []
         for number, (weight, dims) in enumerate(stages):
             raw = _multiplied(weight, self.inverses[0], 1) if number == 0 else weight
             for dim in dims:
                 raw = _multiplied(raw, self.inverses[1 + dim], 2 + dim)
-            result.append(Stage(raw, dims))
+            result.append(Stage(_scaled(raw, self.scales) if number == len(stages) - 1 else raw, dims))
         return result
 
 
@@ -57,10 +57,11 @@ class _Sums:
 
     def __init__(self, site: Site) -> None:
         layer = site.layer
-        self.kernel = list(site.weight.shape[2:])
+        self.weight = site.weight
+        self.kernel = list(self.weight.shape[2:])
         # A transposed convolution meets each input alone.
         self.steps = [0 if site.is_transposed else step for step in getattr(layer, "dilation", ())]
-        channels = site.weight.shape[1]
+        channels = self.weight.shape[1]
         self.count = 0
         self.total = torch.zeros(channels, dtype=torch.float64, device=layer.weight.device)
         self.products = torch.zeros(channels, channels, dtype=torch.float64, device=layer.weight.device)
@@ -82,6 +83,7 @@ class _Sums:
                     self.pairs[dim - 2][lag] += one.numel() // inputs.shape[1]
 
     def whitening(self, *, centered: bool) -> Whitening:
+        """Of what was added; around its mean, or around zero."""
         mean = self.total / self.count if centered else torch.zeros_like(self.total)
         # With few rows for many channels chance decides what seems not to vary; the mean of all is the safer guess.
         doubt = len(mean) / (len(mean) + self.count)
@@ -89,7 +91,12 @@ class _Sums:
         for lagged, counts in zip(self.lagged, self.pairs, strict=True):
             moments = [value / max(1, count) - float(mean @ mean) for value, count in zip(lagged, counts, strict=True)]
             pairs.append(_root(_toeplitz(moments).to(mean.device), _SMALLEST_SHARE))
-        return Whitening([root for root, _ in pairs], [inverse for _, inverse in pairs])
+        roots = [root for root, _ in pairs]
+        scales = torch.ones(len(self.weight), dtype=mean.dtype, device=mean.device)
+        if self.kernel:
+            norms = _whitened(self.weight, roots).flatten(1).norm(dim=1)
+            scales = torch.where(norms > 0, norms, 1.0)
+        return Whitening(roots, [inverse for _, inverse in pairs], scales)
 
 
 def whitenings(model: nn.Module, calibration: Iterable[Inputs], sites: Collection[Site]) -> Mapping[Site, Whitening]:
@@ -157,6 +164,16 @@ def _root(moment: Tensor, doubt: float) -> tuple[Tensor, Tensor]:
     # Rounding may leave a value below zero.
     roots = ((1 - share) * values.clamp(min=0.0) + share * values.mean()).sqrt()
     return (vectors * roots) @ vectors.T, (vectors / roots) @ vectors.T
+
+
+def _whitened(weight: Tensor, roots: Sequence[Tensor]) -> Tensor:
+    for dim, root in enumerate(roots, 1):
+        weight = _multiplied(weight, root, dim)
+    return weight
+
+
+def _scaled(weight: Tensor, scales: Tensor) -> Tensor:
+    return weight * scales.view(-1, *(1,) * (weight.ndim - 1))
 
 
 def _multiplied(weight: Tensor, matrix: Tensor, dim: int) -> Tensor:

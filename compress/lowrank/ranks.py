@@ -137,8 +137,9 @@ def cheapest_within(table: Table) -> Choice | None:
 def shared_out(tables: Sequence[Table], config: LowRankConfig, *, dense: int, budget: float) -> Mapping[Site, Choice]:
     """Choices for all weights together that cost at most ``budget`` in MACs, or in parameters, and lose the least.
 
-    What is kept of all layers is the product of what is kept of each, so the sum of ``-log(1 - error)`` is made small:
-    for a price of cost each weight takes its best choice, and the price rises until the budget holds.
+    What is made small is the sum of the squares of each layer's ratio of lost to kept energy. The squares spread the
+    loss: many layers that lose a little do less harm than a few that lose much. For a price of cost each weight takes
+    its best choice, and the price rises until the budget holds.
 
     Args:
         tables: of the weights that can be decomposed.
@@ -148,8 +149,6 @@ def shared_out(tables: Sequence[Table], config: LowRankConfig, *, dense: int, bu
 
     Raises:
         ConfigError: if even the cheapest choices cost more.
-
-    Source: Zhang et al., TPAMI 2016, section 2.4, for the product of energies as a measure of accuracy.
     """
     whole = [_dense_cost(table, config) for table in tables]
     fixed = dense - sum(whole)
@@ -174,8 +173,8 @@ def shared_out(tables: Sequence[Table], config: LowRankConfig, *, dense: int, bu
 
 
 def _loss(errors: Errors) -> Errors:
-    kept: Errors = np.maximum(1 - errors, 1e-12)
-    return np.negative(np.log(kept))
+    kept: Errors = np.maximum(1 - errors, 1e-9)
+    return (errors / kept) ** 2
 
 
 def _cost(table: Table, config: LowRankConfig) -> Counts:

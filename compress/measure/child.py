@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from compress.measure.latency import Call, Timer
+    from compress.pairs import Call, Timer
 
 WARMUP_CALLS = 3
 # The kernel's counters lag by up to some hundred kilobytes on each core; the median of several rounds does not.
@@ -89,7 +89,8 @@ def _begin(request: Mapping[str, Any], _state: _State) -> dict[str, Any]:
 
 def _load(request: Mapping[str, Any], state: _State) -> dict[str, Any]:
     """Rebuild both models, warm them, and say how long a pair of calls takes."""
-    from compress.measure.latency import elapsed_ms, forward, pair_ms  # noqa: PLC0415
+    from compress.measure.latency import forward  # noqa: PLC0415
+    from compress.pairs import elapsed_ms, pair_ms  # noqa: PLC0415
 
     inputs = _inputs(request)
     calls = [
@@ -102,7 +103,7 @@ def _load(request: Mapping[str, Any], state: _State) -> dict[str, Any]:
 
 def _take_pairs(request: Mapping[str, Any], state: _State) -> dict[str, Any]:
     """Times of so many more pairs."""
-    from compress.measure.latency import take_pairs  # noqa: PLC0415
+    from compress.pairs import take_pairs  # noqa: PLC0415
 
     if state.dense is None or state.compressed is None:
         raise RuntimeError("no models are loaded")
@@ -112,9 +113,10 @@ def _take_pairs(request: Mapping[str, Any], state: _State) -> dict[str, Any]:
 
 
 def _measure_memory(request: Mapping[str, Any], _state: _State) -> dict[str, Any]:
-    """How far the resident set rises during a forward pass of one model, and how high it stood at most."""
+    """How much is allocated during a forward pass of one model, and how high the resident set stood at most."""
     import torch  # noqa: PLC0415
 
+    from compress.measure.malloc_peak import peak_malloc_bytes  # noqa: PLC0415
     from compress.runtimes import prepare  # noqa: PLC0415
 
     inputs = _inputs(request)
@@ -123,10 +125,15 @@ def _measure_memory(request: Mapping[str, Any], _state: _State) -> dict[str, Any
         for _ in range(WARMUP_CALLS):
             model(inputs)
         process_peak = _status_bytes("VmHWM")
-        deltas = [_peak_delta_bytes(lambda: model(inputs)) for _ in range(ROUNDS)]
+        resident = statistics.median(_peak_delta_bytes(lambda: model(inputs)) for _ in range(ROUNDS))
+        process_peak = max(process_peak, _status_bytes("VmHWM"))
+        # By then freed blocks lie where they will lie from now on.
+        allocated = [peak_malloc_bytes(lambda: model(inputs)) for _ in range(ROUNDS)][1:]
+    known = [peak for peak in allocated if peak is not None]
     return {
-        "peak_delta_bytes": int(statistics.median(deltas)),
-        "process_peak_bytes": max(process_peak, _status_bytes("VmHWM")),
+        "peak_delta_bytes": int(statistics.median_low(known) if known else resident),
+        "resident_delta_bytes": int(resident),
+        "process_peak_bytes": process_peak,
     }
 
 

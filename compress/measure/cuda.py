@@ -21,20 +21,9 @@ from torch.profiler import ProfilerActivity
 
 from compress.errors import MeasureError
 from compress.measure.environment import cuda_class
-from compress.measure.latency import (
-    WARMUP_CALLS,
-    Call,
-    Effort,
-    Timer,
-    elapsed_ms,
-    forward,
-    pair_ms,
-    profiled_pairs,
-    take_pairs,
-    take_runs,
-    time_measurement,
-)
+from compress.measure.latency import WARMUP_CALLS, Effort, forward, profiled_pairs, take_runs, time_measurement
 from compress.measure.nvml import GpuState, gpu_state, load_nvml
+from compress.pairs import Call, Timer, elapsed_ms, pair_ms, take_pairs
 from compress.results import Measurement
 
 # So many copies of a small input are as good as more.

@@ -14,7 +14,6 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -26,13 +25,10 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from compress.errors import MeasureError
 from compress.measure.children import Children, Conditions, RebuildError, saved
 from compress.measure.environment import cpu_class
+from compress.pairs import Call, Pairs, elapsed_ms, pair_ms, pinned_threads, take_pairs
 from compress.results import METRICS, Measurement
 from compress.runtimes import prepare
 
-Pairs = tuple[tuple[float, float], ...]
-Call = Callable[[], object]
-# Makes a call and tells how many milliseconds it took.
-Timer = Callable[[], float]
 Take = Callable[[int], Pairs]
 Enough = Callable[[Sequence[Pairs]], bool]
 
@@ -152,30 +148,6 @@ def forward(model: nn.Module, example_input: Tensor, device: str, *, runtime: st
     return call
 
 
-def elapsed_ms(call: Call) -> float:
-    """Milliseconds that one call takes by the host's clock."""
-    start = time.perf_counter()
-    call()
-    return (time.perf_counter() - start) * 1e3
-
-
-def take_pairs(dense: Timer, compressed: Timer, count: int) -> Pairs:
-    """``count`` pairs of (dense, compressed) milliseconds, the dense model called first in every other pair."""
-    pairs = []
-    for i in range(count):
-        if i % 2 == 0:
-            dense_ms, compressed_ms = dense(), compressed()
-        else:
-            compressed_ms, dense_ms = compressed(), dense()
-        pairs.append((dense_ms, compressed_ms))
-    return tuple(pairs)
-
-
-def pair_ms(dense: Timer, compressed: Timer) -> float:
-    """Milliseconds that a call of each takes, about."""
-    return statistics.median(dense() + compressed() for _ in range(3))
-
-
 def take_runs(takers: Sequence[Take], once_ms: float, deadline: float, effort: Effort) -> tuple[Pairs, ...]:
     """One run of pairs from each of ``takers``, which take their turns, so that every one sees the same weather.
 
@@ -243,17 +215,6 @@ def profiled_pairs(
         order = take_pairs(partial(marked, dense), partial(marked, compressed), MIN_PAIRS)
     ranges = [event for event in profiler.events() or () if event.name == _RANGE]
     return tuple((read_ms(ranges[int(first)]), read_ms(ranges[int(second)])) for first, second in order)
-
-
-@contextmanager
-def pinned_threads(threads: int) -> Iterator[None]:
-    """Run operations on ``threads`` threads of this process."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _forward(model: nn.Module, conditions: Conditions) -> Call:

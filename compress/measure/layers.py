@@ -18,9 +18,8 @@ def layer_changes(compressed: nn.Module, dense: nn.Module) -> tuple[LayerChange,
     """What became of each layer of ``dense`` that holds parameters, in its order.
 
     No technique is known here: tensors of ``compressed`` belong to the layer whose path their name begins with,
-    whatever stands there now. In a model that was rewritten as a graph, tensors without such a name belong to the layer
-    of those that the same operation reads, or, for want of any, to the layers that are left, in order. What still
-    belongs to none comes last, under no name.
+    whatever stands there now. Where a model was rewritten so that names are lost, its weights are taken for those of
+    the layers that have none, in order, if that can be. What still belongs to none comes last, under no name.
     """
     layers = {name: module for name, module in dense.named_modules() if list(module.parameters(recurse=False))}
     before = {name: [*_own_tensors(module)] for name, module in layers.items()}
@@ -39,46 +38,14 @@ def _own_tensors(module: nn.Module) -> Iterable[Tensor]:
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name; what is shared, once; of a graph, under the names that its operations tell."""
+    """Parameters and buffers by name; what is shared, once; of a graph, by the name within it."""
+    graphs = [name for name, module in model.named_modules() if name and isinstance(module, fx.GraphModule)]
     state: dict[str, Tensor] = {}
-    graphs = {name: module for name, module in model.named_modules() if isinstance(module, fx.GraphModule)}
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        inside = next((path for path in graphs if name.startswith(f"{path}.") or not path), None)
-        if inside is None:
-            state[name] = tensor
-        else:
-            # The path of the graph in its wrapper is no part of the layer's in the dense model.
-            own = name.removeprefix(f"{inside}.")
-            state[f"{_told_path(graphs[inside], own)}.{own.rpartition('.')[2]}".removeprefix(".")] = tensor
+        # The path of the graph in its wrapper is no part of a layer's path in the dense model.
+        inside = next((path for path in graphs if name.startswith(f"{path}.")), "")
+        state[name.removeprefix(f"{inside}.") if inside else name] = tensor
     return state
-
-
-def _told_path(graph: fx.GraphModule, name: str) -> str:
-    """Path of the module that a constant of a graph was in, be it by the name of another one of the same operation."""
-    path = name.rpartition(".")[0]
-    if path:
-        return path
-    node = next((node for node in graph.graph.nodes if node.op == "get_attr" and node.target == name), None)
-    readers = [node] if node is not None else []
-    # Beyond what only unpacks constants, as a dequantization does, lies the operation of the layer itself.
-    while readers and all(_is_constant(source) for source in readers[-1].all_input_nodes) and readers[-1].users:
-        readers.append(next(iter(readers[-1].users)))
-    told = [str(source.target).rpartition(".")[0] for source in _constants(readers[-1])] if readers else []
-    return next(filter(None, told), "")
-
-
-def _constants(node: fx.Node) -> list[fx.Node]:
-    """The constants that an operation reads, directly or through what only unpacks them."""
-    if node.op == "get_attr":
-        return [node]
-    return [found for source in node.all_input_nodes if _is_constant(source) for found in _constants(source)]
-
-
-def _is_constant(node: fx.Node) -> bool:
-    """Whether a node's value is the same whatever the model is given."""
-    if node.op != "call_function":
-        return node.op == "get_attr"
-    return bool(node.all_input_nodes) and all(map(_is_constant, node.all_input_nodes))
 
 
 def _by_layer(

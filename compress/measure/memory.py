@@ -1,9 +1,10 @@
 """How much memory a forward pass needs while it runs.
 
 On CUDA the allocator knows, to the byte. On a CPU nobody does: what is resident in the process that runs the tests
-depends on all that ran before. So a fresh child process loads the model, warms it, resets the kernel's high-water mark,
-runs one forward pass and reads the mark; memory-profiler samples the same child from outside as a cross-check. Which
-tensors live meanwhile is a property of the model alone: those are counted one by one, and exactly.
+depends on all that ran before. So a fresh child process loads the model, warms it, runs one forward pass and asks the C
+library how much it had handed out at most; where it cannot tell, the kernel's high-water mark is reset and read, which
+comes close. memory-profiler samples the same child from outside as a cross-check. Which tensors live meanwhile is a
+property of the model alone: those are counted one by one, and exactly.
 """
 
 from __future__ import annotations
@@ -19,17 +20,18 @@ from compress.measure import children
 from compress.measure.children import Child, Conditions, saved
 from compress.measure.environment import cpu_class, cuda_class
 from compress.measure.live_tensors import peak_live_bytes
+from compress.measure.malloc_peak import THRESHOLD
 from compress.pruning.unstructured import make_permanent_
 from compress.results import Measurement
 from compress.train.evaluation import device_of, evaluating
 
 _SAMPLING_INTERVAL_S = 0.01
 
-# glibc keeps freed memory for later; handing every block of 64 KiB or more back to the kernel makes the peak of live
-# tensors visible in the resident set, and the same in every run.
+# glibc keeps freed memory for later; making every larger block a mapping of its own, which goes back to the kernel when
+# it is freed, makes the peak of live tensors visible in the resident set, and lets glibc count them.
 _CHILD_ENVIRONMENT = {
     "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": "65536",
+    "MALLOC_MMAP_THRESHOLD_": str(THRESHOLD),
     "MALLOC_TRIM_THRESHOLD_": "0",
     "MALLOC_MMAP_MAX_": "1000000",
 }
@@ -52,6 +54,8 @@ def cpu_memory(compressed: nn.Module, dense: nn.Module, conditions: Conditions) 
         compressed=model_bytes(compressed) + reports[compressed]["peak_delta_bytes"],
         device=cpu_class(conditions.threads),
         info={
+            "dense_resident_delta_bytes": reports[dense]["resident_delta_bytes"],
+            "compressed_resident_delta_bytes": reports[compressed]["resident_delta_bytes"],
             "dense_sampled_process_bytes": reports[dense]["sampled_process_bytes"],
             "compressed_sampled_process_bytes": reports[compressed]["sampled_process_bytes"],
         },

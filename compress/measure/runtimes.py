@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import CompressError
-from compress.measure.latency import elapsed_ms
+from compress.pairs import elapsed_ms
 from compress.runtimes import Call, prepare
 
 MIN_ROUNDS = 10

@@ -14,9 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from compress.channels.trace import Example
 from compress.errors import ConfigError
+from compress.pairs import Pairs, pinned_threads, ratio_of
 from compress.pruning.options import Goal, PruneOptions
 from compress.pruning.progress import counted
-from compress.pruning.timing import Pairs, ratio_of, threads_of
 from compress.pruning.verified import Verified
 
 _HALVINGS = 9  # of the range of ratios, each for the price of a verified cut: to within 0.2 % of the channels
@@ -145,7 +145,7 @@ def _count_macs(model: nn.Module, example: Example) -> float:
 
 
 def _paired(compressed: nn.Module, dense: nn.Module, example: Example, options: PruneOptions) -> Pairs:
-    with threads_of(options.threads):
+    with pinned_threads(options.threads):
         return options.latency(compressed, dense, example)
 
 

@@ -52,6 +52,11 @@ def prune_channels(
         ignore: names of modules whose tensors all stay as they are.
         options: targets in place of a ratio, scope, rounding, and data for importances that need it.
 
+    The smaller network computes what the given one would with zeros in place of all that was removed. Two kinds of
+    layers are apart: layer and group norms take their statistics over the channels that are kept, so that no zeros are
+    equal to a cut. Attention's temperature stays what it was: where it is computed from the width of a head, the layer
+    that puts out the queries (and keys) makes it good, and the plan says so.
+
     Returns:
         The model, in the modes (train or eval) of the given one. Running statistics of norms are those of the kept
         channels: :func:`compress.recalibrate` them before judging the accuracy.

@@ -19,10 +19,10 @@ from compress.data import ImageData
 from compress.data.splits import stratified
 from compress.exported import capture
 from compress.exported.capture import quiet_torch
+from compress.exported.libraries import require_torchao
 from compress.quantization import checks
-from compress.quantization.extra import require_torchao
 from compress.quantization.model import count_int8_kernels, quantized_model
-from compress.quantization.observed import converted, layers_of, quantizer
+from compress.quantization.observed import converted, layers_of, operations_of, quantizer
 from compress.quantization.report import FLOAT, INT8, LayerReport, QuantizationReport, no_kernel
 from compress.quantization.simulation import snr_db
 from compress.quantization.static import Quantized
@@ -136,6 +136,18 @@ def quantize_aware_fit(
     return Quantized(quantized, report)
 
 
+def _without_counters(graph: fx.GraphModule) -> fx.GraphModule:
+    """The graph without what counts the batches that a norm has seen; it would count on in the finished model."""
+    for node in list(graph.graph.nodes):
+        first = node.args[0] if node.args else None
+        counted = isinstance(first, fx.Node) and str(first.target).endswith("num_batches_tracked")
+        if node.op == "call_function" and node.target is torch.ops.aten.add_.Tensor and counted:
+            graph.graph.erase_node(node)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    return graph
+
+
 def _rounded(model: nn.Module, images: Tensor, *, reduce_range: bool) -> _Rounded:
     """``model`` as a graph in its training form, with fake quantization whose ranges fit ``images``."""
     from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e  # noqa: PLC0415 - optional
@@ -146,7 +158,7 @@ def _rounded(model: nn.Module, images: Tensor, *, reduce_range: bool) -> _Rounde
     config = get_default_x86_inductor_quantization_config(is_qat=True, reduce_range=reduce_range)
     program = capture(model.train(), images)
     with quiet_torch():
-        graph = prepare_qat_pt2e(program.module(check_guards=False), quantizer(config, ()))
+        graph = prepare_qat_pt2e(_without_counters(operations_of(program)), quantizer(config, ()))
     rounded = _Rounded(graph)
     # The ranges of weights get their shape from the first forward pass; statistics of norms are not to move with it.
     rounded.train(mode=False)

@@ -14,7 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 from compress.errors import ModelError
 from compress.exported import ExportedModel, capture
 from compress.exported.compiling import Call, compiled
-from compress.quantization.extra import require_torchao
+from compress.exported.libraries import require_torchao
 from compress.quantization.report import QuantizationReport
 
 KIND = "int8"

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
+from torch.nn import functional
 
 from compress.errors import ConfigError
 from compress.exported.capture import quiet_torch
+from compress.quantization.naming import name_constants_
 from compress.train.progress import track
 
 Observer = Literal["histogram", "minmax"]
 
+_CALL = "@"  # between the name of a module and that of one of its operations
 _EPS = 2**-12  # the least scale, as torchao's own default has it
 _aten = torch.ops.aten
 
@@ -25,6 +28,22 @@ _LAYERS = (
     {_aten.conv1d.padding, _aten.conv2d.padding, _aten.conv3d.default, _aten.conv3d.padding, _aten.bilinear.default}
     | {_aten.conv_transpose1d.default, _aten.conv_transpose2d.input, _aten.conv_transpose3d.input},
 )
+
+
+class _Function(NamedTuple):
+    """What an operation is in the quantizer's patterns."""
+
+    module: str  # the class of torch.nn that calls it
+    function: Callable[..., Tensor]
+
+
+_FUNCTIONS: Mapping[Any, _Function] = {
+    _aten.conv1d.default: _Function("Conv1d", functional.conv1d),
+    _aten.conv2d.default: _Function("Conv2d", functional.conv2d),
+    _aten.linear.default: _Function("Linear", functional.linear),
+    _aten.relu.default: _Function("ReLU", functional.relu),
+    _aten.relu_.default: _Function("ReLU", functional.relu),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,7 +97,27 @@ def observed(
         )
         config = dataclasses.replace(config, input_activation=spec, output_activation=spec)
     with quiet_torch():
-        graph: fx.GraphModule = prepare_pt2e(program.module(check_guards=False), quantizer(config, in_float))
+        graph: fx.GraphModule = prepare_pt2e(operations_of(program), quantizer(config, in_float))
+    return graph
+
+
+def operations_of(program: ExportedProgram) -> fx.GraphModule:
+    """The graph as a module, each of its operations known as a call of its own.
+
+    The quantizer takes all operations of a module together, those of a second call too, and fails where there are two,
+    as of a residual block's ReLU. And it passes over functions that no module of their kind calls, as attention does.
+    """
+    graph = program.module(check_guards=False)
+    assert isinstance(graph, fx.GraphModule)  # noqa: S101 - what module() of a program is
+    for node in graph.graph.nodes:
+        stack = dict(node.meta.get("nn_module_stack", {}))
+        if stack:
+            key = list(stack)[-1]
+            name, kind = stack[key]
+            node.meta["nn_module_stack"] = {**stack, key: (f"{name}{_CALL}{node.name}", kind)}
+        function = _FUNCTIONS.get(node.target)
+        if function and not (stack and _class_name(stack[key][1]) == function.module):
+            node.meta["source_fn_stack"] = [(node.name, function.function)]
     return graph
 
 
@@ -98,6 +137,11 @@ def quantizer(config: Any, in_float: Collection[str]) -> Any:
     return Partial().set_global(config)
 
 
+def _class_name(kind: type | str) -> str:
+    """Without its module; graphs have some classes by name."""
+    return (kind if isinstance(kind, str) else kind.__qualname__).rpartition(".")[2]
+
+
 def calibrate_(graph: fx.GraphModule, batches: Sequence[Tensor], *, progress: bool) -> None:
     """Let the observers see the batches."""
     with torch.no_grad():
@@ -111,6 +155,7 @@ def converted(graph: fx.GraphModule) -> fx.GraphModule:
 
     with quiet_torch():
         graph = convert_pt2e(graph)
+    name_constants_(graph)
     used = {node.target for node in graph.graph.nodes if node.op == "get_attr"}
     for name, _ in [*graph.named_parameters(), *graph.named_buffers()]:
         if name not in used:
@@ -132,7 +177,7 @@ def layers_of(graph: fx.GraphModule) -> list[Layer]:
         found.append(
             Layer(
                 node=node.name,
-                name=str(stack[-1][0]) if stack else "",
+                name=str(stack[-1][0]).partition(_CALL)[0] if stack else "",
                 observers=tuple(one.name for one in inputs) if seen else (),
                 operation=str(node.target).removeprefix("aten."),
             )

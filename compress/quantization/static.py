@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import ModelError
+from compress.exported.libraries import require_torchao
 from compress.quantization import checks, search
 from compress.quantization.contract import Accuracy, agreement_with, check_drop
-from compress.quantization.extra import require_torchao
 from compress.quantization.model import QuantizedModel, count_int8_kernels
 from compress.quantization.observed import Observer, check_observer
 from compress.quantization.report import QuantizationReport

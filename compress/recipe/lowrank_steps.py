@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass
 
@@ -11,7 +10,8 @@ from torch import nn
 from compress.channels.trace import Example
 from compress.errors import ConfigError
 from compress.lowrank import LowRankConfig, factorize
-from compress.pruning.timing import paired_latency, ratio_of, threads_of
+from compress.pairs import pinned_threads, ratio_of
+from compress.pruning.timing import paired_latency
 from compress.recipe.context import Context
 from compress.recipe.training_batches import TrainingBatches
 
@@ -46,7 +46,7 @@ def apply_factorize(settings: Factorize, model: nn.Module, context: Context) -> 
     example = context.workload.example_input
 
     def latency_ratio(compressed: nn.Module, dense: nn.Module) -> float:
-        with threads_of(settings.threads):
+        with pinned_threads(settings.threads):
             return ratio_of(paired_latency(compressed, dense, Example(args=(example,))))
 
     calibration = None
@@ -59,7 +59,7 @@ def apply_factorize(settings: Factorize, model: nn.Module, context: Context) -> 
         )
         calibration = (images for images, _ in batches)
     return factorize(
-        copy.deepcopy(model),
+        model,
         example,
         settings,
         calibration=calibration,

@@ -16,6 +16,8 @@ _LAST: Mapping[str, str] = {
 # (earlier step, later step) -> why they cannot come in this order, whatever lies between them.
 _REFUSED: Mapping[tuple[str, str], str] = {
     ("prune_weights", "factorize"): "the factors would have no zeros",
+    ("prune_weights", "prune_channels"): "the masks hold the weights at their size",
+    ("prune_weights", "prune_rounds"): "the masks hold the weights at their size",
 }
 
 

@@ -24,7 +24,8 @@ from compress.errors import CompressError
 from compress.gate.checks import Status, precise_enough
 from compress.gate.judge import both_runs
 from compress.measure.children import Children, Conditions
-from compress.measure.latency import Pairs, looks, runs_in, time_measurement
+from compress.measure.latency import looks, runs_in, time_measurement
+from compress.pairs import Pairs
 from compress.results import Measurement
 from compress.selfcheck.rates import status_against
 

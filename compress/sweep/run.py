@@ -78,17 +78,11 @@ def run_sweep(
     Raises:
         ConfigError: if the study is another one's, or a grid is asked for over a range.
     """
-    about = {
-        "workload": workload.name,
-        "data_sha256": workload.dataset.sha256,
-        "dense": artifact.digest(dense),
-        "device": cpu_class(config.threads),
-    }
     points = all_points(plans) if config.sampler == "grid" or is_finite(plans) else seeds(plans)
     most = config.trials or len(points)
     if is_finite(plans):
         most = min(most, len(points))
-    study = open_study(config.study, fingerprint(plans, about))
+    study = open_study(config.study, fingerprint(plans, _about(dense, workload, config)))
     trials.hand_back_orphans(study)
     trials.enqueue(study, points if config.sampler == "grid" else seeds(plans))
     with (
@@ -102,13 +96,30 @@ def run_sweep(
         while len(done) + len(trials.running(study)) < most:
             _try_next(study, plans, attempt, most)
             shown.update(done := trials.results(study))
+        return _collect(study, attempt)
+
+
+def _about(dense: nn.Module, workload: Workload, config: SweepConfig) -> dict[str, str]:
+    """What a study has in common with all that work on it, beside the plans."""
+    return {
+        "workload": workload.name,
+        "data_sha256": workload.dataset.sha256,
+        "dense": artifact.digest(dense),
+        "device": cpu_class(config.threads),
+    }
+
+
+def _collect(study: optuna.Study, attempt: _Attempt) -> Sweep:
+    """All that the study holds."""
+    done, workload = trials.results(study), attempt.workload
+    candidates = [one for one in done if isinstance(one, Candidate)]
     return Sweep(
         workload=workload.name,
         data_sha256=workload.dataset.sha256,
-        device=about["device"],
+        device=cpu_class(attempt.config.threads),
         num_examples=len(workload.dataset.test),
-        dense=replace(attempt.measure(dense), recipe="dense", latency_ratio=1.0),
-        candidates=tuple(sorted((one for one in done if isinstance(one, Candidate)), key=lambda one: not one.is_seed)),
+        dense=replace(attempt.measure(attempt.dense), recipe="dense", latency_ratio=1.0),
+        candidates=tuple(sorted(candidates, key=lambda one: not one.is_seed)),
         failures=tuple(one for one in done if isinstance(one, Failure)),
         running=tuple(trials.running(study)),
     )

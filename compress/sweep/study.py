@@ -7,6 +7,7 @@ the class of device, the recipes and what of them varies. Another sweep is refus
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -47,6 +48,7 @@ def open_study(target: str, begun_with: Mapping[str, object]) -> optuna.Study:
         ConfigError: if it cannot be opened, or is the study of something else.
     """
     storage = _open_storage(target)
+    target = _without_password(target)
     try:
         study = optuna.create_study(
             storage=storage,
@@ -95,10 +97,15 @@ def _open_storage(target: str) -> BaseStorage:
             return RDBStorage(target)
         except Exception as cause:
             reason = (str(cause) or type(cause).__name__).splitlines()[0]
-            raise ConfigError(f"cannot open a study's database: {reason} ({target})") from cause
+            raise ConfigError(f"cannot open a study's database: {reason} ({_without_password(target)})") from cause
     path = Path(target)
     _check_journal(path)
     return JournalStorage(JournalFileBackend(str(path)))
+
+
+def _without_password(target: str) -> str:
+    """The study's place as a message may show it."""
+    return re.sub(r"(://[^/@]*):[^@]*@", r"\1:***@", target)
 
 
 def _check_journal(path: Path) -> None:

@@ -12,6 +12,7 @@ import random
 import socket
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from compress.sweep.plans import Plan, Point, all_points
 
 _POINT, _WORKER, _RESULT, _REASON = "point", "worker", "result", "reason"
 _RECIPE = "recipe"
+_CLAIMED_WITHIN = timedelta(minutes=1)
 
 
 def enqueue(study: optuna.Study, points: Sequence[Point]) -> None:
@@ -161,7 +163,8 @@ def _this_worker() -> tuple[str, int, str]:
 def _is_alive(trial: FrozenTrial) -> bool:
     """Whether a trial's process still runs; of another machine's that cannot be known, and is believed."""
     if _WORKER not in trial.user_attrs:
-        return True
+        # Between being asked for and being claimed lie milliseconds.
+        return trial.datetime_start is None or datetime.now() - trial.datetime_start < _CLAIMED_WITHIN  # noqa: DTZ005
     host, pid, start = trial.user_attrs[_WORKER]
     return bool(host != socket.gethostname() or _start_time(pid) == start)
 

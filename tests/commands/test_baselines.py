@@ -1,9 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+import compress
 from compress.cli import main
 from compress.gate.schema import baseline_schema
 from tests.gate.samples import baseline_of, params
@@ -56,3 +61,16 @@ def test_schema_prints_what_files_are_held_against(capsys):
     """As it is published."""
     assert main(["schema"]) == 0
     assert json.loads(capsys.readouterr().out) == baseline_schema()
+
+
+def test_whoever_has_read_enough_gets_no_traceback():
+    """As of `python -m compress schema | head -1`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    environment = {**os.environ, "PYTHONPATH": str(Path(compress.__file__).parents[1])}
+    command = [sys.executable, "-W", "error", "-m", "compress", "schema"]
+    with os.fdopen(writer, "wb") as output:
+        done = subprocess.run(
+            command, env=environment, stdout=output, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, check=False
+        )
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -38,7 +38,7 @@ num_params of recipe 'structured' REGRESSED
   limit       at most 0.65 x dense = 4,161,666 (recipes/structured.toml): exceeded by 138,334
   baseline    4,089,523 (baselines/digits.json): exceeded by 210,477 (+5.1 %)
 
-To look further, run: pytest 'benchmarks/test_size.py::test_size[structured]' --benchmark-compare
+To look further, run: pytest 'benchmarks/test_size.py::test_size[structured]' --benchmark-compare --compress-partial
 To accept it on purpose, change the limit of num_params in recipes/structured.toml
 To make it the new baseline, run: pytest 'benchmarks/test_size.py::test_size[structured]' \
 --benchmark-save=digits and review the change of baselines/digits.json"""
@@ -61,7 +61,7 @@ cpu_latency_ms of recipe 'structured' is INCONCLUSIVE
   baseline             x0.800 + 2.5 %, halfway to the 5 % that must be found (baselines/digits.json): \
 undecided, the interval reaches across it
 
-To look further, run: pytest benchmarks -k structured --benchmark-compare
+To look further, run: pytest benchmarks -k structured --benchmark-compare --compress-partial
 To decide it takes more pairs or a quieter machine"""
     )
 
@@ -78,6 +78,7 @@ top1_error of recipe 'structured' is INCONCLUSIVE
   top-1 error  6.00 %, dense 4.00 %, +2.00 pt
   limit        at most dense + 1.00 pt = 5.00 % (recipes/structured.toml): +2.00 pt, 30 lost and 20 gained of \
 500 examples, p = 0.1: beyond the margin, but chance may explain it
+  note         500 examples cannot tell it from chance: the minimum detectable effect at 10.0 % flips is 3.52 pt
 
 To look further, run: pytest benchmarks -k structured
 To decide it takes more test examples"""

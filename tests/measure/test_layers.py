@@ -77,25 +77,13 @@ def test_narrower_numbers_are_quantized(dense):
     assert change.is_quantized
 
 
-def test_constants_of_a_graph_are_told_by_the_operation_that_reads_them(dense):
-    """A weight without a name, and the scale it is unpacked with, belong where the bias of the same operation does."""
-    constants = nn.Module()
-    constants.register_buffer("_frozen_param0", torch.ones(8, 2, 3, 3, dtype=torch.int8))
-    constants.register_buffer("_scale_0", torch.ones(8, 1, 1, 1))
-    constants.features = nn.Module()
-    constants.features.add_module("3", nn.Module())
-    constants.features.get_submodule("3").register_buffer("bias", torch.ones(8))
-    graph = fx.Graph()
-    images = graph.placeholder("images")
-    weight, scale, bias = map(graph.get_attr, ("_frozen_param0", "_scale_0", "features.3.bias"))
-    unpacked = graph.call_function(torch.mul, (weight, scale))
-    graph.output(graph.call_function(nn.functional.conv2d, (images, unpacked, bias)))
+def test_a_graph_within_a_wrapper_keeps_the_names_of_its_layers(dense):
+    """The wrapper's name for its graph is no part of a layer's path."""
     model = nn.Module()
-    model.add_module("graph", fx.GraphModule(constants, graph))
-    layers = by_name(model, dense)
-    change = layers["features.3"]
-    assert (change.shapes[0], change.dtype, change.elements) == ((8, 2, 3, 3), "int8", 8 * 2 * 9 + 8 + 8)
-    assert "" not in layers
+    model.add_module("graph", fx.symbolic_trace(copy.deepcopy(dense)))
+    assert [(layer.name, layer.elements) for layer in layer_changes(model, dense)] == [
+        (layer.name, layer.dense_elements) for layer in layer_changes(dense, dense)
+    ]
 
 
 def test_weights_without_any_name_are_told_by_their_order(dense):

@@ -59,6 +59,21 @@ def test_each_block_takes_what_the_one_before_puts_out():
     assert len(blocks) == len(widths)
 
 
+@pytest.mark.parametrize(("width", "expected"), [(0.5, 1_632_692), (0.25, 424_236), (0.001, 1_115)])
+def test_a_narrower_network_has_the_square_of_the_width(width, expected):
+    """Half the channels make about a quarter of the weights; one channel at least stays everywhere."""
+    model = googlenet(100, width=width).eval()
+    assert sum(parameter.numel() for parameter in model.parameters()) == expected
+    assert model(torch.zeros(2, 3, 16, 16)).shape == (2, 100)
+
+
+@pytest.mark.parametrize("width", [0, -0.5, float("nan"), float("inf")])
+def test_a_width_that_is_none_is_refused(width):
+    """It must be a positive number, and the message says what it was."""
+    with pytest.raises(ConfigError, match=f"^width must be a positive number, got {width}$"):
+        googlenet(width=width)
+
+
 @pytest.mark.parametrize("num_classes", [0, -1])
 def test_a_network_for_no_class_is_refused(num_classes):
     """A number of classes below 1 breaks a rule, and the message says which."""

@@ -52,6 +52,11 @@ def cpu_peak_bytes_(model: nn.Module) -> None:
     model.scratch_mebibytes = 32
 
 
+def peak_tensor_bytes_(model: nn.Module) -> None:
+    """A mebibyte more of tensors while it runs."""
+    model.scratch_mebibytes += 1
+
+
 def cpu_latency_ms_(model: nn.Module) -> None:
     """It sleeps, which no profiler counts as work."""
     model.seconds_of_sleep = 0.01

@@ -100,6 +100,28 @@ def test_more_torchvision_networks(name, share):
     check_torchvision(name, share)
 
 
+# Networks without layer norm; the smallest image that all of them take.
+_CNNS = [
+    name
+    for name in torchvision.models.list_models(module=torchvision.models)
+    if not name.startswith(("convnext", "swin", "vit", "maxvit")) and name not in {"regnet_y_128gf", "regnet_y_32gf"}
+]
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", _CNNS)
+def test_every_convolutional_network_of_torchvision(name):
+    """Pruned equals masked-dense, and between 0.55 and 0.8 of the parameters stay."""
+    torch.manual_seed(0)
+    settings = {"init_weights": False} if name in {"googlenet", "inception_v3"} else {}
+    net = lively(torchvision.models.get_model(name, weights=None, **settings))
+    x = torch.randn(1, 3, 96, 96, dtype=torch.float64)
+    plan = plan_pruning(net, x, 0.2)
+    assert largest_difference(apply_plan(net, plan), masked_dense(net, plan), x) < 1e-9
+    # Auxiliary classifiers take no part in a forward pass in eval mode, and stay as they are.
+    assert 0.55 < plan.num_params_after / plan.num_params_before < (0.95 if settings else 0.8)
+
+
 def check_torchvision(name: str, share: float) -> None:
     """Prune a network of torchvision's by 20 %, and expect this share of its parameters to stay."""
     torch.manual_seed(0)
@@ -252,6 +274,46 @@ def test_channels_last_weights_stay_so():
     """The memory format of a weight is kept."""
     small = prune_channels(small_net().to(memory_format=torch.channels_last), X, 0.5)
     assert small[1][0].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("wrap", [lambda y: {"out": y, "more": [y]}, lambda y: (y, None)], ids=["mapping", "tuple"])
+def test_outputs_may_be_of_any_form(wrap):
+    """Mappings, lists and tuples of tensors are outputs like any other."""
+    net = Net(lambda n, x: wrap(n.b(n.a(x))), a=conv_bn(3, 16), b=conv(16, 8))
+    small = prune_channels(net, X, 0.25)
+    assert (small.a[0].out_channels, small.b.out_channels) == (12, 8)
+
+
+def test_every_group_of_a_convolution_keeps_a_channel():
+    """A ratio that would empty a layer leaves one channel for each of its groups."""
+    net = Net(lambda n, x: n.h(pooled(n.b(n.a(x)))), a=conv_bn(3, 16), b=conv(16, 8, groups=4), h=head(8))
+    small = prune_channels(net, X, 0.99)
+    assert (small.a[0].out_channels, small.b.out_channels, small.b.groups) == (4, 4, 4)
+
+
+def test_a_network_that_must_stay_whole_comes_back_as_it_is():
+    """A single layer is input and output at once: the plan says so, and nothing is cut."""
+    net = nn.Sequential(conv(3, 8))
+    plan = plan_pruning(net, X, 0.5)
+    assert plan.num_params_after == plan.num_params_before
+    assert not plan.kept
+    assert all(group.frozen for group in plan.groups)
+    assert torch.equal(apply_plan(net, plan)(X), net(X))
+
+
+def test_a_forward_pass_that_writes_into_its_weights_is_traced_on_a_copy():
+    """The given weights stay as they were, and the cut is made all the same."""
+
+    def forward(n: Net, x: Tensor) -> Tensor:
+        n.a[0].weight.mul_(0.5)
+        return n.h(pooled(n.b(n.a(x))))
+
+    net = Net(forward, a=conv_bn(3, 16), b=conv_bn(16, 8), h=head(8))
+    before = copy.deepcopy(net.state_dict())
+    small = prune_channels(net, X, 0.25)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+    assert small.b[0].out_channels == 6
+    assert small.a[0].out_channels == 16
 
 
 @pytest.mark.parametrize(

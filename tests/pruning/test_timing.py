@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-import pytest
 import torch
 from torch import nn
 
 from compress.channels.trace import Example
-from compress.pruning.timing import paired_latency, ratio_of, threads_of
+from compress.pruning.timing import paired_latency
 
 
 class Counting(nn.Module):
@@ -31,22 +30,3 @@ def test_models_are_called_in_turn_the_order_alternating():
     timed = calls[-2 * len(pairs) :]
     assert timed[:8] == ["large", "small", "small", "large"] * 2
     assert all(first > 0 and second > 0 for first, second in pairs)
-
-
-def test_the_ratio_is_the_median_over_pairs():
-    """One disturbed pair says nothing."""
-    assert ratio_of([(2.0, 1.0), (4.0, 2.0), (1.0, 50.0)]) == 0.5
-
-
-def test_threads_are_given_back():
-    """As many as before, after an error too."""
-    before = torch.get_num_threads()
-
-    def fail() -> None:
-        with threads_of(before + 1):
-            assert torch.get_num_threads() == before + 1
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fail()
-    assert torch.get_num_threads() == before

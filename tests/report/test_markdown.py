@@ -18,7 +18,8 @@ EXPECTED = """\
 - environment: Python 3.11.9, torch 2.15.0, Test CPU (cpu-avx2-1t)
 - verdicts: 1 REGRESSED, 2 NOT MEASURED, 1 inconclusive, 3 ok, 1 not gated, 2 not run
 - [1] inconclusive: top-1 error (structured): limit: at most dense + 1.00 pt = 3.00 % (r.toml): +1.20 pt, 32 lost \
-and 20 gained of 1,000 examples, p = 0.063: beyond the margin, but chance may explain it
+and 20 gained of 1,000 examples, p = 0.063: beyond the margin, but chance may explain it; 1,000 examples cannot tell \
+it from chance: the minimum detectable effect at 5.2 % flips is 1.79 pt
 - [2] not gated: runtime memory, CPU (int8): held against nothing, only reported: there is no limit, and no \
 baseline to compare with
 - [3] REGRESSED: time per image, CPU (int8): limit: at most 1 x dense (r.toml): exceeded, all of the interval lies \

@@ -101,6 +101,14 @@ def test_a_database_named_as_a_file_is_told_its_url(tmp_path, begun_with):
         open_study(str(path), begun_with())
 
 
+def test_a_password_is_never_shown(begun_with):
+    """It may end up in a log."""
+    with pytest.raises(ConfigError) as caught:
+        open_study("nosuch://me:s3cret@host/db", begun_with())
+    assert str(caught.value).endswith(" (nosuch://me:***@host/db)")
+    assert "s3cret" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("target", "message"),
     [

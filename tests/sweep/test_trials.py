@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 
 import optuna
 import pytest
@@ -138,6 +139,18 @@ def test_a_dead_process_leaves_nothing_behind(study, plans):
         trials.hand_back_orphans(study)
     assert ask(study, plans)[1] == points[0]
     assert len(study.get_trials(states=(TrialState.RUNNING,))) == 3
+
+
+def test_a_process_that_died_before_it_claimed_leaves_nothing_behind_either(study, plans, monkeypatch):
+    """A trial that was asked for and never claimed is another's to try, once there is no doubt."""
+    points = all_points(plans)
+    trials.enqueue(study, points[:1])
+    study.ask()
+    trials.hand_back_orphans(study)
+    assert study.get_trials(states=(TrialState.WAITING,)) == []
+    monkeypatch.setattr(trials, "_CLAIMED_WITHIN", timedelta(0))
+    trials.hand_back_orphans(study)
+    assert ask(study, plans)[1] == points[0]
 
 
 def test_results_come_back_as_they_were(study, plans):

@@ -13,7 +13,8 @@ from compress.errors import ConfigError
 from compress.train import FitConfig, fit
 from compress.train.processes import Processes, alone, has_bfloat16
 
-# What each of two processes runs: weights that differ at first, a run that is interrupted, its resumption, a whole one.
+# What each of two processes runs: weights that differ at first, a run that is interrupted, its resumption, a whole one;
+# then the same with a teacher.
 SCRIPT = """
 import dataclasses, hashlib, json, os, sys
 from pathlib import Path
@@ -63,6 +64,14 @@ try:
 except KeyboardInterrupt:
     pass
 results.append(fit(net, data, config, checkpoint=folder / "run"))
+teacher = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 3))
+try:
+    stopping = dataclasses.replace(data, train=Stopping(data.train, 2))
+    fit(net, stopping, config, teacher=teacher, checkpoint=folder / "run", progress=False)
+except KeyboardInterrupt:
+    pass
+results.append(fit(net, data, config, teacher=teacher, checkpoint=folder / "run", progress=False))
+results.append(fit(net, data, config, teacher=teacher, progress=False))
 try:
     fit(net, data, dataclasses.replace(config, batch_size=15))
     refused = ""
@@ -79,7 +88,7 @@ report = {
 
 
 def test_two_processes_end_with_the_same_bits(tmp_path):
-    """Under torchrun all ranks return the same weights and buffers, also after an interrupt and a resume."""
+    """Under torchrun all ranks return the same weights and buffers, also with a teacher, and also after a resume."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     root = Path(__file__).parents[2]
@@ -96,6 +105,7 @@ def test_two_processes_end_with_the_same_bits(tmp_path):
     assert first == second
     assert first["digests"][0] == first["digests"][1]
     assert first["histories"][0] == first["histories"][1]
+    assert first["digests"][2] == first["digests"][3] != first["digests"][0]
     assert first["refused"] == "batch_size must be a multiple of the number of processes, got 15 for 2"
     assert not first["left"]
 

@@ -23,7 +23,7 @@ python -m pytest "$TESTS" "${options[@]}" "${further[@]}" || status=$?
 echo "status=$status" >>"$GITHUB_OUTPUT"
 
 if [[ ! -s "$report" ]]; then
-  printf '### %s\n\n%s\n' "could not measure" "The gate ended with status $status before it had a table." >"$report"
+  printf '### %s\n\n%s\n' "Compressed models: could not measure" "The gate ended with status $status before it had a table." >"$report"
 fi
 for new in "$BASELINES"/*.json; do
   old="$HELD/$(basename "$new")"

@@ -3,9 +3,9 @@
 Two things blur a ratio. Within a process the clock stutters; of that, a bootstrap over the process's own pairs tells.
 Between processes the ratio itself differs, because code and memory lie elsewhere in each; of that no number of pairs in
 one process tells anything. Three processes are too few to estimate the spread between them: a t interval from three
-values is five times as wide as one from many. So nothing is assumed about that spread. A claim holds if *every* process
-supports it on its own, and because all of them would have to err in the same direction, each may be less sure of
-itself: see :func:`process_confidence`. In simulations, bound halfway to a slow-down of 5 % and 30 pairs with 2 % of
+values is nearly four times as wide as one from many. So nothing is assumed about that spread. A claim holds if *every*
+process supports it on its own, and because all of them would have to err in the same direction, each may be less sure
+of itself: see :func:`process_confidence`. In simulations, bound halfway to a slow-down of 5 % and 30 pairs with 2 % of
 noise on each call, that finds 94 % of slow-downs where asking each of three processes for 99 % finds 20 %, and raises
 no false alarm in either case.
 """

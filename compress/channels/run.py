@@ -1,0 +1,261 @@
+"""One run of a network, and what carries labels from one call to the next."""
+
+from __future__ import annotations
+
+import copy
+import traceback
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+from torch._ops import OpOverload
+from torch.nn.modules.instancenorm import _InstanceNorm
+
+from compress.channels import rules
+from compress.channels.aliases import Write, after_write
+from compress.channels.call import Call, tensors_in
+from compress.channels.history import Drift, Fault, History, Step, arguments
+from compress.channels.labels import NONE, NOT_A_CHANNEL, Axis, Ids, Labels, Ledger, Slot
+from compress.channels.modes import FailureWatch, Recorder, memory_of, plain_forward
+from compress.channels.notes import Notes
+from compress.channels.scaling import Factor, Sources
+
+_NO_WISHES: Mapping[int, int] = MappingProxyType({})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """Inputs for one forward pass."""
+
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trace:
+    """What a run showed.
+
+    Attributes:
+        slots: every labelled dimension of every parameter and buffer.
+        ledger: ties, freezes and choices.
+        used: names of the tensors that took part.
+        steps: the calls, for comparison with a later run of the network cut smaller.
+        output_shapes: the shapes of the output tensors, in order.
+        factors: products with a number that weights could make good, by the number of the step.
+        faults: where a replay behaved otherwise than the run it follows; empty for a first run.
+        drifts: where it differed only in a number that something was multiplied by.
+        writes: whether the forward pass writes into parameters.
+    """
+
+    slots: Sequence[Slot]
+    ledger: Ledger
+    used: frozenset[str]
+    steps: Sequence[Step]
+    output_shapes: Sequence[tuple[int, ...]]
+    factors: Mapping[int, Factor] = field(default_factory=dict)
+    faults: Sequence[Fault] = ()
+    drifts: Sequence[Drift] = ()
+    writes: bool = False
+
+
+class Run:
+    """The state of one run: labels of every live tensor, and the module at work."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        slots: Sequence[Slot] | None,
+        first: Trace | None,
+        wishes: Mapping[int, int] = _NO_WISHES,
+    ) -> None:
+        self.model = model
+        self.ledger = Ledger(replay=None if first is None else first.ledger.choices, wishes=wishes)
+        self.notes = Notes()
+        self.history = History(self.notes, before=None if first is None else first.steps)
+        self.state = dict(_state_of(model))
+        self.names = {id(tensor): name for name, tensor in self.state.items()}
+        self.memory: dict[int, list[str]] = {}
+        for name, tensor in self.state.items():
+            self.memory.setdefault(memory_of(tensor), []).append(name)
+        self.sources = Sources(self.notes, is_own=self.is_own)
+        self.used: set[str] = set()
+        self.modules: list[tuple[str, object]] = []
+        self.watch = FailureWatch()
+        self.output_shapes: list[tuple[int, ...]] = []
+        self.slots = list(_new_slots(self.state) if slots is None else slots)
+        self.num_ids = sum(slot.ids.size for slot in self.slots)
+        self.owned: dict[str, dict[int, Axis]] = {name: {} for name in self.state}
+        self.shared: dict[str, Slot] = {}
+        for slot in self.slots:
+            self._own(slot)
+        self._keep_whole()
+
+    def forward(self, example: Example, lent: Iterable[Tensor] = ()) -> None:
+        for name, module in self.model.named_modules():
+            module.register_forward_pre_hook(self._enter(name), with_kwargs=True, prepend=True)
+            module.register_forward_hook(self._leave)
+        # A forward pass may write into its inputs.
+        args, kwargs = copy.deepcopy((example.args, dict(example.kwargs)))
+        with plain_forward(self.state.values()), self.watch, Recorder(self.record, {memory_of(one) for one in lent}):
+            output = self.model(*args, **kwargs)
+        for tensor in _outputs(output):
+            self.output_shapes.append(tuple(tensor.shape))
+            for axis in self.labels(tensor).values():
+                self.ledger.freeze_ids(axis.ids, "model output")
+
+    def result(self, *, writes: bool = False) -> Trace:
+        return Trace(
+            slots=self.slots,
+            ledger=self.ledger,
+            used=frozenset(self.used),
+            steps=self.history.steps,
+            output_shapes=self.output_shapes,
+            factors=self.sources.factors(),
+            faults=self.history.faults,
+            drifts=self.history.drifts,
+            writes=writes,
+        )
+
+    def labels(self, tensor: Tensor) -> Labels:
+        """The labels of any tensor; a parameter or buffer counts as used from here on."""
+        name = self.names.get(id(tensor))
+        if name is not None:
+            self.used.add(name)
+            return self.owned[name]
+        note = self.notes.get(tensor)
+        return NONE if note is None else note.labels
+
+    def is_own(self, tensor: Tensor) -> bool:
+        """Whether a tensor is a parameter or buffer."""
+        return id(tensor) in self.names
+
+    def record(self, op: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> None:
+        """Carry the labels through a finished call."""
+        bound = arguments(op, args, kwargs)
+        operands = list(tensors_in(bound.values()))
+        call = Call(
+            op=rules.base_name(op),
+            args=bound,
+            operands=operands,
+            notes=[None if id(tensor) in self.names else self.notes.get(tensor) for tensor in operands],
+            outs=list(tensors_in([result])),
+            ledger=self.ledger,
+            lookup=self.labels,
+            inputs=lambda: tensors_in([self.modules[-1][1]] if self.modules else []),
+            part_ids=self._part_ids,
+        )
+        self.ledger.module = self.modules[-1][0] if self.modules else ""
+        where = f", layer '{self.ledger.module}'" if self.ledger.module else ""
+        self.ledger.place = f"{op._schema.name.replace('::', '.')}{where}"
+        found = rules.apply(op, call)
+        self.ledger.calls += 1
+        self.sources.add(call, found, turn=len(self.history.steps))
+        self.history.add(call, found, known=self.is_own, enclosing=self.enclosing)
+        for out, labels in zip(call.outs, found, strict=False):
+            self._store(out, labels, written=op._schema.is_mutable)
+
+    def enclosing(self) -> list[list[Tensor]]:
+        """The inputs of each module at work, the innermost first."""
+        return [list(tensors_in([inputs])) for _, inputs in reversed(self.modules)]
+
+    def at_work(self, error: Exception) -> list[list[Tensor]]:
+        """The tensors of each module whose code raised ``error``, the innermost first: called or not, it is at work."""
+        found = []
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            module = frame.f_locals.get("self")
+            if isinstance(module, nn.Module) and frame.f_code.co_filename != nn.modules.module.__file__:
+                found.append([*module.parameters(recurse=False), *module.buffers(recurse=False)])
+        return found[::-1]
+
+    def _store(self, tensor: Tensor, labels: Labels, *, written: bool) -> None:
+        if written:
+            self._spread(Write(tensor, self.labels(tensor), labels))
+        if id(tensor) not in self.names and (labels or self.notes.get(tensor) is not None):
+            self.notes.of(tensor).labels = labels
+
+    def _spread(self, write: Write) -> None:
+        memory = memory_of(write.tensor)
+        for name in self.memory.get(memory, ()):
+            self._freeze_tensor(name, f"written by the forward pass ({self.ledger.place})")
+        for other in self.notes.tensors():
+            if other is not write.tensor and memory_of(other) == memory:
+                note = self.notes.of(other)
+                note.labels = after_write(self.ledger, other, note.labels, write)
+                self.history.copy_taint(write.tensor, other)
+
+    def _own(self, slot: Slot) -> None:
+        if slot.ids.ndim > 1:
+            self.shared[slot.tensor] = slot
+            self.owned[slot.tensor].pop(slot.dim, None)
+        else:
+            self.owned[slot.tensor][slot.dim] = Axis(slot.ids, zero=True)
+
+    def _part_ids(self, weight: Tensor, parts: int) -> Ids | None:
+        name = self.names.get(id(weight))
+        if name is None:
+            return None
+        if name not in self.shared and self.history.before is not None:
+            return None
+        if name not in self.shared:
+            axis = self.owned[name].get(1)
+            if axis is not None:
+                self.ledger.freeze_ids(axis.ids, NOT_A_CHANNEL)
+            shape = (parts, weight.shape[1])
+            ids = np.arange(self.num_ids, self.num_ids + parts * shape[1]).reshape(shape)
+            self.num_ids += ids.size
+            self.slots.append(Slot(tensor=name, dim=1, ids=ids))
+            self._own(self.slots[-1])
+        slot = self.shared[name]
+        return slot.ids if len(slot.ids) == parts else None
+
+    def _keep_whole(self) -> None:
+        """Freeze what is bound together by more than tensors: recurrent layers keep sizes and flat weights aside."""
+        for path, module in self.model.named_modules():
+            if isinstance(module, nn.RNNBase):
+                for name, _ in module.named_parameters(prefix=path):
+                    self._freeze_tensor(name, f"recurrent layers stay whole (layer '{path}')")
+
+    def _freeze_tensor(self, name: str, reason: str) -> None:
+        for axis in self.owned.get(name, {}).values():
+            self.ledger.freeze_ids(axis.ids, reason)
+
+    def _enter(self, name: str) -> Any:
+        def hook(module: nn.Module, args: object, kwargs: object) -> None:
+            self.modules.append((name, (args, kwargs)))
+            if isinstance(module, _InstanceNorm) and not any(True for _ in (*module.parameters(), *module.buffers())):
+                # It compares its input's width with its own, and has no tensor whose cut would tell that one.
+                for tensor in tensors_in([args, kwargs]):
+                    for axis in self.labels(tensor).values():
+                        self.ledger.freeze_ids(axis.ids, f"a norm's width without a tensor (layer '{name}')")
+
+        return hook
+
+    def _leave(self, *_: object) -> None:
+        self.modules.pop()
+
+
+def _state_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from model.named_parameters()
+    yield from model.named_buffers()
+
+
+def _new_slots(state: Mapping[str, Tensor]) -> Iterator[Slot]:
+    """Ids for every dimension that could shrink; whole numbers count or point, and are no channels."""
+    count = 0
+    for name, tensor in state.items():
+        if not (tensor.is_floating_point() or tensor.is_complex()):
+            continue
+        for dim, size in enumerate(tensor.shape):
+            if size > 1:
+                yield Slot(tensor=name, dim=dim, ids=np.arange(count, count + size))
+                count += size
+
+
+def _outputs(output: Any) -> Iterator[Tensor]:
+    if isinstance(output, (Tensor, Mapping, tuple, list)):
+        yield from tensors_in([output])
+    elif hasattr(output, "__dict__"):
+        yield from tensors_in([vars(output)])

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from compress.errors import ConfigError
+from compress.exported import capture
+from compress.quantization.observed import calibrate_, check_observer, converted, layers_of, observed
+from tests.nets import Net, conv, conv_bn, head, pooled
+
+IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def graph_of(model: nn.Module, **settings) -> torch.fx.GraphModule:
+    """``model`` captured and observed, calibrated with the images."""
+    graph = observed(capture(model.eval(), IMAGES), observer="minmax", reduce_range=False, **settings)
+    calibrate_(graph, [IMAGES], progress=False)
+    return graph
+
+
+def weights_in_int8(graph: torch.fx.GraphModule) -> int:
+    """How many weights of a converted graph are integers."""
+    return sum(buffer.dtype == torch.int8 for buffer in graph.buffers())
+
+
+def test_layers_go_by_the_names_of_their_modules():
+    """In the order they run in; a plain function goes by its node."""
+    weight = nn.Parameter(torch.randn(4, 8, 1, 1))
+
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.weight, self.head = conv_bn(3, 8), weight, head(4)
+
+        def forward(self, x):
+            return self.head(pooled(torch.nn.functional.conv2d(self.stem(x), self.weight)))
+
+    layers = layers_of(graph_of(Mixed()))
+    assert [layer.name for layer in layers] == ["stem.0", "conv2d_1", "head"]
+    assert all(len(layer.observers) == 2 for layer in layers)
+
+
+def test_a_module_used_twice_is_two_layers():
+    """Each call has ranges of its own."""
+    net = Net(lambda n, x: n.h(pooled(n.a(n.a(n.s(x))))), s=conv(3, 4), a=conv(4, 4, 3), h=head(4))
+    layers = layers_of(graph_of(net))
+    assert [layer.name.partition(":")[0] for layer in layers] == ["s", "a", "a", "h"]
+    assert len({layer.name for layer in layers}) == 4
+
+
+def test_a_residual_block_that_uses_its_relu_twice_is_quantized():
+    """As ResNet's blocks do: both convolutions are int8, and the sum behind them too."""
+    block = Net(
+        lambda n, x: n.h(pooled(n.r(n.b(n.r(n.a(n.s(x)))).add_(n.s(x))))),
+        s=conv_bn(3, 4),
+        a=conv(4, 4, 3),
+        b=conv(4, 4, 3),
+        r=nn.ReLU(inplace=True),
+        h=head(4),
+    )
+    graph = graph_of(block)
+    assert all(layer.observers for layer in layers_of(graph))
+    # The first convolution runs twice, with one weight.
+    assert [len(layers_of(graph)), weights_in_int8(converted(graph))] == [5, 4]
+
+
+def test_layers_left_in_float_keep_their_weights():
+    """Those named and no others."""
+    net = Net(lambda n, x: n.h(pooled(n.b(n.a(x)))), a=conv(3, 4), b=conv(4, 4), h=head(4))
+    chosen = layers_of(graph_of(net))[1]
+    graph = graph_of(net, in_float={chosen.node})
+    assert [bool(layer.observers) for layer in layers_of(graph)] == [True, False, True]
+    assert weights_in_int8(converted(graph)) == 2
+
+
+def test_what_has_no_int8_kernel_is_listed_without_observers():
+    """A transposed convolution is a layer, and stays in float."""
+    net = Net(lambda n, x: n.h(pooled(n.t(n.a(x)))), a=conv(3, 4), t=nn.ConvTranspose2d(4, 4, 2), h=head(4))
+    layers = layers_of(graph_of(net))
+    assert [(layer.name, bool(layer.observers)) for layer in layers] == [("a", True), ("t", False), ("h", True)]
+    assert layers[1].operation == "conv_transpose2d.input"
+
+
+def test_a_converted_graph_holds_no_float_weight():
+    """The integers stand for them."""
+    graph = converted(graph_of(Net(lambda n, x: n.h(pooled(n.a(x))), a=conv_bn(3, 4), h=head(4))))
+    assert max(tensor.ndim for tensor in [*graph.parameters(), *graph.buffers()] if tensor.is_floating_point()) == 1
+
+
+def test_observers_have_names():
+    """An unknown one is refused with those that there are."""
+    check_observer("minmax")
+    with pytest.raises(ConfigError, match=r"^observer must be one of histogram, minmax, got 'mean'$"):
+        check_observer("mean")
