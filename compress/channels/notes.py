@@ -21,6 +21,7 @@ class Note:
         tainted: whether it depends on weights.
         changed: whether it was made of constants, and came out otherwise than in the run before.
         own: whether it is a parameter or buffer, moved.
+        squared: whether it holds squares: their mean is the statistic of a norm.
         source: the layer's output that it is a part of.
     """
 
@@ -28,6 +29,7 @@ class Note:
     tainted: bool = False
     changed: bool = False
     own: bool = False
+    squared: bool = False
     source: Any = None
 
 

@@ -170,6 +170,21 @@ def reduction(*, skips_zeros: bool = False, zero_of_zeros: bool = True) -> Rule:
     return rule
 
 
+def mean(call: Call) -> Labels | Sequence[Labels] | None:
+    """``[...] -> [...]`` without (or with 1 for) the dimensions ``dim``.
+
+    A mean of squares is the statistic of a root mean square norm, and is taken over the channels that are kept, as that
+    of a layer norm.
+    """
+    note = call.notes[0]
+    of_squares = note is not None and note.squared and bool(call.args["keepdim"])
+    return _mean_of_squares(call) if of_squares else _mean(call)
+
+
+_mean = reduction()
+_mean_of_squares = reduction(skips_zeros=True)
+
+
 def _dims(dim: Any, ndim: int) -> set[int]:
     if dim is None or dim == []:
         return set(range(ndim))
@@ -260,7 +275,7 @@ TABLE: Mapping[str, Rule] = {
     "torchvision::roi_pool": regions,
     "sum": reduction(skips_zeros=True),
     "linalg_vector_norm": reduction(skips_zeros=True),
-    "mean": reduction(),
+    "mean": mean,
     "amax": reduction(),
     "amin": reduction(),
     "max": reduction(),

@@ -154,6 +154,8 @@ class Run:
         self.ledger.calls += 1
         self.sources.add(call, found, turn=len(self.history.steps))
         self.history.add(call, found, known=self.is_own, enclosing=self.enclosing)
+        if call.op == "square" or (call.op == "pow" and bound["exponent"] == 2):  # noqa: PLR2004 - a square
+            self.notes.of(call.out).squared = True
         for out, labels in zip(call.outs, found, strict=False):
             self._store(out, labels, written=op._schema.is_mutable)
 

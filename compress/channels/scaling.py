@@ -103,7 +103,8 @@ class Sources:
 
     def _begin(self, call: Call, out: Labels) -> None:
         names = [name for name in _LAYERS[call.op] if isinstance(call.args.get(name), Tensor)]
-        if not names or names[0] != _LAYERS[call.op][0]:
+        # A transposed convolution's weight has its outputs in parts, of dimension 1.
+        if not names or names[0] != _LAYERS[call.op][0] or call.args.get("transposed"):
             return
         if not all(self._is_own_or_moved(call.args[name]) for name in names):
             return
@@ -111,9 +112,9 @@ class Sources:
         dims = [1 if name == "mat2" else 0 for name in names]
         axes = [call.lookup(call.args[name]).get(dim) for name, dim in zip(names, dims, strict=True)]
         slices = [axis.ids for axis in axes if axis is not None and not axis.parts]
-        made = next((axis.ids for axis in out.values() if len(slices) and len(axis.ids) == len(slices[0])), None)
-        if len(slices) == len(names) and made is not None:
-            self.notes.of(call.out).source = _Source(channels=made, slices=slices)
+        made = [axis.ids for axis in out.values() if slices and len(axis.ids) == len(slices[0])]
+        if len(slices) == len(names) and len(made) == 1:
+            self.notes.of(call.out).source = _Source(channels=made[0], slices=slices)
 
     def _add_bias(self, call: Call) -> bool:
         """Whether the call adds its bias to what a layer put out; it is then made by both."""

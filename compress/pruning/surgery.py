@@ -134,7 +134,7 @@ def _norm(module: _NormBase) -> None:
     module.num_features = next(tensor.shape[0] for tensor in _tensors(module) if tensor.ndim)
 
 
-def _layer_norm(module: nn.LayerNorm) -> None:
+def _layer_norm(module: nn.LayerNorm | nn.RMSNorm) -> None:
     module.normalized_shape = tuple(module.weight.shape)
 
 
@@ -171,6 +171,7 @@ _WIDTHS: Sequence[tuple[type[nn.Module], Callable[..., None]]] = (
     (nn.Linear, _linear),
     (_NormBase, _norm),
     (nn.LayerNorm, _layer_norm),
+    (nn.RMSNorm, _layer_norm),
     (nn.GroupNorm, _group_norm),
     (nn.PReLU, _prelu),
     (nn.MultiheadAttention, _attention),

@@ -148,6 +148,11 @@ CASES = {
         widths={"a.0": 12, "b": 12},
         exact=False,
     ),
+    "root mean square norm": Case(
+        net=lambda: Net(lambda n, x: n.h(n.b(pooled(n.a(x)))), a=conv_bn(3, 16), b=nn.RMSNorm(16), h=head(16)),
+        widths={"a.0": 12, "b": 12},
+        exact=False,
+    ),
     "layer norm over space too": Case(
         net=lambda: after(nn.LayerNorm([16, 8, 8]), 16), widths={"a.0": 16}, reason="a norm over several dimensions"
     ),
