@@ -73,12 +73,12 @@ def gate_gradients(model: nn.Module, cells: Sequence[Sequence[Place]], evidence:
     Such a gate sits where layers take the channel in, so that its derivative is the sum of weight times gradient over
     the weights that multiply the channel; where no layer takes it in, over the filters that put it out.
     """
-    model = copy.deepcopy(model).eval().requires_grad_(requires_grad=True)
+    model = copy.deepcopy(model).eval()
     state = state_of(model)
     gates = [[place for place in places if place.consumes] or producing(places, state) for places in cells]
-    names = sorted(
-        {place.slot.tensor for places in gates for place in places} & {n for n, _ in model.named_parameters()}
-    )
+    names = sorted({place.slot.tensor for places in gates for place in places})
+    for name in names:
+        state[name].requires_grad_()
     terms: list[list[Tensor]] = [[] for _ in cells]
     for batch in each_batch(model, evidence.batches):
         with torch.enable_grad():
@@ -133,8 +133,8 @@ def _input_magnitudes(model: nn.Module, batches: Iterable[Any]) -> dict[int, Ten
     totals: dict[int, Tensor] = {}
     counts: dict[int, int] = {}
 
-    def note(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        data = inputs[0].detach()
+    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        data = args[0] if args else kwargs["input"]
         dim = data.ndim - 1 - (len(module.kernel_size) if isinstance(module, _ConvNd) else 0)
         # Summed in double precision: there are many positions.
         sums = data.abs().sum([other for other in range(data.ndim) if other != dim], dtype=torch.float64).cpu()
@@ -145,7 +145,7 @@ def _input_magnitudes(model: nn.Module, batches: Iterable[Any]) -> dict[int, Ten
     with ExitStack() as hooks, torch.no_grad():
         for module in model.modules():
             if isinstance(module, (_ConvNd, nn.Linear)):
-                hooks.callback(module.register_forward_pre_hook(note).remove)
+                hooks.callback(module.register_forward_pre_hook(note, with_kwargs=True).remove)
         for batch in each_batch(model, batches):
             run(model, batch.inputs)
     return {key: total / counts[key] for key, total in totals.items()}

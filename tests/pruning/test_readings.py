@@ -182,3 +182,27 @@ def test_channels_that_no_layer_reads_are_ranked_by_their_filters():
     ).double()
     found = read(attend, readings.activations, Evidence(batches=[X]))
     assert [tuple(matrix.shape) for matrix in found.get("q.weight", [])] in ([], [(8, 64), (8, 64)])
+
+
+class Unusual(nn.Module):
+    """A layer called by keyword, and one whose weight is a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = conv(3, 8).double(), conv(8, 4).double()
+        self.register_buffer("fixed", torch.randn(5, 4, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(pooled(self.b(input=self.a(x).relu())), self.fixed)
+
+
+def test_unusual_calls_and_weights_are_read_too():
+    """However a layer is called and wherever its weight is kept."""
+    torch.manual_seed(0)
+    model = Unusual()
+    evidence = Evidence(batches=[(X, LABELS)])
+    seen, terms = read(model, readings.activations, evidence), read(model, readings.gate_gradients, evidence)
+    with torch.no_grad():
+        assert torch.allclose(seen["a.weight"][0][:, 0], model.a(X).relu().mean((0, 2, 3)))
+    assert terms["b.weight"][0].abs().sum() > 0
+    assert not model.fixed.requires_grad

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 import torch
 import torchvision
@@ -73,12 +75,15 @@ def test_a_ratio_found_is_the_ratio_of_the_plan():
 
 
 def test_a_latency_is_reached_in_turn_with_the_dense_model():
-    """At most eleven models are timed, the fastest first, and the one taken has the time that was asked."""
+    """Eleven models are timed, the dense and the fastest first; those close to what was asked three times."""
     clock = FakeClock()
     plan = plan_pruning(net(), X, options=PruneOptions(max_latency_ms=0.064, latency=clock))
     assert 60 <= sum(widths(apply_plan(net(), plan))) <= 64
-    assert len(clock.calls) == 11
-    assert clock.calls[:2] == [[40, 48, 40], [4, 5, 4]]
+    looks = Counter(map(tuple, clock.calls))
+    assert list(looks)[:2] == [(40, 48, 40), (4, 5, 4)]
+    assert looks[40, 48, 40] == looks[4, 5, 4] == 1
+    assert looks[tuple(widths(apply_plan(net(), plan)))] >= 3
+    assert len(looks) <= 11
     assert "max_latency_ms 0.064: reached 0.06" in str(plan)
 
 
