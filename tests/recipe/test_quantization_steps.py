@@ -4,7 +4,6 @@ import dataclasses
 
 import pytest
 import torch
-from compress.recipe.quantization import Quantize, apply_quantize
 from torch import nn
 
 from compress.errors import ConfigError, ModelError
@@ -13,6 +12,7 @@ from compress.pruning.unstructured import prune_weights
 from compress.quantization.static import Quantized
 from compress.recipe import load_recipe, quantization, run_recipe
 from compress.recipe.context import Context
+from compress.recipe.quantization_steps import Quantize, apply_quantize
 from compress.train import evaluate
 from tests.workloads import tiny_net, tiny_workload
 
