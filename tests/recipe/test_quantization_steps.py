@@ -10,7 +10,7 @@ from compress.errors import ConfigError, ModelError
 from compress.half import HalfModel
 from compress.pruning.unstructured import prune_weights
 from compress.quantization.static import Quantized
-from compress.recipe import load_recipe, quantization, run_recipe
+from compress.recipe import load_recipe, quantization_steps, run_recipe
 from compress.recipe.context import Context
 from compress.recipe.quantization_steps import Quantize, apply_quantize
 from compress.train import evaluate
@@ -43,7 +43,7 @@ def images_of(split) -> torch.Tensor:
 
 def test_contract_and_calibration_see_different_training_images(context):
     """As many as asked for on each side, none on both, all of the training split."""
-    held, batches = quantization._apart(
+    held, batches = quantization_steps._apart(
         context.workload.dataset.train, Quantize(num_calibration_images=20, num_holdout_images=12)
     )
     calibration, contract = torch.cat(batches), images_of(held)
@@ -56,7 +56,7 @@ def test_contract_and_calibration_see_different_training_images(context):
 
 def test_few_images_are_shared_out(context):
     """Where there are fewer than asked for, half of them hold the contract."""
-    held, batches = quantization._apart(context.workload.dataset.train, Quantize())
+    held, batches = quantization_steps._apart(context.workload.dataset.train, Quantize())
     assert (len(held), sum(map(len, batches))) == (24, 24)
 
 
@@ -68,12 +68,12 @@ def test_the_step_never_sees_a_test_image(monkeypatch, context):
         given.update(config=config, batches=batches, accuracy=accuracy(model), progress=progress)
         return Quantized(model, None)
 
-    monkeypatch.setattr(quantization, "quantize_by", quantize_by)
+    monkeypatch.setattr(quantization_steps, "quantize_by", quantize_by)
     model = tiny_net()
     apply_quantize(Quantize(max_accuracy_drop=0.25, observer="minmax"), model, context)
     assert (given["config"].max_accuracy_drop, given["config"].observer) == (0.25, "minmax")
     assert not given["progress"]
-    held, _ = quantization._apart(context.workload.dataset.train, Quantize())
+    held, _ = quantization_steps._apart(context.workload.dataset.train, Quantize())
     assert given["accuracy"] == 1 - evaluate(model, held).top1_error
 
 
@@ -112,7 +112,7 @@ def test_masks_are_zeros_before_they_are_quantized(monkeypatch, context):
         given.append(model)
         return Quantized(model, None)
 
-    monkeypatch.setattr(quantization, "quantize_by", quantize_by)
+    monkeypatch.setattr(quantization_steps, "quantize_by", quantize_by)
     masked = prune_weights(tiny_net(), 0.5)
     apply_quantize(Quantize(), masked, context)
     assert not given[0].classifier._forward_pre_hooks
