@@ -40,6 +40,8 @@ def view(call: Call) -> Labels:
         if reshaped is not None:
             place, axis = reshaped  # noqa: PLW2901 - the same axis, seen from the new shape
             call.ledger.width(axis)
+            if not axis.parts:
+                _bind(call, axis)
             result[place] = axis
     return result
 
@@ -133,12 +135,12 @@ def _shrinking(call: Call, own: Sequence[int], varying: Collection[int], sizes: 
 
 
 def _bind(call: Call, axis: Axis) -> None:
-    """Note that the parts may be counted in the width that the module was called with: ``C // heads``."""
+    """Note that the width may be the one that the module was called with: ``reshape(B, N, C)``, ``C // heads``."""
     size = axis.ids.size
     for tensor in call.inputs():
         for other in call.lookup(tensor).values():
             if not other.parts and 1 < len(other.ids) <= size and size % len(other.ids) == 0:
-                call.ledger.bindings.append(Binding(axis.ids.reshape(-1), other.ids))
+                call.ledger.bindings.append(Binding(axis.ids.reshape(-1), other.ids, call.ledger.module))
                 return
 
 

@@ -148,5 +148,7 @@ def _replaced(value: Value, sizes: _Sizes) -> Any:
     """``value`` after the cut; None if it is no size that was written."""
     if isinstance(value, int):
         return sizes.after.get(value)
-    # Of several numbers each must be one.
-    return type(value)(sizes.after[one] for one in value) if all(one in sizes.after for one in value) else None
+    # Of several numbers each must be one, but for those that only give a shape its place.
+    known = {**sizes.after, 1: 1, -1: -1}
+    changes = any(one in sizes.after for one in value) and all(one in known for one in value)
+    return type(value)(known[one] for one in value) if changes else None
