@@ -22,6 +22,7 @@ class Call:
         args: every argument, defaults included.
         outs: the tensors it returned.
         operands: every tensor among the arguments, those in lists too.
+        has_sizes_of_values: whether the operation finds something, and puts out as much as it finds.
         notes: what is known of each of those; nothing of the model's own.
         ledger: where ties, freezes and choices go.
         lookup: the labels of a tensor, in parts where it has some.
@@ -34,6 +35,7 @@ class Call:
     args: Mapping[str, Any]
     outs: Sequence[Tensor]
     operands: Sequence[Tensor]
+    has_sizes_of_values: bool
     notes: Sequence[Note | None]
     ledger: Ledger
     lookup: Callable[[Tensor], Labels]

@@ -157,6 +157,7 @@ def matmul(left: str, right: str, *, bias: str | None = None) -> Rule:
         result: dict[int, Axis] = {}
         if rows:
             call.ledger.attended.extend(axis.rows for axis in (*a.values(), *b.values()))
+            call.ledger.attending.add(call.ledger.module)
             call.ledger.tie(a.get(0), b.get(0))
             if 0 in a and 0 in b:
                 result[0] = a[0]

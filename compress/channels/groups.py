@@ -138,13 +138,15 @@ def _bound(trace: Trace, units: Ids, reason_of: Ids) -> list[Parts]:
 
     Where one of the two stays, there is nothing to keep in step, and the second trace shows whether the other may go.
     """
-    attended = np.zeros(len(units), dtype=np.bool_)
-    for rows in trace.ledger.attended:
-        attended[rows[rows >= 0]] = True
     found = []
     for binding in trace.ledger.bindings:
         ids = np.concatenate([binding.ids, binding.to])
-        if (ids >= 0).all() and attended[binding.ids].any() and (reason_of[units[ids]] < 0).all():
+        if (
+            binding.module in trace.ledger.attending
+            and (ids >= 0).all()
+            and (reason_of[units[ids]] < 0).all()
+            and not np.array_equal(units[binding.ids], units[binding.to])
+        ):
             found.append(Parts(ids, len(ids) // len(binding.to)))
     return found
 

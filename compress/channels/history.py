@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch._ops import OpOverload
 
@@ -35,11 +36,22 @@ _SILENT = frozenset({"_unsafe_view", "alias", "clone", "detach", "reshape", "vie
 _SMALL = 64
 
 
+Shape = tuple[int | None, ...] | None
+
+
 class Step(NamedTuple):
-    """One call: its name, its numbers, and, if it was made of constants alone and small, what came out."""
+    """One call.
+
+    Attributes:
+        op: its name.
+        numbers: its arguments that are numbers, widths left out.
+        shape: the sizes of what came out, None where it holds channels; None altogether where sizes depend on values.
+        value: what came out, if it was made of constants alone and is small.
+    """
 
     op: str
     numbers: tuple[Any, ...]
+    shape: Shape = None
     value: bytes | None = None
 
 
@@ -118,6 +130,7 @@ class History:
         self.faults: list[Fault] = []
         self.drifts: list[Drift] = []
         self._lost = False
+        self._found_otherwise = False
 
     def add(
         self,
@@ -141,13 +154,15 @@ class History:
         if tainted:
             for out in call.outs:
                 self.notes.of(out).tainted = True
-        step = step_of(call)
+        step = step_of(call)._replace(shape=self._shape(call, found))
         if not tainted:
             step = step._replace(value=_value(call, found))
         differs = call.op not in _SILENT and self._differs(step)
-        changed = any(note.changed for note in notes)
+        # As many numbers as something was found, to pick those: no cut need be behind it that they are others.
+        picks_found = call.op == "index" and step.shape is None
+        changed = any(note.changed for note in notes) and not picks_found
         if tainted and (differs or changed):
-            what = "a number changes with the number of channels"
+            what = f"a {self._kind(step)} changes with the number of channels"
             data = [tensor for tensor in inputs if not known(tensor)]
             self.fault([data, inputs, *enclosing()], f"{what} ({call.ledger.place})", call.lookup)
             ratio = None if changed or self._lost else _drift(self.before, len(self.steps), step)
@@ -172,9 +187,13 @@ class History:
         ]
         self.faults.append(Fault(reason, [some[some >= 0] for some in ids]))
 
-    def finish(self, shapes: Sequence[tuple[int, ...]], before: Sequence[tuple[int, ...]]) -> None:
+    def finish(self, shapes: Sequence[Shape], before: Sequence[Shape]) -> None:
         """Compare what can be compared only at the end."""
-        if self.before is not None and len(self.steps) != len(self.before):
+        turn = len(self.steps)
+        as_many = (
+            self.before is None or turn == len(self.before) or (turn < len(self.before) and self._is_of_values(turn))
+        )
+        if not as_many and not self._found_otherwise:
             self.fault((), "the operations change with the number of channels")
         if list(shapes) != list(before):
             self.fault((), "the output's shape changes with the number of channels")
@@ -185,6 +204,25 @@ class History:
         other.tainted |= written.tainted
         other.changed |= written.changed
 
+    def _shape(self, call: Call, found: Sequence[Labels]) -> Shape:
+        """The sizes that a cut must leave alone: it may not make heads of the width of a head."""
+        if _is_ragged(call):
+            for out in call.outs:
+                self.notes.of(out).ragged = True
+        if not call.outs or not found or self.notes.is_ragged(call.out):
+            return None
+        return tuple(None if dim in found[0] else size for dim, size in enumerate(call.out.shape))
+
+    def _kind(self, step: Step) -> str:
+        before = self.before or ()
+        alike = len(self.steps) < len(before) and before[len(self.steps)].numbers == step.numbers
+        return "size" if alike and before[len(self.steps)].shape != step.shape else "number"
+
+    def _is_of_values(self, turn: int) -> bool:
+        """Whether the run before handled something found in values at that turn, or had ended."""
+        before = self.before or ()
+        return turn >= len(before) or before[turn].shape is None
+
     def _differs(self, step: Step) -> bool:
         turn = len(self.steps)
         if self.before is None or self._lost:
@@ -192,7 +230,9 @@ class History:
         if turn >= len(self.before) or self.before[turn].op != step.op:
             # From here on the two runs are not of the same operations, and further differences mean nothing.
             self._lost = True
-            return True
+            # Of what was found in values there may be more or less, and so of the calls that handle it.
+            self._found_otherwise = step.shape is None and self._is_of_values(turn)
+            return not self._found_otherwise
         return self.before[turn] != step
 
 
@@ -200,11 +240,22 @@ def _drift(before: Sequence[Step] | None, turn: int, now: Step) -> float | None:
     """The factor that makes a product as it was, if only a number in it changed."""
     if before is None or now.op not in {"mul", "div"}:
         return None
+    if before[turn].shape != now.shape:
+        return None
     changed = [(a, b) for a, b in zip(before[turn].numbers, now.numbers, strict=True) if a != b]
     if len(changed) != 1 or not all(isinstance(one, (int, float)) and one and math.isfinite(one) for one in changed[0]):
         return None
     was, became = changed[0]
     return float(was / became if now.op == "mul" else became / was)
+
+
+def _is_ragged(call: Call) -> bool:
+    """Whether the sizes of what comes out depend on values: of what was found, or of something of such a size."""
+    if any(note is not None and note.ragged for note in call.notes):
+        return True
+    if call.op == "index":
+        return any(one is not None and one.dtype in {torch.bool, torch.uint8} for one in call.args["indices"])
+    return call.has_sizes_of_values
 
 
 def _value(call: Call, found: Sequence[Labels]) -> bytes | None:

@@ -106,10 +106,12 @@ class Binding(NamedTuple):
     Attributes:
         ids: those of the wider one, a whole multiple of the other.
         to: those of the other.
+        module: the path of the module at work.
     """
 
     ids: Ids
     to: Ids
+    module: str
 
 
 class Split(NamedTuple):
@@ -150,6 +152,7 @@ class Ledger:
         outputs: ids of output dimensions of weights: the slices which produce the channel.
         choices: what this run chose where more than one way was open.
         attended: ids of the factors of batched products, whose parts are heads.
+        attending: the modules that made those.
         bindings: widths that attention code may take one for the other.
         widths: sizes written in Python.
         splits: dimensions split into parts.
@@ -166,6 +169,7 @@ class Ledger:
     outputs: list[Ids] = field(default_factory=list)
     choices: list[int] = field(default_factory=list)
     attended: list[Ids] = field(default_factory=list)
+    attending: set[str] = field(default_factory=set)
     bindings: list[Binding] = field(default_factory=list)
     widths: list[Width] = field(default_factory=list)
     splits: list[Split] = field(default_factory=list)

@@ -21,6 +21,7 @@ class Note:
         tainted: whether it depends on weights.
         changed: whether it was made of constants, and came out otherwise than in the run before.
         own: whether it is a parameter or buffer, moved.
+        ragged: whether its sizes depend on values.
         squared: whether it holds squares: their mean is the statistic of a norm.
         source: the layer's output that it is a part of.
     """
@@ -29,6 +30,7 @@ class Note:
     tainted: bool = False
     changed: bool = False
     own: bool = False
+    ragged: bool = False
     squared: bool = False
     source: Any = None
 
@@ -51,6 +53,11 @@ class Notes:
         if found is None:
             found = self._notes[tensor] = Note()
         return found
+
+    def is_ragged(self, tensor: Tensor) -> bool:
+        """Whether the sizes of ``tensor`` depend on values."""
+        note = self.get(tensor)
+        return note is not None and note.ragged
 
     def tensors(self) -> Iterator[Tensor]:
         """All tensors noted."""

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from compress.channels.call import Call, Rule
-from compress.channels.labels import NONE, WILD, Axis, Binding, Ids, Labels, Split, moved
+from compress.channels.labels import NONE, WILD, Axis, Binding, Ids, Labels, Split, Width, moved
 from compress.channels.parts import joined, shifted, tied_rows
 
 _Block = tuple[Sequence[int], Sequence[int]]
@@ -40,6 +40,8 @@ def view(call: Call) -> Labels:
         if reshaped is not None:
             place, axis = reshaped  # noqa: PLW2901 - the same axis, seen from the new shape
             call.ledger.width(axis)
+            if not axis.parts:
+                _bind(call, axis)
             result[place] = axis
     return result
 
@@ -61,6 +63,13 @@ def _blocks(old: Sequence[int], new: Sequence[int]) -> list[_Block]:
             else:
                 new_dims.append(j)
                 new_size, j = new_size * new[j], j + 1
+        # A dimension that a cut left a single position of stays with those it was split from, or is merged with.
+        while i < len(old) and old[i] == 1 and (j == len(new) or new[j] != 1):
+            old_dims.append(i)
+            i += 1
+        while j < len(new) and new[j] == 1 and (i == len(old) or old[i] != 1):
+            new_dims.append(j)
+            j += 1
         blocks.append((old_dims, new_dims))
     return blocks
 
@@ -86,7 +95,9 @@ def _reshaped(call: Call, axis: Axis, dim: int, blocks: Sequence[_Block]) -> tup
     ids = tied_rows(call.ledger, dense.reshape(-1, *dense.shape[len(tied) :]))
     found = Axis(ids, axis.zero, tuple(parts))
     if any(one in own for one in parts):
-        # Each must keep equally many.
+        # Each must keep equally many, and there will be as many as before.
+        for one in parts:
+            call.ledger.widths.append(Width(call.ledger.module, call.out.shape[one], np.empty(0, np.int64)))
         call.ledger.balance(found, len(found.rows))
         heads = [one for one in parts if one in own][-1]
         call.ledger.splits.append(Split(call.ledger.calls, found, heads))
@@ -124,12 +135,12 @@ def _shrinking(call: Call, own: Sequence[int], varying: Collection[int], sizes: 
 
 
 def _bind(call: Call, axis: Axis) -> None:
-    """Note that the parts may be counted in the width that the module was called with: ``C // heads``."""
+    """Note that the width may be the one that the module was called with: ``reshape(B, N, C)``, ``C // heads``."""
     size = axis.ids.size
     for tensor in call.inputs():
         for other in call.lookup(tensor).values():
             if not other.parts and 1 < len(other.ids) <= size and size % len(other.ids) == 0:
-                call.ledger.bindings.append(Binding(axis.ids.reshape(-1), other.ids))
+                call.ledger.bindings.append(Binding(axis.ids.reshape(-1), other.ids, call.ledger.module))
                 return
 
 

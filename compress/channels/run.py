@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.nn.modules.instancenorm import _InstanceNorm
@@ -17,7 +18,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from compress.channels import rules
 from compress.channels.aliases import Write, after_write
 from compress.channels.call import Call, tensors_in
-from compress.channels.history import Drift, Fault, History, Step, arguments
+from compress.channels.history import Drift, Fault, History, Shape, Step, arguments
 from compress.channels.labels import NONE, NOT_A_CHANNEL, Axis, Ids, Labels, Ledger, Slot
 from compress.channels.modes import FailureWatch, Recorder, memory_of, plain_forward
 from compress.channels.notes import Notes
@@ -43,7 +44,7 @@ class Trace:
         ledger: ties, freezes and choices.
         used: names of the tensors that took part.
         steps: the calls, for comparison with a later run of the network cut smaller.
-        output_shapes: the shapes of the output tensors, in order.
+        output_shapes: the shapes of the output tensors, in order, None where they depend on values.
         factors: products with a number that weights could make good, by the number of the step.
         faults: where a replay behaved otherwise than the run it follows; empty for a first run.
         drifts: where it differed only in a number that something was multiplied by.
@@ -54,7 +55,7 @@ class Trace:
     ledger: Ledger
     used: frozenset[str]
     steps: Sequence[Step]
-    output_shapes: Sequence[tuple[int, ...]]
+    output_shapes: Sequence[Shape]
     factors: Mapping[int, Factor] = field(default_factory=dict)
     faults: Sequence[Fault] = ()
     drifts: Sequence[Drift] = ()
@@ -84,7 +85,7 @@ class Run:
         self.used: set[str] = set()
         self.modules: list[tuple[str, object]] = []
         self.watch = FailureWatch()
-        self.output_shapes: list[tuple[int, ...]] = []
+        self.output_shapes: list[Shape] = []
         self.slots = list(_new_slots(self.state) if slots is None else slots)
         self.num_ids = sum(slot.ids.size for slot in self.slots)
         self.owned: dict[str, dict[int, Axis]] = {name: {} for name in self.state}
@@ -102,7 +103,7 @@ class Run:
         with plain_forward(self.state.values()), self.watch, Recorder(self.record, {memory_of(one) for one in lent}):
             output = self.model(*args, **kwargs)
         for tensor in _outputs(output):
-            self.output_shapes.append(tuple(tensor.shape))
+            self.output_shapes.append(None if self.notes.is_ragged(tensor) else tuple(tensor.shape))
             for axis in self.labels(tensor).values():
                 self.ledger.freeze_ids(axis.ids, "model output")
 
@@ -140,6 +141,7 @@ class Run:
             op=rules.base_name(op),
             args=bound,
             operands=operands,
+            has_sizes_of_values=torch.Tag.dynamic_output_shape in op.tags or op._schema.name == "torchvision::nms",
             notes=[None if id(tensor) in self.names else self.notes.get(tensor) for tensor in operands],
             outs=list(tensors_in([result])),
             ledger=self.ledger,

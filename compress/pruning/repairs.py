@@ -20,7 +20,19 @@ from compress.channels.groups import Channels
 from compress.channels.labels import Width
 
 Value = int | tuple[int, ...] | list[int]
-_Sizes = Mapping[int, int]  # what a size that a module wrote was, and what it is to be
+
+
+class _Sizes(NamedTuple):
+    """Sizes that a module wrote.
+
+    Attributes:
+        after: what each is to be after the cut.
+        kept: those which something else has too that stays as it is, such as a number of heads.
+    """
+
+    after: Mapping[int, int]
+    kept: Sequence[int]
+
 
 # Whole numbers that are rarely the width of anything, when another attribute of the same value is there to be chosen.
 _UNLIKELY = re.compile(
@@ -91,11 +103,14 @@ def _sizes(channels: Channels, widths: Sequence[Width], removed: npt.NDArray[np.
     for width in widths:
         gone = removed[channels.units[width.ids[width.ids >= 0]]].sum()
         found.setdefault(width.module, {}).setdefault(width.size, set()).add(width.size - int(gone))
+    return {path: _of_one_module(sizes) for path, sizes in found.items()}
+
+
+def _of_one_module(sizes: Mapping[int, set[int]]) -> _Sizes:
+    changed = {size: after - {size} for size, after in sizes.items()}
     # A size that becomes several is no single attribute.
-    return {
-        path: {size: next(iter(after)) for size, after in sizes.items() if len(after) == 1}
-        for path, sizes in found.items()
-    }
+    after = {size: next(iter(new), size) for size, new in changed.items() if len(new) < 2}  # noqa: PLR2004 - one at most
+    return _Sizes(after=after, kept=[size for size, new in changed.items() if new and size in sizes[size]])
 
 
 def _names(modules: Mapping[str, nn.Module], instances: Mapping[str, _Sizes], among: Container[str]) -> list[str]:
@@ -108,13 +123,19 @@ def _names(modules: Mapping[str, nn.Module], instances: Mapping[str, _Sizes], am
         for name in attributes[0]
         if name in among
         and all(
-            name in own and _replaced(own[name], sizes) is not None
+            name in own
+            and _replaced(own[name], sizes) is not None
+            and not (_is_unlikely(name) and own[name] in sizes.kept)
             for own, sizes in zip(attributes, instances.values(), strict=True)
         )
     ]
     values = {name: tuple(str(own[name]) for own in attributes) for name in everywhere}
-    likely = {values[name] for name in everywhere if not _UNLIKELY.search(name)}
-    return [name for name in everywhere if not _UNLIKELY.search(name) or values[name] not in likely]
+    likely = {values[name] for name in everywhere if not _is_unlikely(name)}
+    return [name for name in everywhere if not _is_unlikely(name) or values[name] not in likely]
+
+
+def _is_unlikely(name: str) -> bool:
+    return _UNLIKELY.search(name) is not None
 
 
 def _is_sizes(value: Any) -> bool:
@@ -126,6 +147,8 @@ def _is_sizes(value: Any) -> bool:
 def _replaced(value: Value, sizes: _Sizes) -> Any:
     """``value`` after the cut; None if it is no size that was written."""
     if isinstance(value, int):
-        return sizes.get(value)
-    # Of several numbers each must be one.
-    return type(value)(sizes[one] for one in value) if all(one in sizes for one in value) else None
+        return sizes.after.get(value)
+    # Of several numbers each must be one, but for those that only give a shape its place.
+    known = {**sizes.after, 1: 1, -1: -1}
+    changes = any(one in sizes.after for one in value) and all(one in known for one in value)
+    return type(value)(known[one] for one in value) if changes else None

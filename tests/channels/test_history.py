@@ -4,7 +4,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from compress.pruning.structured import apply_plan, plan_pruning
-from tests.nets import between, largest_difference, lively, masked_dense
+from tests.nets import Net, between, conv_bn, head, largest_difference, lively, masked_dense, pooled
 
 
 def negated_if_wide(x: Tensor) -> Tensor:
@@ -47,3 +47,20 @@ def test_numbers_that_do_not_depend_on_widths_are_no_matter():
     net = lively(between(lambda x: x * 0.5 * torch.tensor(3.0) * torch.rand(1, dtype=x.dtype)))
     plan = plan_pruning(net, torch.randn(1, 3, 8, 8, dtype=torch.float64), 0.25)
     assert plan.kept["a.0.weight", 0].shape == (12,)
+
+
+def found_above_zero(x: Tensor) -> Tensor:
+    """As many sums as there are values above zero, one call for each."""
+    values = x[x > 0]
+    for _ in range(len(values) % 7):
+        values = values[values > values.mean()]
+    return values
+
+
+def test_what_is_found_in_values_may_be_more_or_less():
+    """A cut changes values, and so how many are found, and how many calls handle them: no reason to take it back."""
+    net = lively(
+        Net(lambda n, x: (n.h(pooled(n.a(x))), found_above_zero(n.h(pooled(n.a(x))))), a=conv_bn(3, 16), h=head(16))
+    )
+    plan = plan_pruning(net, torch.randn(1, 3, 8, 8, dtype=torch.float64), 0.25)
+    assert ("a.0.weight", 0) in plan.kept

@@ -125,6 +125,36 @@ def test_the_plan_names_repairs_and_scales():
     assert "num_heads" not in text
 
 
+def test_a_number_of_heads_is_not_taken_for_their_width():
+    """Where both are the same number, heads stay as many as they were."""
+    torch.manual_seed(0)
+    net = lively(Encoder(Attention(16, 4), width=16))
+    plan = plan_pruning(net, X, 0.5)
+    assert apply_plan(net, plan).attention.heads == 4
+    assert plan.kept["attention.qkv.weight", 0].shape == (24,)
+    assert largest_difference(apply_plan(net, plan), masked_dense(net, plan), X) < 1e-12
+
+
+def test_heads_that_follow_the_width_are_not_merged():
+    """Code that makes fewer heads of a narrower width, where labels saw narrower heads, is not cut."""
+
+    class Counted(Attention):
+        def forward(self, x: Tensor) -> Tensor:
+            n, tokens, width = x.shape
+            q, k, v = self.qkv(x).reshape(n, tokens, 3, width // 8, 8).permute(2, 0, 3, 1, 4)
+            weights = (0.3 * q @ k.transpose(-2, -1)).softmax(-1)
+            return self.out((weights @ v).transpose(1, 2).reshape(n, tokens, width))
+
+    torch.manual_seed(0)
+    net = lively(Encoder(Counted(32, 4)))
+    plan = plan_pruning(net, X, 0.25)
+    assert "a size changes with the number of channels" in str(plan)
+    assert largest_difference(apply_plan(net, plan), masked_dense(net, plan), X) < 1e-12
+    whole = plan_pruning(net, X, 0.25, options=PruneOptions(heads="whole"))
+    assert apply_plan(net, whole).embed.out_features == 24
+    assert largest_difference(apply_plan(net, whole), masked_dense(net, whole), X) < 1e-12
+
+
 def test_a_layer_that_serves_twice_takes_no_temperature():
     """What would have to be scaled for two products at once stays whole, and so does what hangs on it."""
 
