@@ -21,13 +21,13 @@ SHAPE = (3, 8, 8)
 def coupled() -> nn.Module:
     """Residuals, concatenation, chunks, squeeze and excitation, a channel shuffle, and flattening."""
     kinds = ("residual", "concat", "chunk", "squeeze", "shuffle")
-    return RandomNet([Block(kind=kind, width=2, act="silu") for kind in kinds], flatten=True)
+    return RandomNet([Block(kind=kind, width=2, act="silu") for kind in kinds], space=2, flatten=True)
 
 
 def grouped() -> nn.Module:
     """Depthwise and grouped convolutions, and a layer used twice."""
     kinds = ("depthwise", "grouped", "reuse", "pool")
-    return RandomNet([Block(kind=kind, width=2, act="relu") for kind in kinds], flatten=False)
+    return RandomNet([Block(kind=kind, width=2, act="relu") for kind in kinds], space=2, flatten=False)
 
 
 NETS = {"coupled": coupled, "grouped": grouped}
