@@ -2,8 +2,8 @@
 
     python benchmarks/int8_coverage.py [MODEL ...]
 
-Random weights and random inputs: it is about graphs and kernels, not about accuracy. Rows of models that are not named
-stay as they are in the file.
+Random weights, norms with the statistics of random inputs: it is about graphs and kernels, not about accuracy. Rows of
+models that are not named stay as they are in the file.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ MODELS = (
 PAGE = Path(__file__).parents[1] / "docs" / "int8.md"
 HEAD = """# Static int8 over torchvision
 
-Written by `python benchmarks/int8_coverage.py`: PT2E with the quantizer for x86, random weights, four random images to
-calibrate with. *Layers* are the convolutions and linears that are int8, of all there are; *kernels* the int8
-convolutions and matrix products that the profiler counts in one compiled forward pass of one image; *SNR* the power of
-the float model's outputs over that of the difference, in dB.
+Written by `python benchmarks/int8_coverage.py`: PT2E with the quantizer for x86, random weights, four random images
+that set the statistics of batch norms and calibrate. *Layers* are the convolutions and linears that are int8, of all
+there are; *kernels* the int8 convolutions and matrix products that the profiler counts in one compiled forward pass of
+one image; *SNR* the power of the float model's outputs over that of the difference, in dB.
 
 | model | layers in int8 | int8 kernels | SNR dB | seconds | |
 | --- | ---: | ---: | ---: | ---: | --- |
@@ -73,8 +73,10 @@ def row(name: str) -> str:
     settings = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
     model = getattr(torchvision.models, name)(weights=None, **settings, **_quick_init(name)).eval()
     side = 299 if name == "inception_v3" else 224
+    images = torch.randn(4, 3, side, side)
+    _set_statistics_(model, images)
     try:
-        cells = _quantize(model, torch.randn(4, 3, side, side))
+        cells = _quantize(model, images)
     except CompressError as cause:
         cells = f"- | - | - | {time.monotonic() - start:.0f} | {str(cause).replace('|', '/')}"
     else:
@@ -94,6 +96,17 @@ def _quantize(model: nn.Module, images: torch.Tensor) -> str:
     kept = sorted({layer.operation for layer in layers if not layer.observers})
     reason = f"no int8 kernel for {', '.join(kept)}" if kept else ""
     return f"{len(in_int8)} of {len(layers)} | {kernels} | {decibels:.1f} | {{seconds}} | {reason}"
+
+
+def _set_statistics_(model: nn.Module, images: torch.Tensor) -> None:
+    """Let batch norms normalize, as trained ones do: with their first statistics a deep network puts out nothing."""
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.train()
+        norm.momentum = 1.0
+    with torch.no_grad():
+        model(images)
+    model.eval()
 
 
 def _quick_init(name: str) -> dict[str, bool]:
