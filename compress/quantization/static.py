@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from compress.errors import ModelError
+from compress.errors import CompressError, ModelError
 from compress.exported.libraries import require_torchao
 from compress.quantization import checks, search
 from compress.quantization.contract import Accuracy, agreement_with, check_drop
@@ -121,6 +121,21 @@ def quantize_by(
     return Quantized(quantized, report)
 
 
+def _kernels(quantized: QuantizedModel, batch: Tensor) -> int:
+    """How many int8 kernels run.
+
+    Raises:
+        ModelError: if Inductor cannot compile the model, or what it made does not run.
+    """
+    try:
+        return count_int8_kernels(quantized, batch)
+    except CompressError:
+        raise
+    except Exception as cause:
+        reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+        raise ModelError(f"the int8 model does not run as Inductor compiles it: {reason}") from cause
+
+
 class _Held(NamedTuple):
     """A model that holds the contract."""
 
@@ -139,7 +154,7 @@ def _held(found: search.Found, accuracy: Accuracy, wanted: float, *, progress: b
             break
         quantized = search.built(found, fewest)
         with working("compiling the int8 model", shown=progress):
-            kernels = count_int8_kernels(quantized, found.batches[0])
+            kernels = _kernels(quantized, found.batches[0])
         if kernels == 0:
             raise ModelError("a model must have a layer that runs as an int8 kernel to be quantized, this one has none")
         reached = accuracy(quantized)

@@ -208,3 +208,16 @@ def test_ranges_come_from_the_observer_that_was_asked_for(tiny_dense, tiny_image
         scales[observer] = next(node.args[1] for node in graph.nodes if "quantize_per_tensor" in str(node.target))
     assert scales["minmax"] == pytest.approx((100.0 - float(inputs.min())) / 255)
     assert scales["histogram"] < scales["minmax"]
+
+
+def test_what_the_compiler_cannot_run_is_said_in_a_sentence(monkeypatch):
+    """A failure inside Inductor reaches the user as an error of this package, its first line alone."""
+
+    def fail(*_):
+        raise AssertionError("expected size 7==7, stride 1==256 at dim=1\nError in op: qconv")
+
+    monkeypatch.setattr(static, "count_int8_kernels", fail)
+    with pytest.raises(
+        ModelError, match=r"^the int8 model does not run as Inductor compiles it: expected .* at dim=1$"
+    ):
+        static._kernels(None, torch.zeros(1))
