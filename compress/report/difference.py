@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 
 import rich.table
-from rich.console import Console
 from rich.text import Text
 
 from compress.gate.baseline import Entry
 from compress.gate.difference import Change, Difference, Trend, held_value
 from compress.gate.figures import write_exact, write_points
 from compress.report.markdown import escape, pipe_table
-from compress.report.terminal import PLAIN_BOX
+from compress.report.terminal import PLAIN_BOX, text_console, trimmed
 from compress.results import Kind, Metric
 
 _HEADS = ("recipe", "criterion", "device", "before", "after", "change", "")
@@ -47,15 +45,7 @@ def diff_terminal(difference: Difference, *, everything: bool = False, width: in
         width: of the terminal, in characters.
         color: whether to colour the marks with ANSI escapes.
     """
-    console = Console(
-        file=io.StringIO(),
-        width=width,
-        color_system="standard" if color else None,
-        force_terminal=color,
-        no_color=not color,
-        legacy_windows=False,
-        highlight=False,
-    )
+    console = text_console(width, color=color)
     shown = rich.table.Table(box=PLAIN_BOX, show_edge=False, pad_edge=False)
     for column, head in enumerate(_HEADS):
         shown.add_column(head, justify="right" if column in _RIGHT else "left", overflow="fold")
@@ -69,7 +59,7 @@ def diff_terminal(difference: Difference, *, everything: bool = False, width: in
             console.print()
         for line in _footer(difference):
             console.print(Text(line))
-    return "\n".join(line.rstrip() for line in capture.get().splitlines()).rstrip() + "\n"
+    return trimmed(capture.get())
 
 
 def diff_markdown(difference: Difference, *, everything: bool = False) -> str:

@@ -34,7 +34,19 @@ def render_terminal(table: Table, *, width: int = 80, color: bool = False) -> st
         width: of the terminal, in characters.
         color: whether to colour the marks with ANSI escapes.
     """
-    console = Console(
+    console = text_console(width, color=color)
+    with console.capture() as capture:
+        for block in _blocks(table, console):
+            console.print(block)
+            console.print()
+        for line in table.footer:
+            console.print(Text(line))
+    return trimmed(capture.get())
+
+
+def text_console(width: int, *, color: bool) -> Console:
+    """A console whose output is captured, ``width`` columns wide, with ANSI escapes if ``color``."""
+    return Console(
         file=io.StringIO(),
         width=width,
         color_system="standard" if color else None,
@@ -43,13 +55,11 @@ def render_terminal(table: Table, *, width: int = 80, color: bool = False) -> st
         legacy_windows=False,
         highlight=False,
     )
-    with console.capture() as capture:
-        for block in _blocks(table, console):
-            console.print(block)
-            console.print()
-        for line in table.footer:
-            console.print(Text(line))
-    return "\n".join(line.rstrip() for line in capture.get().splitlines()).rstrip() + "\n"
+
+
+def trimmed(text: str) -> str:
+    """``text`` without blanks at its lines' ends, and with one line break at its own."""
+    return "\n".join(line.rstrip() for line in text.splitlines()).rstrip() + "\n"
 
 
 def rich_table(table: Table, columns: Sequence[int]) -> rich.table.Table:
