@@ -27,3 +27,8 @@ class BaselineError(CompressError):
 
 class MeasureError(CompressError):
     """A metric could not be measured; this is never the same as a metric that passed."""
+
+
+def first_line(error: BaseException) -> str:
+    """What ``error`` says in its first line, for a message of one sentence; its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

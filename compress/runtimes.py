@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.errors import CompressError, ConfigError, ModelError
+from compress.errors import CompressError, ConfigError, ModelError, first_line
 from compress.exported import capture
 from compress.exported.capture import quiet_torch
 from compress.exported.compiling import compiled
@@ -46,7 +46,7 @@ def prepare(model: nn.Module, example_input: Tensor, *, runtime: str = "eager") 
     except CompressError:
         raise
     except Exception as cause:
-        reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+        reason = first_line(cause)
         raise ModelError(f"{type(model).__name__} does not run under {runtime}: {reason}") from cause
     return call
 

@@ -15,7 +15,7 @@ from compress.channels.copying import copied
 from compress.channels.labels import Ledger, Slot
 from compress.channels.modes import LentWrittenError
 from compress.channels.run import Example, Run, Trace
-from compress.errors import ModelError
+from compress.errors import ModelError, first_line
 
 __all__ = ["Example", "Heads", "Trace", "retrace", "trace"]
 
@@ -62,7 +62,7 @@ def _only_run(model: nn.Module, example: Example, wishes: Mapping[int, int], len
     except LentWrittenError:
         raise
     except Exception as error:
-        raise ModelError(f"the forward pass on the example inputs failed: {_sentence(error)}") from error
+        raise ModelError(f"the forward pass on the example inputs failed: {first_line(error)}") from error
     if not run.output_shapes:
         raise ModelError("the forward pass on the example inputs put out no tensor")
     return run.result(writes=not lent)
@@ -80,7 +80,7 @@ def retrace(model: nn.Module, example: Example, slots: Sequence[Slot], first: Tr
         run.forward(example, () if first.writes else list(model.parameters()))
     except Exception as error:  # noqa: BLE001 - whatever a cut breaks is a reason to take the cut back
         layer = run.modules[-1][0] if run.modules else ""
-        reason = f"the cut breaks the forward pass: {_sentence(error)} (layer '{layer}')"
+        reason = f"the cut breaks the forward pass: {first_line(error)} (layer '{layer}')"
         data = [tensor for tensor in run.watch.failed if id(tensor) not in run.names]
         run.history.fault([data, run.watch.failed, *run.at_work(error), *run.enclosing()], reason, run.labels)
         return run.result()
@@ -93,9 +93,4 @@ def _copy(model: nn.Module, lent: Iterable[Tensor]) -> nn.Module:
     try:
         return copied(model, {id(tensor): tensor for tensor in lent}).eval()
     except Exception as error:
-        raise ModelError(f"the model cannot be copied: {_sentence(error)}") from error
-
-
-def _sentence(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+        raise ModelError(f"the model cannot be copied: {first_line(error)}") from error

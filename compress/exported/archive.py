@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from compress.errors import ArtifactError, CompressError
+from compress.errors import ArtifactError, CompressError, first_line
 from compress.exported.capture import quiet_torch
 from compress.exported.libraries import require_libraries
 
@@ -103,10 +103,10 @@ def from_archive(content: bytes, place: str) -> tuple[ExportedProgram, dict[str,
     except CompressError:
         raise
     except serialize.SerializeError as cause:
-        raise ArtifactError(f"{place} is of another version of torch, or damaged: {_first_line(cause)}") from cause
+        raise ArtifactError(f"{place} is of another version of torch, or damaged: {first_line(cause)}") from cause
     # zipfile, json and torch each have their own kinds of error for what a damaged file makes of them.
     except Exception as cause:
-        raise ArtifactError(f"{place} is damaged or no exported model: {_first_line(cause)}") from cause
+        raise ArtifactError(f"{place} is damaged or no exported model: {first_line(cause)}") from cause
     return graph, notes
 
 
@@ -159,7 +159,3 @@ def _strings(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
     elif isinstance(value, list):
         for item in value:
             yield from _strings(item, key)
-
-
-def _first_line(cause: BaseException) -> str:
-    return (str(cause).strip() or type(cause).__name__).splitlines()[0]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from compress.errors import ModelError
+from compress.errors import ModelError, first_line
 
 _TORCH = Path(torch.__file__).parent
 _HERE = Path(__file__).parent
@@ -38,7 +38,7 @@ def capture(model: nn.Module, example_input: Tensor, *, fixed: bool = False) -> 
             inputs = batch_of(example_input, max(2, len(example_input)))
             return torch.export.export(model, (inputs,), dynamic_shapes=({0: Dim("batch", min=1)},))
     except Exception as cause:
-        reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+        reason = first_line(cause)
         if reason.startswith("Constraints violated"):
             reason = "its code fixes the batch size"
         raise ModelError(f"{type(model).__name__} cannot be exported: {reason}{_line_of(cause)}") from cause

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from compress.errors import ArtifactError, ConfigError, ModelError
+from compress.errors import ArtifactError, ConfigError, ModelError, first_line
 from compress.exported.capture import quiet_torch
 
 _EXTRA = "pip install 'pytest-compress[onnx]'"
@@ -32,7 +32,7 @@ def to_onnx(program: ExportedProgram) -> bytes:
         with quiet_torch(), contextlib.redirect_stdout(io.StringIO()):
             exported = torch.onnx.export(program, dynamo=True, verbose=False)
     except OnnxExporterError as cause:
-        reason = str(cause.__cause__ or cause).strip().splitlines()[0]
+        reason = first_line(cause.__cause__ or cause)
         raise ModelError(f"the model cannot be written as ONNX: {reason}") from cause
     assert exported is not None  # noqa: S101 - what dynamo=True promises
     proto = exported.model_proto
@@ -90,7 +90,5 @@ class OnnxModel(nn.Module):
             self._session = onnxruntime.InferenceSession(self.content, options, ["CPUExecutionProvider"])
         # onnxruntime's errors have no base of their own.
         except Exception as cause:
-            raise ArtifactError(
-                f"{place} is damaged, or cannot be run by ONNX Runtime: {str(cause).splitlines()[0]}"
-            ) from cause
+            raise ArtifactError(f"{place} is damaged, or cannot be run by ONNX Runtime: {first_line(cause)}") from cause
         self._input = self._session.get_inputs()[0].name

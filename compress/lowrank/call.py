@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.jit import ScriptModule
 
-from compress.errors import CompressError, ConfigError, ModelError
+from compress.errors import CompressError, ConfigError, ModelError, first_line
 
 Inputs = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any]
 
@@ -48,7 +48,7 @@ def run(model: nn.Module, inputs: Inputs) -> Any:
         except CompressError:
             raise
         except Exception as cause:
-            reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+            reason = first_line(cause)
             raise ModelError(f"the forward pass on the given inputs failed: {reason}") from cause
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from compress.channels.trace import Example
-from compress.errors import ConfigError, ModelError
+from compress.errors import ConfigError, ModelError, first_line
 from compress.pruning.checks import check_example
+from compress.train.evaluation import device_of
 
 
 class Batch(NamedTuple):
@@ -52,10 +52,5 @@ def run(model: nn.Module, inputs: Example) -> Any:
     try:
         return model(*inputs.args, **inputs.kwargs)
     except Exception as cause:
-        reason = (str(cause) or type(cause).__name__).splitlines()[0]
+        reason = first_line(cause)
         raise ModelError(f"the forward pass on a calibration batch failed: {reason}") from cause
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where the model's first parameter lies; a model without any runs on the CPU."""
-    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))

@@ -10,7 +10,7 @@ from torch import nn
 
 from compress.channels.trace import Example
 from compress.pairs import Pairs, Timer, elapsed_ms, pair_ms, take_pairs
-from compress.pruning.batches import device_of
+from compress.train.evaluation import device_of
 
 PairedLatency = Callable[[nn.Module, nn.Module, Example], Pairs]
 """``(compressed, dense, example) -> ((dense_ms, compressed_ms), ...)``, the two called in turn."""

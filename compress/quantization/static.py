@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from compress.errors import CompressError, ModelError
+from compress.errors import CompressError, ModelError, first_line
 from compress.exported.libraries import require_torchao
 from compress.quantization import checks, search
 from compress.quantization.contract import Accuracy, agreement_with, check_drop
@@ -132,7 +132,7 @@ def _kernels(quantized: QuantizedModel, batch: Tensor) -> int:
     except CompressError:
         raise
     except Exception as cause:
-        reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+        reason = first_line(cause)
         raise ModelError(f"the int8 model does not run as Inductor compiles it: {reason}") from cause
 
 

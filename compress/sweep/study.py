@@ -16,7 +16,7 @@ import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
-from compress.errors import ConfigError
+from compress.errors import ConfigError, first_line
 from compress.sweep.plans import Plan
 
 STUDY_NAME = "compress-sweep"
@@ -59,7 +59,7 @@ def open_study(target: str, begun_with: Mapping[str, object]) -> optuna.Study:
         old = study.user_attrs.get(_BEGUN_WITH)
         num_trials = len(study.get_trials(deepcopy=False))
     except Exception as cause:
-        reason = (str(cause) or type(cause).__name__).splitlines()[0]
+        reason = first_line(cause)
         raise ConfigError(f"cannot open a study: {reason} ({target})") from cause
     if old is None and num_trials:
         raise ConfigError(f"a study must be one that sweep began, this one is not ({target})")
@@ -96,7 +96,7 @@ def _open_storage(target: str) -> BaseStorage:
         try:
             return RDBStorage(target)
         except Exception as cause:
-            reason = (str(cause) or type(cause).__name__).splitlines()[0]
+            reason = first_line(cause)
             raise ConfigError(f"cannot open a study's database: {reason} ({_without_password(target)})") from cause
     path = Path(target)
     _check_journal(path)

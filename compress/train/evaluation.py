@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.data import Split
-from compress.errors import CompressError, DataError, ModelError
+from compress.errors import CompressError, DataError, ModelError, first_line
 from compress.train.processes import Processes, alone, as_device
 from compress.train.progress import track
 
@@ -114,7 +114,7 @@ def logits_of(model: nn.Module, images: Tensor, num_classes: int, *, role: str =
     except CompressError:
         raise
     except Exception as cause:
-        reason = (str(cause) or type(cause).__name__).splitlines()[0]
+        reason = first_line(cause)
         raise ModelError(
             f"a {role} must run on images of shape {list(images.shape)}, this one failed: {reason}"
         ) from cause
