@@ -1,8 +1,8 @@
 """How many bytes glibc has handed out at most while something ran: exact where the kernel's counters only come close.
 
-Needs an environment in which every larger block is a mapping of its own (``MALLOC_MMAP_THRESHOLD_``): glibc keeps the
-most bytes that such blocks ever came to. That number never falls, so before a measurement a block that nobody touches
-is taken which makes up what is missing to it; and free room left between smaller blocks is filled, lest a larger block
+Needs a process started with ``ENVIRONMENT``, in which every larger block is a mapping of its own: glibc keeps the most
+bytes that such blocks ever came to. That number never falls, so before a measurement a block that nobody touches is
+taken which makes up what is missing to it; and free room left between smaller blocks is filled, lest a larger block
 find a place there, where it would not be counted.
 """
 
@@ -14,7 +14,18 @@ import re
 import tempfile
 from collections.abc import Callable
 
-THRESHOLD = 16384
+_THRESHOLD = 16384
+
+# What glibc reads when it starts. A mapping goes back to the kernel as soon as it is freed, which makes the peak of
+# live tensors visible in the resident set, too. Without padding, the end of the heap has no room that a larger block
+# could take: by default it grows by 128 KiB for any small block.
+ENVIRONMENT = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(_THRESHOLD),
+    "MALLOC_TRIM_THRESHOLD_": "0",
+    "MALLOC_TOP_PAD_": "0",
+    "MALLOC_MMAP_MAX_": "1000000",
+}
 
 _FIELDS = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
 _LARGEST_ROOM = 1 << 20
@@ -57,7 +68,7 @@ def _fill_free_room(libc: ctypes.CDLL) -> list[int]:
     """Take blocks of falling sizes until each of them would be a mapping."""
     blocks: list[int] = []
     size = _LARGEST_ROOM
-    while size >= THRESHOLD and len(blocks) < _MOST_FILLERS:
+    while size >= _THRESHOLD and len(blocks) < _MOST_FILLERS:
         mapped = libc.mallinfo2().hblkhd
         block = libc.malloc(size)
         if libc.mallinfo2().hblkhd > mapped:

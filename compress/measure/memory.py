@@ -20,21 +20,12 @@ from compress.measure import children
 from compress.measure.children import Child, Conditions, saved
 from compress.measure.environment import cpu_class, cuda_class
 from compress.measure.live_tensors import peak_live_bytes
-from compress.measure.malloc_peak import THRESHOLD
+from compress.measure.malloc_peak import ENVIRONMENT
 from compress.pruning.unstructured import make_permanent_
 from compress.results import Measurement
 from compress.train.evaluation import device_of, evaluating
 
 _SAMPLING_INTERVAL_S = 0.01
-
-# glibc keeps freed memory for later; making every larger block a mapping of its own, which goes back to the kernel when
-# it is freed, makes the peak of live tensors visible in the resident set, and lets glibc count them.
-_CHILD_ENVIRONMENT = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(THRESHOLD),
-    "MALLOC_TRIM_THRESHOLD_": "0",
-    "MALLOC_MMAP_MAX_": "1000000",
-}
 
 
 def cpu_memory(compressed: nn.Module, dense: nn.Module, conditions: Conditions) -> Measurement:
@@ -110,7 +101,7 @@ def _measure_in_child(model: nn.Module, conditions: Conditions) -> dict[str, int
     """Have a fresh process measure ``model``, and a sampler watch it from outside."""
     with (
         saved({"model": model}, conditions) as request,
-        Child("memory", threads=conditions.threads, environment=_CHILD_ENVIRONMENT) as child,
+        Child("memory", threads=conditions.threads, environment=ENVIRONMENT) as child,
     ):
         child.ask({"do": "measure_memory", **request})
         child.end_requests()

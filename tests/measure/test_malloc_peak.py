@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from compress.measure import malloc_peak
-from compress.measure.malloc_peak import THRESHOLD
+from compress.measure.malloc_peak import ENVIRONMENT
 
 # Takes no torch: what it allocates is what it says.
 SCRIPT = """
@@ -37,12 +37,7 @@ print(peak_malloc_bytes(lambda: blocks(1_000_000)))
 @pytest.mark.skipif(os.confstr("CS_GNU_LIBC_VERSION") is None, reason="not glibc")
 def test_the_most_that_lives_at_once_is_counted_to_the_page():
     """Whatever was larger before; what is freed before the next block is taken counts no more."""
-    environment = {
-        **os.environ,
-        "MALLOC_MMAP_THRESHOLD_": str(THRESHOLD),
-        "MALLOC_ARENA_MAX": "1",
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
+    environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join(sys.path)}
     run = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, check=True, text=True)
     peaks = list(map(int, run.stdout.split()))
     expected = [0, 1_000_000, 3_030_000, 2_000_000, 80_000_000, 1_000_000]
