@@ -35,6 +35,9 @@ from compress.files import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 RATIO = 0.2
+THREADS = 2
+_LARGE = 100e6
+_QUICK_S = 1.5
 _ENDS = ("model output", "fed by values without channel labels", "not used by the forward pass", "put out by no layer")
 
 _PREFACE = f"""# Coverage of structured pruning
@@ -42,7 +45,8 @@ _PREFACE = f"""# Coverage of structured pruning
 What `prune_channels` makes of each network at `pruning_ratio` {RATIO}, importance l1, weights random; written by
 `python benchmarks/coverage.py --compare`.
 
-- **left**: parameters after / before. **s**: CPU seconds of one thread to trace, cut, verify and build.
+- **left**: parameters after / before. **s**: seconds to trace, cut, verify and build, with {THREADS} threads, one
+  network at a time.
 - **batch**, **size**: whether the pruned network runs at another batch size and image size than it was traced on;
   *fixed* where the dense network does not either.
 - **stays whole**: groups of channels kept for another reason than being the network's input or output.
@@ -123,7 +127,7 @@ def _row(tool: str, family: str, name: str) -> Row:
 
     from benchmarks.coverage_models import Subject, subject  # noqa: PLC0415
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)
     prune: Callable[[Subject], tuple[Any, Row]] = {"compress": _by_compress, "torch_pruning": _by_torch_pruning}[tool]
     tiny = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3))
     prune(Subject(model=tiny, example=(torch.zeros(1, 3, 8, 8),), others={}))
@@ -131,9 +135,9 @@ def _row(tool: str, family: str, name: str) -> Row:
     before = sum(parameter.numel() for parameter in one.model.parameters())
     # What else differs from a plain run is torch's own first time.
     runs = {what: tool == "compress" and _runs(one.model, inputs) for what, inputs in one.others.items()}
-    wall, cpu = time.perf_counter(), time.process_time()
+    started = time.perf_counter()
     smaller, row = prune(one)
-    row |= {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
+    row |= {"seconds": time.perf_counter() - started}
     row |= {"parameters": before, "left": sum(parameter.numel() for parameter in smaller.parameters())}
     if tool == "compress":
         row |= {what: _runs(smaller, one.others[what]) if may is True else "fixed" for what, may in runs.items()}
@@ -211,7 +215,7 @@ def _line(name: str, row: Row, other: Row | None) -> str:
         return f"| {name} | | | | | | {_cell(row['error'])} | {_their(other)} |"
     whole = "; ".join(f"{count}x {reason}" for reason, count in _inner(row["frozen"]).items())
     return (
-        f"| {name} | {row['parameters']:,} | {row['left'] / row['parameters']:.3f} | {row['cpu_seconds']:.2f} "
+        f"| {name} | {row['parameters']:,} | {row['left'] / row['parameters']:.3f} | {row['seconds']:.2f} "
         f"| {_runs_cell(row.get('batch'))} | {_runs_cell(row.get('size'))} | {_cell(whole)} | {_their(other)} |"
     )
 
@@ -233,23 +237,25 @@ def _their(row: Row | None) -> str:
         return " | "
     if "error" in row:
         return f"{_cell(row['error'][:60])} | "
-    return f"{row['left'] / row['parameters']:.3f} | {row['cpu_seconds']:.2f}"
+    return f"{row['left'] / row['parameters']:.3f} | {row['seconds']:.2f}"
 
 
 def _summary(rows: dict[str, Row], theirs: dict[str, Row | None]) -> str:
     done = {name: row for name, row in rows.items() if "error" not in row}
     if not done:
         return f"None of {len(rows)} networks was pruned."
-    seconds = {name: row["cpu_seconds"] for name, row in done.items()}
+    seconds = {name: row["seconds"] for name, row in done.items()}
     slowest = ", ".join(f"{name} {seconds[name]:.1f}" for name in sorted(seconds, key=lambda n: -seconds[n])[:5])
+    small = [seconds[name] for name, row in done.items() if row["parameters"] < _LARGE]
     text = (
-        f"{len(done)} of {len(rows)} networks pruned; median {median(seconds.values()):.2f} CPU seconds; slowest: "
-        f"{slowest}. {_runs_count(done, 'batch')} {_runs_count(done, 'size')}"
+        f"{len(done)} of {len(rows)} networks pruned; median {median(seconds.values()):.2f} s; slowest: {slowest}. "
+        f"Under 100 M parameters {sum(s <= _QUICK_S for s in small)} of {len(small)} took at most {_QUICK_S} s. "
+        f"{_runs_count(done, 'batch')} {_runs_count(done, 'size')}"
     )
     tried = {name: row for name, row in theirs.items() if row is not None}
     both = [name for name, row in tried.items() if "error" not in row and name in done]
     if both:
-        ours, other = (sum(one[name]["cpu_seconds"] for name in both) for one in (done, tried))
+        ours, other = (sum(one[name]["seconds"] for name in both) for one in (done, tried))
         text += (
             f" Torch-Pruning pruned {len([row for row in tried.values() if 'error' not in row])} of {len(tried)}; over"
             f" the {len(both)} that both did it took {other:.1f} s in sum, this {ours:.1f} s: {other / ours:.1f} times"
