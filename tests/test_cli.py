@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,33 @@ def test_train_writes_the_dense_model(tmp_path, capsys):
     assert not printed.err
     dense = workload.dense_model(workload.load_workload("tests.workloads:tiny_workload"), progress=False)
     assert output.read_bytes() == artifact.serialize(dense)
+
+
+def test_train_by_a_recipe_trains_by_that(tmp_path, recipe):
+    """Its settings take the place of the workload's own, weights included."""
+    recipe.write_text('[[steps]]\nuse = "fit"\nepochs = 1\nbatch_size = 8\nlearning_rate = 1e-9\n', encoding="utf-8")
+    output = tmp_path / "dense.safetensors"
+    named = ["--workload", "tests.workloads:tiny_workload", "--output", str(output), "--quiet"]
+    assert main(["train", str(recipe), *named]) == 0
+    config = train.FitConfig(epochs=1, batch_size=8, learning_rate=1e-9)
+    asked = replace(workload.load_workload("tests.workloads:tiny_workload"), fit=config)
+    assert output.read_bytes() == artifact.serialize(workload.dense_model(asked, progress=False))
+
+
+@pytest.mark.parametrize("steps", ["", PRUNE, '[[steps]]\nuse = "fit"\ndistill = true\n'])
+def test_train_refuses_a_recipe_that_is_no_training(tmp_path, recipe, capsys, steps):
+    """No step, another step, or one that needs a dense model for a teacher."""
+    recipe.write_text(steps, encoding="utf-8")
+    assert main(["train", str(recipe), "--output", str(tmp_path / "out")]) == 1
+    printed = capsys.readouterr().err
+    assert printed == f"error: a recipe to train by must be one step 'fit' without a teacher ({recipe})\n"
+
+
+def test_the_training_recipes_of_the_benchmarks_can_be_read():
+    """Each is one step of training."""
+    recipes = sorted((ROOT / "benchmarks" / "training").glob("*.toml"))
+    assert recipes
+    assert all(isinstance(models.training(recipe), train.FitConfig) for recipe in recipes)
 
 
 @pytest.mark.parametrize("quiet", [False, True])

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from compress.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from compress.train import FitConfig
     from compress.workload import Workload
 
 WORKLOAD_HELP = (
@@ -19,6 +23,12 @@ WORKLOAD_HELP = (
 def add_train_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """``train``."""
     train = commands.add_parser("train", help="train the dense model of a workload", description=_train.__doc__)
+    train.add_argument(
+        "recipe",
+        type=Path,
+        nargs="?",
+        help="how to train: a recipe of one step 'fit' (default: the workload's own way), see benchmarks/training",
+    )
     train.set_defaults(run=_train)
     _add_options(train)
 
@@ -38,12 +48,30 @@ def _add_options(command: argparse.ArgumentParser) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    """Train the dense model of a workload, or take it from the cache, and save it."""
+    """Train the dense model of a workload, or take it from the cache, and save it. Stopped, it goes on when rerun."""
     from compress.workload import dense_model, load_workload
 
+    settings = None if options.recipe is None else training(options.recipe)
     workload = load_workload(options.workload)
+    if settings is not None:
+        workload = replace(workload, weights=None, fit=settings)
     model = dense_model(workload, progress=not options.quiet)
     _save(model, workload, options)
+
+
+def training(path: Path) -> FitConfig:
+    """How the recipe at ``path`` trains.
+
+    Raises:
+        ConfigError: if it cannot be read, or is not one step ``fit`` without a teacher.
+    """
+    from compress.recipe import load_recipe
+    from compress.recipe.fit_step import Fit
+
+    match load_recipe(path).steps:
+        case (Fit(distill=False) as settings,):
+            return settings
+    raise ConfigError(f"a recipe to train by must be one step 'fit' without a teacher ({path})")
 
 
 def _run(options: argparse.Namespace) -> None:
