@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -85,7 +86,11 @@ def _layout(tensor: Tensor) -> tuple[object, ...]:
 
 @contextmanager
 def plain_forward(tensors: Iterable[Tensor]) -> Iterator[None]:
-    """No gradients, no fused attention that hides its parts, and the random state as it was before, afterwards."""
+    """No gradients, no fused attention that hides its parts, and the random state as it was before, afterwards.
+
+    And no garbage collection: what a run notes down makes Python walk all of the process's objects for cycles, which
+    takes as long as the forward pass of a small network, and finds none.
+    """
     devices = sorted({tensor.get_device() for tensor in tensors if tensor.is_cuda})
     fast_path = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:
@@ -94,4 +99,7 @@ def plain_forward(tensors: Iterable[Tensor]) -> Iterator[None]:
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.callback(torch.backends.mha.set_fastpath_enabled, fast_path)
         torch.backends.mha.set_fastpath_enabled(False)
+        if gc.isenabled():
+            stack.callback(gc.enable)
+            gc.disable()
         yield

@@ -1,3 +1,4 @@
+import gc
 import random
 
 import pytest
@@ -56,6 +57,25 @@ def test_global_switches_come_back():
         trace(Net(forward), X)
     assert seen == [False]
     assert torch.backends.mha.get_fastpath_enabled()
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+def test_garbage_collection_comes_back_as_it_was(collecting):
+    """It rests during a trace only, even if the trace fails; who had switched it off finds it off."""
+    seen = []
+
+    def forward(_: Net, x: Tensor) -> Tensor:
+        seen.append(gc.isenabled())
+        return x.view(5, 7)
+
+    (gc.enable if collecting else gc.disable)()
+    try:
+        with pytest.raises(ModelError):
+            trace(Net(forward), X)
+        assert seen == [False]
+        assert gc.isenabled() is collecting
+    finally:
+        gc.enable()
 
 
 def test_a_forward_pass_that_fails_is_told_in_one_sentence():
