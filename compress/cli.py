@@ -13,6 +13,7 @@ from compress.commands.runtimes import add_runtimes_parser
 from compress.commands.selfcheck import add_selfcheck_parser
 from compress.commands.sweep import add_sweep_parser
 from compress.errors import CompressError
+from compress.termination import TERMINATED_STATUS, Terminated, terminable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,7 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
-        return options.run(options) or 0
+        with terminable():
+            return options.run(options) or 0
     except CompressError as error:
         print(f"error: {error}", file=sys.stderr)
         return int(options.trouble)
@@ -30,9 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read the output has had enough; Python would complain once more when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
+        return TERMINATED_STATUS if isinstance(interrupt, Terminated) else 130
 
 
 def _parser() -> argparse.ArgumentParser:

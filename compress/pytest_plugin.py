@@ -18,6 +18,7 @@ from compress.html_session import HTML, html_session
 from compress.options import COULD_NOT_MEASURE, Settings, add_options, read_settings
 from compress.outcomes import NotMeasured
 from compress.pytest_run import CONCLUSION, RUN, PytestRun, asks_for_gate
+from compress.termination import TERMINATED_STATUS, Terminated, terminable
 
 pytest_plugins = ["compress.fixtures"]
 
@@ -96,6 +97,18 @@ def pytest_deselected(items: Sequence[pytest.Item]) -> None:
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Keep which tests are to hold a model: one of them that does not has measured nothing."""
     session.config.stash[RUN].note_selected(session.items)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """Let a run of the gate that is cancelled end its processes and delete its files; all others end as ever."""
+    if not session.config.stash[RUN].selected:
+        return (yield)
+    try:
+        with terminable():
+            return (yield)
+    except Terminated as terminated:
+        pytest.exit(str(terminated), returncode=TERMINATED_STATUS)
 
 
 def pytest_runtest_teardown(item: pytest.Item) -> None:

@@ -15,7 +15,8 @@ import compress.recipe
 from tests.gate.samples import DEVICE
 
 SHA256 = "0" * 64
-QUIET = ("-p", "no:hypothesispytest", "-p", "no:cacheprovider")
+QUIET = ("-p", "no:hypothesispytest")
+UNCACHED = ("-p", "no:cacheprovider")
 
 CONFTEST = f"""
 import pytest
@@ -72,6 +73,21 @@ def test_cpu_memory(gate, cpu_memory, compressed, dense):
     gate(cpu_memory, compressed, dense)
 """
 
+# Time that needs no clock, shown to pytest-benchmark as the plugin's own is.
+TIMED = f"""
+from compress.benchmarking import PytestBenchmark
+
+@pytest.fixture
+def cpu_latency(request):
+    timings = PytestBenchmark(request)
+
+    def measure(small, large):
+        timings.refuse_if_disabled()
+        return Measurement(metric="cpu_latency_ms", dense=2.0, compressed=1.0, device="{DEVICE}")
+
+    return Meter(metric="cpu_latency_ms", measure=measure)
+"""
+
 LIMITS = {"num_params": "max_ratio = 0.6", "cpu_peak_bytes": "max_ratio = 0.6"}
 ENTRY = {"compressed": 50, "dense": 100}
 ENTRIES = {"num_params": ENTRY, "cpu_peak_bytes": {DEVICE: {"compressed": 51200, "dense": 102400}}}
@@ -96,9 +112,15 @@ class AsleepProject:
         """The project's folder."""
         return self.pytester.path
 
-    def run(self, *args: str, fresh: bool = False) -> Run:
-        """Run pytest, on the folder ``benchmarks`` unless ``args`` name something; ``fresh`` in another process."""
-        given = [*QUIET, *args]
+    def run(self, *args: str, fresh: bool = False, cached: bool = False) -> Run:
+        """Run pytest, on the folder ``benchmarks`` unless ``args`` name something.
+
+        Args:
+            args: of the command line.
+            fresh: in another process.
+            cached: remembering what failed.
+        """
+        given = [*QUIET, *(() if cached else UNCACHED), *args]
         if not any((self.path / argument).exists() for argument in args):
             given.insert(0, "benchmarks")
         run = self.pytester.runpytest_subprocess if fresh else self.pytester.runpytest_inprocess
@@ -106,9 +128,9 @@ class AsleepProject:
         # Long lines of the table's notes are broken where the terminal ends.
         return Run(status=int(result.ret), text=" ".join(" ".join([*result.outlines, *result.errlines]).split()))
 
-    def compare(self, *args: str, fresh: bool = False) -> Run:
+    def compare(self, *args: str, fresh: bool = False, cached: bool = False) -> Run:
         """Run the gate against the baseline."""
-        return self.run("--benchmark-compare", *args, fresh=fresh)
+        return self.run("--benchmark-compare", *args, fresh=fresh, cached=cached)
 
     def write_tests(self, text: str) -> None:
         """Replace the tests."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from compress.options import COULD_NOT_MEASURE
-from tests.asleep_project import ENTRIES, ENTRY, LIMITS, TESTS, make_asleep_project
+from tests.asleep_project import ENTRIES, ENTRY, LIMITS, TESTS, TIMED, make_asleep_project
 
 HELD, REGRESSED, USAGE_ERROR = 0, 1, 4
 
@@ -183,6 +183,38 @@ def test_only_benchmarks(project):
     run = project.run("--benchmark-only")
     assert run.status == COULD_NOT_MEASURE
     assert "test_cpu_memory[half]: was skipped: Skipping non-benchmark (--benchmark-only active)" in run.text
+
+
+def test_benchmarks_are_skipped(project):
+    """--benchmark-skip leaves out the tests that time models: those were not measured, with a comparison or without.
+
+    A test need not name pytest-benchmark's fixture itself: what times models does so on its own.
+    """
+    project.write_conftest(TIMED)
+    project.write_recipe(limits={**LIMITS, "cpu_latency_ms": "max_ratio = 0.6"})
+    project.write_tests(f"""{TESTS}
+def test_named(gate, cpu_latency, compressed, dense, benchmark):
+    gate(cpu_latency, compressed, dense)
+
+def test_unnamed(gate, cpu_latency, compressed, dense):
+    gate(cpu_latency, compressed, dense)
+""")
+    for run in (project.run("--benchmark-skip"), project.compare("--benchmark-skip")):
+        assert run.status == COULD_NOT_MEASURE
+        assert "test_named[half]: was skipped: Skipping benchmark (--benchmark-skip active)" in run.text
+        assert "time per image, CPU (half): Benchmarks are skipped (--benchmark-skip was used)" in run.text
+        assert "verdicts: 1 NOT MEASURED, 2 ok" in run.text
+
+
+def test_only_benchmarks_of_which_some_are_deselected(project):
+    """Of --benchmark-only and -m together nothing that is left of the gate need be a benchmark."""
+    marked = TESTS.replace("def test_cpu", "@pytest.mark.slow\ndef test_cpu")
+    project.write_tests(f"import pytest\n{marked}")
+    project.pytester.makeini("[pytest]\nmarkers = slow\n")
+    for run in (project.run("--benchmark-only", "-m", "not slow"), project.compare("--benchmark-only", "-m", "slow")):
+        assert run.status == COULD_NOT_MEASURE
+        assert "was skipped: Skipping non-benchmark (--benchmark-only active)" in run.text
+    assert project.compare("--benchmark-only", "-m", "nothing").status == COULD_NOT_MEASURE
 
 
 def test_an_xfail_that_hides_a_regression(project):
@@ -369,9 +401,27 @@ def test_a_run_that_could_not_measure_records_nothing(project):
     assert (project.path / "baselines" / "mine.json").read_bytes() == before
 
 
-def test_collecting_is_no_run(project):
-    """Whoever only lists the tests is not told that they measured nothing."""
-    assert project.compare("--collect-only").status == HELD
+@pytest.mark.parametrize("args", [(), ("--benchmark-compare",), ("--benchmark-compare", "-k", "num_params")])
+def test_collecting_is_no_run(project, args):
+    """Whoever only lists the tests is not told that they measured nothing, and nothing is written."""
+    run = project.run("--collect-only", "--compress-report=table.md", *args)
+    assert run.status == HELD
+    assert "MEASURE" not in run.text
+    assert not (project.path / "table.md").exists()
+
+
+def test_only_what_failed_the_last_time(project):
+    """Where nothing failed all tests run, unless none is to; where one did, the others are missing."""
+    whole = project.compare("--lf", cached=True)
+    assert whole.status == HELD
+    assert "verdicts: 2 ok" in whole.text
+    assert project.compare("--lf", "--lfnf=none", cached=True).status == COULD_NOT_MEASURE
+    project.write_recipe(limits={**LIMITS, "num_params": "max_ratio = 0.4"})
+    assert project.compare(cached=True).status == REGRESSED
+    project.write_recipe()
+    part = project.compare("--lf", cached=True)
+    assert part.status == COULD_NOT_MEASURE
+    assert "COULD NOT MEASURE: cpu_peak_bytes of half: its recipe limits it, and no test measured it" in part.text
 
 
 def test_the_report_says_what_is_missing(project):

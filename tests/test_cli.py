@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -174,3 +175,15 @@ def test_an_interrupt_is_130(monkeypatch, capsys):
     monkeypatch.setattr(models, "_train", interrupted)
     assert main(["train", "--output", "out"]) == 130
     assert capsys.readouterr().err == "interrupted; run the same command again to go on\n"
+
+
+def test_a_termination_is_143(monkeypatch, capsys):
+    """What SIGTERM ends cleans up like what Ctrl-C ends, and has the status that a shell gives it."""
+
+    def terminated(_):
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(models, "_train", terminated)
+    assert main(["train", "--output", "out"]) == 143
+    assert capsys.readouterr().err == "interrupted; run the same command again to go on\n"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

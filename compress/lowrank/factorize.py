@@ -11,7 +11,6 @@ from typing import cast
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from compress.errors import ConfigError, ModelError
 from compress.lowrank.call import Inputs, check_model, run
@@ -22,6 +21,7 @@ from compress.lowrank.moments import Whitening, lost_means, whitenings
 from compress.lowrank.plan import FactorizationPlan, PlannedLayer
 from compress.lowrank.ranks import Choice, Table, cheapest_within, shared_out, table_of
 from compress.lowrank.sites import Layer, Site, find_sites, pass_of, watched
+from compress.macs import macs_of
 from compress.substitute import Substitute, replace_
 
 Measure = Callable[[nn.Module, nn.Module], float]
@@ -148,10 +148,8 @@ def _observe(model: nn.Module, inputs: Inputs, sites: Collection[Site]) -> int:
     def see(site: Site, layer: Layer, given: Tensor, output: Tensor) -> None:
         site.passes.append(pass_of(layer, given, output))
 
-    with watched(sites, see), FlopCounterMode(display=False) as counter:
-        run(model, inputs)
-    # The counter's unit is floating point operations, of which a multiply-accumulate is two.
-    return int(counter.get_total_flops()) // 2
+    with watched(sites, see):
+        return macs_of(lambda: run(model, inputs))
 
 
 def _choices(

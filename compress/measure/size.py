@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from compress import artifact
 from compress.exported.model import parameters_of, uncompiled
+from compress.macs import macs_of
 from compress.results import Measurement
 from compress.train.evaluation import device_of, evaluating
 
@@ -65,13 +65,11 @@ def count_compressed_file_bytes(model: nn.Module) -> int:
 
 
 def count_macs(model: nn.Module, example_input: Tensor) -> int:
-    """Multiply-accumulates for one input, in convolutions and matrix products, as torch's own counter sees them."""
+    """Multiply-accumulates for one input, see :func:`compress.macs.macs_of`."""
+    inputs = example_input.to(device_of(model))
     # In train mode a mere forward pass would move running statistics.
-    with evaluating(model), torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        # Compiled code runs operations that the counter does not know.
-        uncompiled(model)(example_input.to(device_of(model)))
-    # The counter's unit is floating point operations, of which a multiply-accumulate is two.
-    return int(counter.get_total_flops()) // 2 // len(example_input)
+    with evaluating(model), torch.inference_mode():
+        return macs_of(lambda: uncompiled(model)(inputs)) // len(example_input)
 
 
 def _pair(metric: str, count: Callable[[nn.Module], int], compressed: nn.Module, dense: nn.Module) -> Measurement:

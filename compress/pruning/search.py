@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from compress.channels.trace import Example
 from compress.errors import ConfigError
+from compress.macs import macs_of
 from compress.pairs import Pairs, pinned_threads, ratio_of
 from compress.pruning.options import Goal, PruneOptions
 from compress.pruning.progress import counted
@@ -127,7 +127,8 @@ def _size_of(goal: Goal, cutter: Cutter, options: PruneOptions) -> Size:
         return value
 
     def macs(model: nn.Module) -> float:
-        return _count_macs(model, cutter.example)
+        with torch.inference_mode():
+            return macs_of(lambda: model(*cutter.example.args, **cutter.example.kwargs))
 
     count = {"max_params": _count_params, "max_macs": macs, "max_latency_ms": latency_ms}[goal.name]
     return lambda cut: count(dense if cut is None else cutter.build(cut).eval())
@@ -135,13 +136,6 @@ def _size_of(goal: Goal, cutter: Cutter, options: PruneOptions) -> Size:
 
 def _count_params(model: nn.Module) -> float:
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _count_macs(model: nn.Module, example: Example) -> float:
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        model(*example.args, **example.kwargs)
-    # The counter's unit is floating point operations, of which a multiply-accumulate is two.
-    return int(counter.get_total_flops()) // 2
 
 
 def _paired(compressed: nn.Module, dense: nn.Module, example: Example, options: PruneOptions) -> Pairs:

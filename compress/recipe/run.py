@@ -17,6 +17,7 @@ from compress import (
     exported,
     half,
     lowrank,
+    macs,
     pruning,
     quantization,
     substitute,
@@ -48,7 +49,7 @@ def run_recipe(recipe: Recipe, dense: nn.Module, workload: Workload, *, progress
         "example_input": [list(workload.example_input.shape), str(workload.example_input.dtype)],
         "steps": [[type(step).__name__, asdict(step)] for step in recipe.steps],
     }
-    techniques = (channels, data, distillation, exported, half, lowrank, pruning, quantization, substitute, train)
+    techniques = (channels, data, distillation, exported, half, lowrank, macs, pruning, quantization, substitute, train)
     steps = (fit_step, lowrank_steps, pruning_steps, quantization_steps, training_batches)
     sources: tuple[ModuleType | Callable[..., Any], ...] = (*techniques, *steps, apply_step, workload.model_factory)
     path = cache_path(f"{workload.name}-{recipe.name}", made_from, sources)

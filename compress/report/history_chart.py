@@ -12,7 +12,7 @@ from compress.gate.baseline import Entry
 from compress.gate.figures import write_change, write_value
 from compress.gate.history import Version
 from compress.gate.verdict import Verdict
-from compress.report.svg import Picture, Scale, element, percent, scale_of, write_ticks
+from compress.report.svg import Picture, Scale, element, percent, scale_of
 from compress.results import METRICS, Kind, Measurement, Metric
 
 HEIGHT = 118
@@ -127,8 +127,7 @@ def _written(metric: Metric, entry: Entry) -> str:
 
 def _axes(history: History, y: Scale) -> list[Markup]:
     parts = []
-    ticks = y.ticks(_TICKS)
-    for tick, text in zip(ticks, write_ticks(ticks), strict=True):
+    for tick, text in y.labelled(_TICKS):
         place = HEIGHT * (1 - y(tick))
         parts += [
             element("line", {"x1": 0, "x2": "100%", "y1": place, "y2": place, "class": "grid"}),

@@ -12,11 +12,13 @@ from markupsafe import Markup
 
 from compress.gate.figures import write_value
 from compress.pareto import Candidate, dominated
-from compress.report.svg import Picture, Scale, element, percent, scale_of, write_ticks
+from compress.report.svg import LogScale, Picture, Scale, element, log_scale_of, percent, scale_of
 from compress.results import METRICS
 
 HEIGHT = 250
 _TICKS = 5
+# How many times the least error the largest one must be for a logarithmic axis.
+_LOG_FROM = 10
 # Labels are placed for the narrowest screen; on a wider one there is only more room.
 _NARROWEST = 270
 _LETTER = 6.6
@@ -101,7 +103,7 @@ def draw_scatter(marks: Sequence[Mark], cost: Cost, *, title: str) -> Picture:
     """The picture."""
     ends = [end for mark in marks for end in (mark.interval or ())]
     x = scale_of([*(mark.x for mark in marks), *ends], floor=0.0)
-    y = scale_of([mark.y for mark in marks], margin=0.12, floor=0.0)
+    y = _error_scale([mark.y for mark in marks])
     return Picture(
         content=[*_axes(x, y, cost), *_marks(marks, x, y)],
         height=HEIGHT,
@@ -113,17 +115,24 @@ def draw_scatter(marks: Sequence[Mark], cost: Cost, *, title: str) -> Picture:
     )
 
 
-def _axes(x: Scale, y: Scale, cost: Cost) -> list[Markup]:
-    parts = [element("text", {"x": -46, "y": -12, "class": "unit"}, "top-1 error, %")]
-    ticks = y.ticks(_TICKS)
-    for tick, text in zip(ticks, write_ticks(ticks), strict=True):
+def _error_scale(errors: Sequence[float]) -> Scale | LogScale:
+    """Logarithmic where errors differ so much that, of all but the worst, nothing could be told apart."""
+    positive = [error for error in errors if error > 0]
+    if positive and max(positive) > _LOG_FROM * min(positive):
+        return log_scale_of(errors, margin=0.12)
+    return scale_of(errors, margin=0.12, floor=0.0)
+
+
+def _axes(x: Scale, y: Scale | LogScale, cost: Cost) -> list[Markup]:
+    unit = "top-1 error, %, logarithmic" if isinstance(y, LogScale) else "top-1 error, %"
+    parts = [element("text", {"x": -46, "y": -12, "class": "unit"}, unit)]
+    for tick, text in y.labelled(_TICKS):
         place = HEIGHT * (1 - y(tick))
         parts += [
             element("line", {"x1": 0, "x2": "100%", "y1": place, "y2": place, "class": "grid"}),
             element("text", {"x": -8, "y": place + 4, "class": "tick end"}, text),
         ]
-    ticks = x.ticks(_TICKS)
-    for tick, text in zip(ticks, write_ticks(ticks), strict=True):
+    for tick, text in x.labelled(_TICKS):
         across = percent(x(tick))
         sign = "x" if cost is Cost.LATENCY else ""
         parts += [
@@ -137,7 +146,7 @@ def _axes(x: Scale, y: Scale, cost: Cost) -> list[Markup]:
     return parts
 
 
-def _marks(marks: Sequence[Mark], x: Scale, y: Scale) -> list[Markup]:
+def _marks(marks: Sequence[Mark], x: Scale, y: Scale | LogScale) -> list[Markup]:
     places = [(x(mark.x), HEIGHT * (1 - y(mark.y))) for mark in marks]
     parts = _front(marks, places)
     for mark, (across, down) in zip(marks, places, strict=True):

@@ -16,6 +16,8 @@ from markupsafe import Markup, escape
 
 # Steps between ticks that people can count in.
 _STEPS = (1, 2, 2.5, 5, 10)
+_LOG_STEPS = (1, 2, 5)
+_ABOVE_ZERO = 0.07  # of the axis
 
 
 def element(name: str, attributes: Mapping[str, object] | None = None, *children: str) -> Markup:
@@ -47,6 +49,11 @@ class Scale:
         """Where ``value`` lies, as a fraction of the axis."""
         return (value - self.low) / (self.high - self.low)
 
+    def labelled(self, count: int) -> list[tuple[float, str]]:
+        """About ``count`` round values on the axis, and how they are written."""
+        ticks = self.ticks(count)
+        return list(zip(ticks, write_ticks(ticks), strict=True))
+
     def ticks(self, count: int) -> list[float]:
         """About ``count`` round values on the axis."""
         rough = (self.high - self.low) / max(count, 1)
@@ -69,6 +76,55 @@ def scale_of(values: Iterable[float], *, margin: float = 0.08, floor: float = -m
     # One value alone, or several equal ones, still need an axis to lie on.
     span = (high - low) or abs(high) / 2 or 1.0
     return Scale(low=max(low - margin * span, floor), high=high + margin * span)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogScale:
+    """A logarithmic axis from ``low`` to ``high``, both above zero.
+
+    Attributes:
+        low, high: its ends.
+        has_zero: whether its low end stands for zero, which has no place on it.
+    """
+
+    low: float
+    high: float
+    has_zero: bool = False
+
+    def __call__(self, value: float) -> float:
+        """Where ``value`` lies, as a fraction of the axis; what is below it lies at its low end."""
+        return math.log(max(value, self.low) / self.low) / math.log(self.high / self.low)
+
+    def labelled(self, count: int) -> list[tuple[float, str]]:
+        """Round values on the axis, at most about twice ``count``, and how they are written."""
+        ticks = self._ticks(_LOG_STEPS)
+        if len(ticks) > 2 * count:
+            ticks = self._ticks((1,))
+        zero = [(self.low, "0")] if self.has_zero else []
+        return [*zero, *((tick, f"{tick:g}") for tick in ticks)]
+
+    def _ticks(self, steps: Sequence[int]) -> list[float]:
+        """The so manyfold of every power of ten on the axis."""
+        # Right above the name of zero there is no room for another one.
+        least = _ABOVE_ZERO if self.has_zero else 0.0
+        first, last = math.floor(math.log10(self.low)), math.floor(math.log10(self.high))
+        # Read as it is written: multiplied, it would be 0.30000000000000004.
+        ticks = [float(f"{step}e{exponent}") for exponent in range(first, last + 1) for step in steps]
+        return [tick for tick in ticks if self.low <= tick <= self.high and self(tick) >= least]
+
+
+def log_scale_of(values: Iterable[float], *, margin: float = 0.08) -> LogScale:
+    """A logarithmic axis that holds all of ``values`` with some room at both ends.
+
+    Args:
+        values: none below zero, and at least two different ones above it.
+        margin: that room, as a fraction of what they span.
+    """
+    values = list(values)
+    positive = [value for value in values if value > 0]
+    low, high = min(positive), max(positive)
+    room = (high / low) ** margin
+    return LogScale(low=low / room, high=high * room, has_zero=len(positive) < len(values))
 
 
 def write_ticks(ticks: Sequence[float]) -> list[str]:

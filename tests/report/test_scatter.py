@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import itertools
 import re
 
 import pytest
 
 from compress.pareto import Candidate
-from compress.report.scatter import Cost, Role, describe, draw_scatter, marks_of
+from compress.report.scatter import HEIGHT, Cost, Role, describe, draw_scatter, marks_of
 from tests.report.page_samples import sweep
 
 
@@ -67,6 +68,35 @@ def test_one_lonely_model_can_be_drawn():
     assert "NaN" not in "".join(draw_scatter(marks_of(DENSE, [], Cost.BYTES), Cost.BYTES, title="t").content)
     zero = candidate("zero", 0.0, 0.0, 0.0)
     assert "nan" not in "".join(draw_scatter(marks_of(zero, [zero], Cost.BYTES), Cost.BYTES, title="t").content)
+
+
+def ticks_of(*errors):
+    """What is written beside the axis of the error, from below, and where each model lies on it."""
+    models = [candidate(f"m{number}", error) for number, error in enumerate(errors)]
+    text = "".join(draw_scatter(marks_of(models[0], models[1:], Cost.BYTES), Cost.BYTES, title="t").content)
+    ticks = re.findall(r'y="([\d.]+)" class="tick end">([^<]*)<', text)
+    return [name for _, name in ticks], [float(place) for place, _ in ticks], "logarithmic" in text
+
+
+def test_errors_of_several_magnitudes_are_told_apart():
+    """From half a percent to 80 % each factor of two has its room, at ticks that can be read; 0 lies below."""
+    names, places, is_logarithmic = ticks_of(0.005, 0.01, 0.02, 0.8)
+    assert is_logarithmic
+    assert names == ["0.5", "1", "2", "5", "10", "20", "50", "100"]
+    assert min(above - below for below, above in itertools.pairwise(places[::-1])) > 15
+    names, places, is_logarithmic = ticks_of(0.0, 0.005, 0.8)
+    assert is_logarithmic
+    assert (names[0], names[-1]) == ("0", "100")
+    assert places[0] == HEIGHT + 4
+    assert min(above - below for below, above in itertools.pairwise(places[::-1])) > 14
+
+
+@pytest.mark.parametrize("errors", [(0.01, 0.1), (0.0, 0.02), (0.0, 0.0), (0.0, 0.01, 0.1)])
+def test_errors_of_one_magnitude_lie_on_a_plain_axis(errors):
+    """Up to a decade, and where none or one alone is above zero."""
+    names, _, is_logarithmic = ticks_of(*errors)
+    assert not is_logarithmic
+    assert float(names[0]) == 0
 
 
 def test_names_do_not_cover_one_another():

@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from compress.report.svg import Picture, Scale, as_file, element, scale_of, write_ticks
+from compress.report.svg import LogScale, Picture, Scale, as_file, element, log_scale_of, scale_of, write_ticks
 
 NUMBERS = st.floats(-1e6, 1e6).filter(lambda value: value == 0 or abs(value) > 1e-6)
 
@@ -48,6 +48,42 @@ def test_an_axis_begins_no_lower_than_its_floor():
     """An error's axis does not begin below zero, however small the errors."""
     assert scale_of([0.1, 5.0], floor=0.0).low == 0.0
     assert scale_of([0.0], floor=0.0) == Scale(low=0.0, high=0.08)
+
+
+@given(
+    st.lists(st.just(0.0) | st.floats(1e-4, 100), min_size=2, max_size=8).filter(
+        lambda values: max(values) > 10 * min(filter(None, values), default=100)
+    ),
+    st.integers(4, 8),
+)
+def test_a_logarithmic_axis_holds_every_value(values, count):
+    """Greater values lie higher, zero at the low end; ticks are few, rising, on the axis, and named right."""
+    scale = log_scale_of(values)
+    places = [scale(value) for value in sorted(values)]
+    assert places == sorted(places)
+    assert all(0 <= place <= 1 for place in places)
+    assert min(scale(value) for value in values if value) > 0, "zero is told from the least other value"
+    ticks, names = zip(*scale.labelled(count), strict=True)
+    assert 1 <= len(ticks) <= 2 * count + 1
+    assert list(ticks) == sorted(set(ticks))
+    assert all(scale.low <= tick <= scale.high for tick in ticks)
+    written = [(tick, name) for tick, name in zip(ticks, names, strict=True) if name != "0"]
+    assert all(float(name) == tick for tick, name in written)
+    assert (names[0] == "0") == (0 in values)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "has_zero", "expected"),
+    [
+        (0.4, 90, False, ["0.5", "1", "2", "5", "10", "20", "50"]),
+        (0.4, 90, True, ["0", "1", "2", "5", "10", "20", "50"]),
+        (1, 12, False, ["1", "2", "5", "10"]),
+        (0.0008, 110, False, ["0.001", "0.01", "0.1", "1", "10", "100"]),
+    ],
+)
+def test_ticks_of_a_logarithmic_axis_are_those_people_count_in(low, high, has_zero, expected):
+    """1, 2 and 5 of every power of ten, over many of them the powers alone; none so near to zero that names collide."""
+    assert [name for _, name in LogScale(low=low, high=high, has_zero=has_zero).labelled(5)] == expected
 
 
 def test_a_file_stands_for_itself():
