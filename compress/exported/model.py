@@ -64,3 +64,19 @@ def parameters_of(model: nn.Module) -> list[Tensor]:
     if isinstance(model, ExportedModel):
         tensors.extend(tensor for tensor in model.buffers() if tensor.dtype != torch.int64)
     return list({id(tensor): tensor for tensor in tensors}.values())
+
+
+def dequantize_late_(model: ExportedModel) -> ExportedModel:
+    """Have an eager run of the graph make each tensor of dequantized numbers right before its first use, in place.
+
+    A capture puts those of all weights in front, where they would live at once, as large as those of the float model.
+    """
+    graph = model.graph.graph
+    nodes = list(graph.nodes)
+    places = {node: place for place, node in enumerate(nodes)}
+    for node in nodes:
+        if str(node.target).startswith("quantized_decomposed.dequantize") and node.users:
+            min(node.users, key=places.__getitem__).prepend(node)
+    graph.lint()
+    model.graph.recompile()
+    return model

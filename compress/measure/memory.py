@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import MeasureError
+from compress.exported.model import ExportedModel, dequantize_late_
 from compress.measure import children
 from compress.measure.children import Child, Conditions, saved
 from compress.measure.environment import cpu_class, cuda_class
@@ -56,11 +57,14 @@ def cpu_memory(compressed: nn.Module, dense: nn.Module, conditions: Conditions) 
 def peak_tensor_bytes(compressed: nn.Module, dense: nn.Module, example_input: Tensor) -> Measurement:
     """The most bytes of tensors, the model's own among them, that live at once in one forward pass, run eagerly.
 
-    Masked weights count as the plain zeros that they are saved as.
+    Masked weights count as the plain zeros that they are saved as. An eager int8 model imitates its integers in float:
+    its stored integers count, and of the floats made of them those that one layer at a time needs.
     """
     peaks = []
     for model in (dense, compressed):
         shipped = make_permanent_(deepcopy(model))
+        if isinstance(shipped, ExportedModel):
+            shipped = dequantize_late_(shipped).graph
         with evaluating(shipped):
             peaks.append(peak_live_bytes(shipped, example_input.to(device_of(model))))
     return Measurement(metric="peak_tensor_bytes", dense=peaks[0], compressed=peaks[1])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
 import os
@@ -11,9 +12,13 @@ import torch
 from torch import nn
 
 from compress.errors import MeasureError
+from compress.exported import ExportedModel, capture
+from compress.exported.libraries import require_torchao
+from compress.exported.model import dequantize_late_
 from compress.measure import children, memory
 from compress.measure.children import Conditions, RebuildError
 from compress.measure.environment import cpu_class
+from compress.measure.live_tensors import peak_live_bytes
 from compress.pruning.structured import prune_channels
 from compress.pruning.unstructured import prune_weights
 from tests.workloads import tiny_net
@@ -140,6 +145,34 @@ def test_masks_are_no_tensors_that_are_shipped():
     measured = memory.peak_tensor_bytes(masked, model, torch.zeros(1, 64))
     assert measured.compressed == measured.dense
     assert len(list(masked.buffers())) == 1
+
+
+class Integers(nn.Module):
+    """Linear layers of integer weights, all made floats in front as in a captured int8 graph."""
+
+    def __init__(self, layers) -> None:
+        super().__init__()
+        for number in range(layers):
+            self.register_buffer(f"weight{number}", torch.full((64, 64), number + 1, dtype=torch.int8))
+
+    def forward(self, x):
+        dequantize = torch.ops.quantized_decomposed.dequantize_per_tensor
+        for weight in [dequantize(stored, 0.01, 0, -128, 127, torch.int8) for stored in self.buffers()]:
+            x = x @ weight
+        return x
+
+
+def test_integers_are_not_all_floats_at_once():
+    """Of an int8 model those weights live as floats that a layer needs just then; it computes what it did before."""
+    require_torchao()
+    row = torch.ones(1, 64)
+    int8 = ExportedModel(capture(Integers(6).eval(), row))
+    measured = memory.peak_tensor_bytes(int8, int8, row)
+    stored, weight, activations = 6 * 64 * 64, 4 * 64 * 64, 3 * 4 * 64
+    assert stored + weight < measured.compressed <= stored + weight + activations
+    assert peak_live_bytes(int8.graph, row) > stored + 6 * weight, "the model itself stays as it is"
+    late = dequantize_late_(copy.deepcopy(int8))
+    assert torch.equal(late.graph(row), int8.graph(row))
 
 
 def test_live_tensors_of_a_training_model_leave_it_as_it_was():
