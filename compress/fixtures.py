@@ -10,6 +10,7 @@ dense model and returns a :class:`compress.results.Measurement`, which makes it 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from compress.gate.limits import Limit
     from compress.gate_session import Gate
     from compress.measure.children import Children, Conditions
+    from compress.measure.memory import MemoryReport
+    from compress.pairs import Call
     from compress.recipe import Recipe
     from compress.results import Measurement
     from compress.train import Evaluation
@@ -205,11 +208,23 @@ def top5_error(_evaluate: Callable[[nn.Module], Evaluation]) -> Meter:
 
 
 @pytest.fixture
-def cpu_memory(_conditions: Conditions) -> Meter:
+def cpu_memory(_conditions: Conditions, _dense_memory: dict[tuple[int, str], tuple[nn.Module, MemoryReport]]) -> Meter:
     """Peak bytes of one forward pass on the CPU, taken in a fresh process."""
     from compress.measure import memory
 
-    return Meter(metric="cpu_peak_bytes", measure=lambda small, large: memory.cpu_memory(small, large, _conditions))
+    def measure(compressed: nn.Module, dense: nn.Module) -> Measurement:
+        key = (id(dense), _conditions.runtime)
+        if key not in _dense_memory:
+            _dense_memory[key] = dense, memory.measure_in_child(dense, _conditions)
+        return memory.cpu_memory(compressed, dense, _conditions, known=_dense_memory[key][1])
+
+    return Meter(metric="cpu_peak_bytes", measure=measure)
+
+
+@pytest.fixture(scope="session")
+def _dense_memory() -> dict[tuple[int, str], tuple[nn.Module, MemoryReport]]:
+    """By dense model, kept for its id, and runtime: one fresh process measures it, whatever is compared with it."""
+    return {}
 
 
 @pytest.fixture(scope="session")
@@ -250,11 +265,24 @@ def cpu_latency(request: pytest.FixtureRequest, _conditions: Conditions, _childr
 
 
 @pytest.fixture
-def cpu_time(_conditions: Conditions) -> Meter:
+def cpu_time(_conditions: Conditions, _dense_calls: dict[tuple[int, str], tuple[nn.Module, Call]]) -> Meter:
     """Milliseconds that torch.profiler counts on the CPU in one forward pass."""
     from compress.measure import latency
 
-    return Meter(metric="cpu_time_ms", measure=lambda small, large: latency.cpu_time(small, large, _conditions))
+    def measure(compressed: nn.Module, dense: nn.Module) -> Measurement:
+        key = (id(dense), _conditions.runtime)
+        if key not in _dense_calls:
+            # A copy, for whoever else has the model may move it to another device.
+            _dense_calls[key] = dense, latency.cpu_forward(deepcopy(dense), _conditions)
+        return latency.cpu_time(compressed, dense, _conditions, dense_call=_dense_calls[key][1])
+
+    return Meter(metric="cpu_time_ms", measure=measure)
+
+
+@pytest.fixture(scope="session")
+def _dense_calls() -> dict[tuple[int, str], tuple[nn.Module, Call]]:
+    """By dense model and runtime, kept likewise: its forward pass, compiled once, whatever is compared with it."""
+    return {}
 
 
 @pytest.fixture
