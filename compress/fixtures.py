@@ -10,7 +10,6 @@ dense model and returns a :class:`compress.results.Measurement`, which makes it 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from compress.gate_session import Gate
     from compress.measure.children import Children, Conditions
     from compress.measure.memory import MemoryReport
-    from compress.pairs import Call
     from compress.recipe import Recipe
     from compress.results import Measurement
     from compress.train import Evaluation
@@ -265,24 +263,11 @@ def cpu_latency(request: pytest.FixtureRequest, _conditions: Conditions, _childr
 
 
 @pytest.fixture
-def cpu_time(_conditions: Conditions, _dense_calls: dict[tuple[int, str], tuple[nn.Module, Call]]) -> Meter:
+def cpu_time(_conditions: Conditions) -> Meter:
     """Milliseconds that torch.profiler counts on the CPU in one forward pass."""
     from compress.measure import latency
 
-    def measure(compressed: nn.Module, dense: nn.Module) -> Measurement:
-        key = (id(dense), _conditions.runtime)
-        if key not in _dense_calls:
-            # A copy, for whoever else has the model may move it to another device.
-            _dense_calls[key] = dense, latency.cpu_forward(deepcopy(dense), _conditions)
-        return latency.cpu_time(compressed, dense, _conditions, dense_call=_dense_calls[key][1])
-
-    return Meter(metric="cpu_time_ms", measure=measure)
-
-
-@pytest.fixture(scope="session")
-def _dense_calls() -> dict[tuple[int, str], tuple[nn.Module, Call]]:
-    """By dense model and runtime, kept likewise: its forward pass, compiled once, whatever is compared with it."""
-    return {}
+    return Meter(metric="cpu_time_ms", measure=lambda small, large: latency.cpu_time(small, large, _conditions))
 
 
 @pytest.fixture

@@ -91,7 +91,7 @@ def cpu_latency(
         except RebuildError as error:
             notes = [f"measured in this process instead of {children.count} fresh ones: {error}"]
     with pinned_threads(conditions.threads):
-        first, second = (partial(elapsed_ms, cpu_forward(model, conditions)) for model in (dense, compressed))
+        first, second = (partial(elapsed_ms, _forward(model, conditions)) for model in (dense, compressed))
         runs = take_runs([partial(take_pairs, first, second)], pair_ms(first, second), deadline, effort)
     return time_measurement("cpu_latency_ms", runs, cpu_class(conditions.threads), notes)
 
@@ -123,30 +123,12 @@ def runs_in(
         return take_runs(takers, once_ms, deadline, effort)
 
 
-def cpu_time(
-    compressed: nn.Module, dense: nn.Module, conditions: Conditions, *, dense_call: Call | None = None
-) -> Measurement:
-    """Milliseconds of CPU time of one forward pass, summed over all operations that torch.profiler records.
-
-    Args:
-        compressed, dense: the models, moved to the CPU and put into eval mode.
-        conditions: what they are called with, runtime and threads.
-        dense_call: what :func:`cpu_forward` made of ``dense`` under the same conditions; None to make it here.
-    """
-    first = dense_call or cpu_forward(dense, conditions)
-    second = cpu_forward(compressed, conditions)
+def cpu_time(compressed: nn.Module, dense: nn.Module, conditions: Conditions) -> Measurement:
+    """Milliseconds of CPU time of one forward pass, summed over all operations that torch.profiler records."""
     with pinned_threads(conditions.threads):
+        first, second = _forward(dense, conditions), _forward(compressed, conditions)
         pairs = profiled_pairs(first, second, [ProfilerActivity.CPU], _cpu_ms)
     return time_measurement("cpu_time_ms", [pairs], cpu_class(conditions.threads))
-
-
-def cpu_forward(model: nn.Module, conditions: Conditions) -> Call:
-    """A call of ``model`` on the CPU, in this process, compiled if the runtime compiles; for the threads it is to have.
-
-    ``model`` is moved to the CPU and put into eval mode, where it is to stay while the call is used.
-    """
-    with pinned_threads(conditions.threads):
-        return forward(model, conditions.example_input, "cpu", runtime=conditions.runtime)
 
 
 def forward(model: nn.Module, example_input: Tensor, device: str, *, runtime: str = "eager") -> Call:
@@ -233,6 +215,10 @@ def profiled_pairs(
         order = take_pairs(partial(marked, dense), partial(marked, compressed), MIN_PAIRS)
     ranges = [event for event in profiler.events() or () if event.name == _RANGE]
     return tuple((read_ms(ranges[int(first)]), read_ms(ranges[int(second)])) for first, second in order)
+
+
+def _forward(model: nn.Module, conditions: Conditions) -> Call:
+    return forward(model, conditions.example_input, "cpu", runtime=conditions.runtime)
 
 
 def _cpu_ms(call: FunctionEvent) -> float:

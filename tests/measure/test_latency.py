@@ -214,21 +214,6 @@ def test_cpu_time_is_positive_and_paired():
     assert torch.get_num_threads() == 2
 
 
-def test_a_dense_model_s_forward_pass_serves_again(monkeypatch):
-    """With it, nothing but the compressed model is made ready, and its operations are still the dense one's."""
-    dense_call = latency.cpu_forward(nn.Sequential(*(nn.ReLU() for _ in range(30))), conditions())
-    prepared, compressed = [], nn.ReLU()
-
-    def prepare(model, _inputs, *, runtime):
-        prepared.append((model, runtime))
-        return model
-
-    monkeypatch.setattr(latency, "prepare", prepare)
-    measured = latency.cpu_time(compressed, nn.ReLU(), conditions(), dense_call=dense_call)
-    assert prepared == [(compressed, "eager")]
-    assert measured.dense > measured.compressed
-
-
 def test_profiled_calls_are_told_apart():
     """Whichever of a pair ran first, a call's operations stay with its model: three dense, one compressed."""
     dense, compressed = nn.Sequential(nn.ReLU(), nn.ReLU(), nn.ReLU()), nn.ReLU()
