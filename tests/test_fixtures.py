@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 
+from compress.measure import memory
 from compress.options import COULD_NOT_MEASURE
 from compress.pairs import pinned_threads
 from tests.plugin_project import RECIPE, Project, make_project
@@ -106,6 +107,27 @@ def test_a_slower_model_fails_by_limit_and_by_baseline(project, metric, name):
     assert re.search(
         r"\n  baseline +x2\.000 \+ [\d.]+ %, halfway to the \d+ % that must be found .*: exceeded", message
     )
+
+
+def test_one_fresh_process_measures_the_dense_model_under_each_runtime(project, monkeypatch):
+    """However many recipes compare with it: it is measured again only where another runtime executes it."""
+    measured = []
+
+    def measure_in_child(model, conditions):
+        measured.append((sum(parameter.numel() for parameter in model.parameters()), conditions.runtime))
+        sizes = ("peak_delta_bytes", "resident_delta_bytes", "sampled_process_bytes")
+        return dict.fromkeys(sizes, len(measured))
+
+    monkeypatch.setattr(memory, "measure_in_child", measure_in_child)
+    recipe = project.recipe.read_text(encoding="utf-8")
+    for name, runtime in (("half", "eager"), ("third", "onnxruntime")):
+        project.recipe.with_name(f"{name}.toml").write_text(f'runtime = "{runtime}"\n{recipe}', encoding="utf-8")
+    run = project.run("-k", "cpu_memory", "--compress-partial")
+    # The recipes are the same but for the runtime: three compressed models, and one dense one under two runtimes.
+    (small, _), (large, _) = min(measured), max(measured)
+    assert small < large, run.text
+    expected = [(small, "eager")] * 2 + [(small, "onnxruntime"), (large, "eager"), (large, "onnxruntime")]
+    assert sorted(measured) == expected
 
 
 def test_more_memory_fails_by_limit_and_by_baseline(project):

@@ -26,6 +26,16 @@ def test_importing_the_package_imports_no_torch():
     assert done.returncode == 0, done.stderr
 
 
+def test_images_in_memory_need_no_torchvision():
+    """A workload whose images lie in memory never imports it: that takes longer than the rest of the package."""
+    code = (
+        "import sys; from compress.workload import load_workload; assert len(load_workload('digits').dataset.test);"
+        "assert 'torchvision' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("name", compress.__all__)
 def test_every_public_name_resolves(name):
     """A name in ``__all__`` is found, twice the same, in the module that it is said to be defined in."""

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.datasets.utils import download_url
 
 from compress.data.memory import from_tensors
 from compress.data.splits import ImageData
@@ -88,6 +87,9 @@ def cifar100(root: str | Path | None = None) -> ImageData:
 
 
 def _load(archive: _Archive, root: str | Path | None) -> ImageData:
+    # More than a second of imports, which nobody with other data should wait for.
+    from torchvision.datasets.utils import download_url  # noqa: PLC0415
+
     folder = cache_folder() if root is None else Path(root).expanduser()
     try:
         download_url(_URL + archive.file, folder, archive.file, archive.md5)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,11 +16,13 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import v2
 
 from compress.data.memory import Normalization
 from compress.data.splits import generator, index_batches
 from compress.errors import DataError
+
+if TYPE_CHECKING:
+    from torchvision.transforms import v2
 
 IMAGENET_STATISTICS = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 # The share of a resized image's side that the center crop keeps, usual since Krizhevsky et al., NeurIPS 2012.
@@ -100,16 +103,8 @@ class FileSplit:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """See :meth:`compress.data.Split.batches`."""
         plan = index_batches(len(self), batch_size, training=training, seed=seed, rank=rank, world_size=world_size)
-        size = self.image_size
-        transform = (
-            v2.Compose([v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip(), v2.PILToTensor()])
-            if training
-            else v2.Compose(
-                [v2.Resize(round(size / _CROP_SHARE), antialias=True), v2.CenterCrop(size), v2.PILToTensor()]
-            )
-        )
         loader = DataLoader(
-            _Images(self.paths, transform, seed),
+            _Images(self.paths, _transform(self.image_size, training=training), seed),
             batch_sampler=[indices.tolist() for indices in plan],
             num_workers=num_workers() if len(plan) > 1 else 0,
             collate_fn=_stack,
@@ -150,6 +145,16 @@ class _Images(Dataset[Tensor | str]):
             torch.default_generator.manual_seed(self.seed * len(self.paths) + index)
             transformed: Tensor = self.transform(image)
         return transformed
+
+
+def _transform(size: int, *, training: bool) -> v2.Transform:
+    """From an image of any size to ``[3, size, size]`` uint8: cropped at random for training, else at the center."""
+    # More than a second of imports, which nobody whose images lie in memory should wait for.
+    from torchvision.transforms import v2  # noqa: PLC0415
+
+    if training:
+        return v2.Compose([v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip(), v2.PILToTensor()])
+    return v2.Compose([v2.Resize(round(size / _CROP_SHARE), antialias=True), v2.CenterCrop(size), v2.PILToTensor()])
 
 
 def _stack(images: list[Tensor | str]) -> Tensor | str:

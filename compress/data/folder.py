@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from compress.data.files import FileSplit, decode, num_workers, read_image
 from compress.data.memory import from_tensors
@@ -123,6 +122,9 @@ def _classes(folder: Path) -> tuple[str, ...]:
 
 
 def _files(folder: Path, classes: tuple[str, ...]) -> _Files:
+    # More than a second of imports, which nobody with other data should wait for.
+    from torchvision.datasets.folder import IMG_EXTENSIONS  # noqa: PLC0415
+
     names: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(classes):

@@ -9,6 +9,7 @@ the pairs come from several fresh processes.
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import statistics
@@ -211,9 +212,16 @@ def profiled_pairs(
             call()
         return next(numbers)
 
-    with profile(activities=activities, acc_events=True) as profiler:
-        order = take_pairs(partial(marked, dense), partial(marked, compressed), MIN_PAIRS)
-    ranges = [event for event in profiler.events() or () if event.name == _RANGE]
+    collecting = gc.isenabled()
+    try:
+        with profile(activities=activities, acc_events=True) as profiler:
+            order = take_pairs(partial(marked, dense), partial(marked, compressed), MIN_PAIRS)
+            # Of what was recorded torch now makes some 100,000 objects: the search for cycles among them takes as long.
+            gc.disable()
+        ranges = [event for event in profiler.events() or () if event.name == _RANGE]
+    finally:
+        if collecting:
+            gc.enable()
     return tuple((read_ms(ranges[int(first)]), read_ms(ranges[int(second)])) for first, second in order)
 
 

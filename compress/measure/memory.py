@@ -9,6 +9,7 @@ property of the model alone: those are counted one by one, and exactly.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 
 import memory_profiler
@@ -28,30 +29,65 @@ from compress.train.evaluation import device_of, evaluating
 
 _SAMPLING_INTERVAL_S = 0.01
 
+MemoryReport = Mapping[str, int]
+"""What a fresh process told of one model, in bytes."""
 
-def cpu_memory(compressed: nn.Module, dense: nn.Module, conditions: Conditions) -> Measurement:
+
+def cpu_memory(
+    compressed: nn.Module, dense: nn.Module, conditions: Conditions, *, known: MemoryReport | None = None
+) -> Measurement:
     """Peak bytes of one forward pass on the CPU: the model's tensors and all that is allocated meanwhile.
 
     Args:
         compressed, dense: both built by ``conditions.model_factory`` before they were compressed.
         conditions: how a fresh process finds them, what they are called with, runtime and threads.
+        known: what :func:`measure_in_child` said of ``dense`` under the same conditions; None to measure it here.
 
     Raises:
         MeasureError: if the child cannot rebuild a model, is killed, hangs or disagrees with the sampler.
     """
-    reports = {model: _measure_in_child(model, conditions) for model in (dense, compressed)}
+    first = known or measure_in_child(dense, conditions)
+    second = measure_in_child(compressed, conditions)
     return Measurement(
         metric="cpu_peak_bytes",
-        dense=model_bytes(dense) + reports[dense]["peak_delta_bytes"],
-        compressed=model_bytes(compressed) + reports[compressed]["peak_delta_bytes"],
+        dense=model_bytes(dense) + first["peak_delta_bytes"],
+        compressed=model_bytes(compressed) + second["peak_delta_bytes"],
         device=cpu_class(conditions.threads),
         info={
-            "dense_resident_delta_bytes": reports[dense]["resident_delta_bytes"],
-            "compressed_resident_delta_bytes": reports[compressed]["resident_delta_bytes"],
-            "dense_sampled_process_bytes": reports[dense]["sampled_process_bytes"],
-            "compressed_sampled_process_bytes": reports[compressed]["sampled_process_bytes"],
+            "dense_resident_delta_bytes": first["resident_delta_bytes"],
+            "compressed_resident_delta_bytes": second["resident_delta_bytes"],
+            "dense_sampled_process_bytes": first["sampled_process_bytes"],
+            "compressed_sampled_process_bytes": second["sampled_process_bytes"],
         },
     )
+
+
+def measure_in_child(model: nn.Module, conditions: Conditions) -> MemoryReport:
+    """Have a fresh process measure ``model``, and a sampler watch it from outside.
+
+    Raises:
+        MeasureError: as :func:`cpu_memory` does.
+    """
+    with (
+        saved({"model": model}, conditions) as request,
+        Child("memory", threads=conditions.threads, environment=ENVIRONMENT) as child,
+    ):
+        child.ask({"do": "measure_memory", **request})
+        child.end_requests()
+        mebibytes = memory_profiler.memory_usage(
+            child.process, interval=_SAMPLING_INTERVAL_S, timeout=children.TIMEOUT_S, max_usage=True
+        )
+        if child.process.poll() is None:
+            raise MeasureError(f"the child process that measures memory was stopped after {children.TIMEOUT_S:g} s")
+        report: dict[str, int] = child.answer()
+    sampled = int(float(mebibytes) * 2**20)
+    # The sampler sees the whole process from outside, at moments of its own: it can miss the peak, never exceed it.
+    if sampled > report["process_peak_bytes"] * 1.02:
+        raise MeasureError(
+            f"the child's own peak of {report['process_peak_bytes']} resident bytes is below the {sampled} that"
+            " memory-profiler sampled"
+        )
+    return {**report, "sampled_process_bytes": sampled}
 
 
 def peak_tensor_bytes(compressed: nn.Module, dense: nn.Module, example_input: Tensor) -> Measurement:
@@ -99,27 +135,3 @@ def _cuda_peak(model: nn.Module, example_input: Tensor) -> int:
         return torch.cuda.max_memory_allocated() - others
     finally:
         model.to(home)
-
-
-def _measure_in_child(model: nn.Module, conditions: Conditions) -> dict[str, int]:
-    """Have a fresh process measure ``model``, and a sampler watch it from outside."""
-    with (
-        saved({"model": model}, conditions) as request,
-        Child("memory", threads=conditions.threads, environment=ENVIRONMENT) as child,
-    ):
-        child.ask({"do": "measure_memory", **request})
-        child.end_requests()
-        mebibytes = memory_profiler.memory_usage(
-            child.process, interval=_SAMPLING_INTERVAL_S, timeout=children.TIMEOUT_S, max_usage=True
-        )
-        if child.process.poll() is None:
-            raise MeasureError(f"the child process that measures memory was stopped after {children.TIMEOUT_S:g} s")
-        report: dict[str, int] = child.answer()
-    sampled = int(float(mebibytes) * 2**20)
-    # The sampler sees the whole process from outside, at moments of its own: it can miss the peak, never exceed it.
-    if sampled > report["process_peak_bytes"] * 1.02:
-        raise MeasureError(
-            f"the child's own peak of {report['process_peak_bytes']} resident bytes is below the {sampled} that"
-            " memory-profiler sampled"
-        )
-    return {**report, "sampled_process_bytes": sampled}

@@ -81,7 +81,7 @@ def test_without_a_network_one_sentence_says_what_to_do(load, error, tmp_path, m
     def download(*_arguments: object) -> None:
         raise error
 
-    monkeypatch.setattr(cifar, "download_url", download)
+    monkeypatch.setattr("torchvision.datasets.utils.download_url", download)
     with pytest.raises(DataError, match=r"could not be downloaded .* put cifar-10.*tar\.gz into .* imagefolder:DIR$"):
         load(tmp_path)
 

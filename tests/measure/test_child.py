@@ -8,7 +8,7 @@ import json
 import pytest
 import torch
 
-from compress.measure import child
+from compress.measure import child, latency
 from compress.measure.children import Conditions, saved
 from tests.workloads import tiny_net
 
@@ -31,6 +31,41 @@ def ask(request, state=None):
     return json.loads(line)
 
 
+def net_filled_with(value):
+    """A network that is told from others by its weights; the dense ones of these tests are below 1."""
+    net = tiny_net(width=4).eval()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.fill_(value)
+    return net
+
+
+def load(state, *, dense, compressed, image, runtime, slowdown=0.0):
+    """Have a pair of networks loaded, whose weights all are that value."""
+    inputs = torch.full((1, 3, 8, 8), image)
+    conditions = Conditions(model_factory=tiny_net, model_args={"width": 4}, example_input=inputs, runtime=runtime)
+    with saved({"dense": net_filled_with(dense), "compressed": net_filled_with(compressed)}, conditions) as part:
+        assert "pair_ms" in ask({"do": "load", "slowdown": slowdown, **part}, state)
+
+
+def prepared_models(monkeypatch):
+    """The weights of each model that is made ready from now on, in order; nothing is compiled for it."""
+    made = []
+
+    def forward(model, _inputs, _device, *, runtime):
+        assert runtime
+        made.append(next(model.parameters()).flatten()[0].item())
+        return lambda: None
+
+    monkeypatch.setattr(latency, "forward", forward)
+    return made
+
+
+def role_of(value):
+    """What a network with these weights was loaded as."""
+    return "dense" if value < 1 else "compressed"
+
+
 @pytest.fixture
 def request_part():
     """How a child finds two models again."""
@@ -47,6 +82,44 @@ def test_models_are_loaded_and_timed(request_part):
     pairs = ask({"do": "take_pairs", "count": 3}, state)["pairs"]
     assert len(pairs) == 3
     assert min(min(pair) for pair in pairs) > 0
+
+
+@pytest.mark.parametrize(
+    ("runtime", "weight", "image", "prepared"),
+    [
+        ("inductor", 0.0, 1.0, ["dense", "compressed", "compressed"]),
+        ("inductor", 0.5, 1.0, ["dense", "compressed", "dense", "compressed"]),
+        ("inductor", 0.0, 2.0, ["dense", "compressed", "dense", "compressed"]),
+        ("onnxruntime", 0.0, 1.0, ["dense", "compressed", "dense", "compressed"]),
+    ],
+    ids=["same", "other weights", "other inputs", "other runtime"],
+)
+def test_a_dense_model_is_compiled_once(monkeypatch, runtime, weight, image, prepared):
+    """What further models are compared with is kept, until its weights, its inputs or its runtime are others."""
+    made = prepared_models(monkeypatch)
+    state = child._State()
+    load(state, dense=0.0, compressed=1.0, image=1.0, runtime="inductor")
+    load(state, dense=weight, compressed=2.0, image=image, runtime=runtime)
+    assert [role_of(value) for value in made] == prepared
+    assert made[-1] == 2.0
+
+
+def test_compiled_models_outlast_a_pair_that_nothing_compiles(monkeypatch):
+    """Recipes without a compiler come between those with one; what costs nothing to prepare is not kept."""
+    made = prepared_models(monkeypatch)
+    state = child._State()
+    for runtime in ("inductor", "eager", "eager", "inductor"):
+        load(state, dense=0.0, compressed=1.0, image=1.0, runtime=runtime)
+    assert made == [0.0, 1.0, 0.0, 1.0, 0.0, 1.0]
+
+
+def test_a_second_look_at_a_pair_compiles_nothing(monkeypatch):
+    """Neither of two models that are the same as before, nor one of them that now is to be slowed down."""
+    made = prepared_models(monkeypatch)
+    state = child._State()
+    for slowdown in (0.0, 0.0, 0.1):
+        load(state, dense=0.0, compressed=1.0, image=1.0, runtime="inductor", slowdown=slowdown)
+    assert made == [0.0, 1.0]
 
 
 def test_pairs_of_nothing_are_an_error():

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import gc
 import itertools
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -220,6 +222,28 @@ def test_profiled_calls_are_told_apart():
     calls = [latency.forward(model, IMAGE, "cpu") for model in (dense, compressed)]
     taken = latency.profiled_pairs(*calls, [ProfilerActivity.CPU], lambda call: len(call.cpu_children))
     assert taken == ((3, 1),) * 30
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+@pytest.mark.parametrize("failing", [True, False])
+def test_garbage_is_collected_afterwards_as_before(collecting, failing):
+    """While calls are timed it is, or is not, as it was before; so too after them, even if one fails."""
+    seen = []
+
+    def call() -> None:
+        seen.append(gc.isenabled())
+        if failing:
+            raise ValueError("no such input")
+
+    if not collecting:
+        gc.disable()
+    try:
+        with pytest.raises(ValueError, match="no such input") if failing else nullcontext():
+            latency.profiled_pairs(call, call, [ProfilerActivity.CPU], lambda _: 1.0)
+        assert gc.isenabled() == collecting
+    finally:
+        gc.enable()
+    assert set(seen) == {collecting}
 
 
 def test_a_call_runs_without_gradients_after_a_warm_up():

@@ -83,6 +83,24 @@ def test_a_peak_shows_what_a_forward_pass_allocates(nets):
     assert min(sampled) > 2**20
 
 
+def test_what_is_known_of_the_dense_model_is_not_measured_again(nets, monkeypatch):
+    """One fresh process is started then, for the compressed model, and the dense one's figures are those given."""
+    plain, hog = nets.net(), nets.net()
+    hog.hog_bytes = HOG_BYTES
+    known = memory.measure_in_child(hog, conditions(nets))
+    measured_models = []
+
+    def measure_in_child(model, _conditions):
+        measured_models.append(model)
+        return {**known, "peak_delta_bytes": 1}
+
+    monkeypatch.setattr(memory, "measure_in_child", measure_in_child)
+    measured = memory.cpu_memory(plain, hog, conditions(nets), known=known)
+    assert measured_models == [plain]
+    assert measured.dense == memory.model_bytes(hog) + known["peak_delta_bytes"]
+    assert measured.compressed == memory.model_bytes(plain) + 1
+
+
 def test_a_child_that_hangs_is_stopped(nets, monkeypatch):
     """After its time a child is killed and reaped, and the time is in the message."""
     started = []
