@@ -42,7 +42,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "int8.md"
 HEAD = """# Static int8 over torchvision
 
 Written by `python benchmarks/int8_coverage.py`: PT2E with the quantizer for x86, random weights, four random images
-that set the statistics of batch norms and calibrate. *Layers* are the convolutions and linears that are int8, of all
+that set the statistics of batch norms and calibrate. A last layer that starts at zero, as a ViT's does, gets random
+weights too, or there would be no outputs to compare. *Layers* are the convolutions and linears that are int8, of all
 there are; *kernels* the int8 convolutions and matrix products that the profiler counts in one compiled forward pass of
 one image; *SNR* the power of the float model's outputs over that of the difference, in dB.
 
@@ -72,6 +73,7 @@ def row(name: str) -> str:
     torch.manual_seed(0)
     settings = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
     model = getattr(torchvision.models, name)(weights=None, **settings, **_quick_init(name)).eval()
+    _fill_head_(model)
     side = 299 if name == "inception_v3" else 224
     images = torch.randn(4, 3, side, side)
     _set_statistics_(model, images)
@@ -96,6 +98,13 @@ def _quantize(model: nn.Module, images: torch.Tensor) -> str:
     kept = sorted({layer.operation for layer in layers if not layer.observers})
     reason = f"no int8 kernel for {', '.join(kept)}" if kept else ""
     return f"{len(in_int8)} of {len(layers)} | {kernels} | {decibels:.1f} | {{seconds}} | {reason}"
+
+
+def _fill_head_(model: nn.Module) -> None:
+    """Give a last linear layer of zeros random weights: its outputs would be zero in float and in int8 alike."""
+    head = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+    if not head.weight.any():
+        nn.init.trunc_normal_(head.weight, std=0.02)
 
 
 def _set_statistics_(model: nn.Module, images: torch.Tensor) -> None:

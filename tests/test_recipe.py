@@ -13,6 +13,7 @@ from compress.recipe import load_recipe, pruning_steps, run_recipe
 from compress.recipe.fit_step import Fit
 from compress.recipe.lowrank_steps import Factorize
 from compress.recipe.pruning_steps import PruneChannels, PruneWeights
+from compress.recipe.quantization_steps import Quantize
 from compress.recipe.steps import STEPS
 from compress.recipe.toml import change_step
 from compress.train import FitConfig
@@ -104,7 +105,9 @@ def test_what_the_shipped_recipes_say():
     factorize, fit = load_recipe(SHIPPED / "lowrank.toml").steps
     assert factorize == Factorize(by="macs", target=0.6)
     assert fit.distill
-    assert [type(step) for step in load_recipe(SHIPPED / "compose.toml").steps[:3]] == [PruneChannels, Factorize, Fit]
+    composed = load_recipe(SHIPPED / "compose.toml")
+    assert [type(step) for step in composed.steps] == [PruneChannels, Factorize, Fit, Quantize]
+    assert composed.runtime == "inductor"
 
 
 def test_a_recipe_names_its_runtime(written):

@@ -34,6 +34,9 @@ class LowRankConfig:
         kinds: the decompositions to choose from for a convolution: "channel" (k x k to r channels, then 1 x 1),
             "spatial" (k x 1, then 1 x k), "tucker" (1 x 1, k x k, 1 x 1). A ratio or a rank is that of the first of
             these that a layer can have; another one takes its place where it needs fewer MACs at no greater error.
+        round_to: every rank is a multiple of it, for kernels that like such widths: of the multiples whose error is
+            within that of the rank, ratio or energy asked for, or that fit the target, the best. A layer whose full
+            rank is below it stays whole.
         only: names of modules; layers outside of them stay whole. None at all means every layer.
         ignore: names of modules whose layers stay whole.
 
@@ -44,6 +47,7 @@ class LowRankConfig:
     by: By = "macs"
     target: float = 0.7
     kinds: tuple[Kind, ...] = get_args(Kind)
+    round_to: int = 1
     only: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
 
@@ -56,6 +60,8 @@ class LowRankConfig:
             raise ConfigError(f"target must be {rule} for {self.by}, got {self.target!r}")
         if not self.kinds or not set(self.kinds) <= set(get_args(Kind)):
             raise ConfigError(f"kinds must be some of {', '.join(get_args(Kind))}, got {self.kinds!r}")
+        if not isinstance(self.round_to, int) or isinstance(self.round_to, bool) or self.round_to < 1:
+            raise ConfigError(f"round_to must be a whole number at least 1, got {self.round_to!r}")
         for field in ("only", "ignore"):
             names = getattr(self, field)
             if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):

@@ -22,7 +22,8 @@ Ranks = tuple[int, int]  # channels between the first and the second layer, and 
 Counts = npt.NDArray[np.int64]
 Errors = npt.NDArray[np.float64]
 
-# A tucker decomposition has a rank for each of two dimensions; of larger grids this many ranks of each are looked at.
+# A tucker decomposition has a rank for each of two dimensions; of larger grids this many ranks of each, at most, are
+# looked at.
 _MOST_RANKS = 192
 
 
@@ -200,7 +201,11 @@ def _basis(matrix: Tensor) -> Tensor:
 
 
 def _grid(size: int) -> Counts:
-    return np.unique(np.linspace(1, size, min(size, _MOST_RANKS)).round().astype(np.int64))
+    """The ranks up to ``size`` that are looked at: multiples of a power of two, for those that kernels like."""
+    step = 1
+    while size > step * _MOST_RANKS:
+        step *= 2
+    return np.unique([1, *range(step, size + 1, step), size])
 
 
 def _errors(kept: Errors, total: float) -> Errors:

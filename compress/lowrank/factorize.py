@@ -93,6 +93,7 @@ def plan_factorization(
         raise ConfigError(f"calibration must be batches of inputs, got a single {type(calibration).__name__}")
     batches = None if calibration is None else list(calibration)
     draft = _Draft(
+        config=config,
         model=model,
         sites=sites,
         macs=macs,
@@ -118,8 +119,9 @@ def _unfit(site: Site, config: LowRankConfig) -> str | None:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Draft:
-    """The model, its sites, and what was seen in its runs."""
+    """The settings, the model, its sites, and what was seen in its runs."""
 
+    config: LowRankConfig
     model: nn.Module
     sites: Sequence[Site]
     macs: int
@@ -195,7 +197,7 @@ def _plan(
     replacements = _by_name(made)
     if draft.batches is not None:
         _make_up_(replacements, lost_means(draft.model, draft.batches, made))
-    layers = [_planned(table, choices.get(table.site)) for table in tables]
+    layers = [_planned(table, choices.get(table.site), draft.config.round_to) for table in tables]
     layers += [PlannedLayer(names=(name,), reason=reason) for name, reason in whole.items()]
     order = {name: number for number, (name, _) in enumerate(draft.model.named_modules())}
     return FactorizationPlan(
@@ -215,13 +217,13 @@ def _make_up_(replacements: Mapping[str, Substitute], lost: Mapping[str, Tensor]
         biases[name].data += lost[name].to(biases[name].dtype)
 
 
-def _planned(table: Table, choice: Choice | None) -> PlannedLayer:
+def _planned(table: Table, choice: Choice | None, round_to: int) -> PlannedLayer:
     site = table.site
     params = site.layer.weight.numel()
     if choice is None:
         return PlannedLayer(
             names=tuple(site.layers),
-            reason="other layers lose less" if len(table.errors) and table.bound == math.inf else "no rank saves MACs",
+            reason=_why_whole(table, round_to),
             macs_before=site.macs,
             macs_after=site.macs,
             params_before=params,
@@ -237,6 +239,12 @@ def _planned(table: Table, choice: Choice | None) -> PlannedLayer:
         params_before=params,
         params_after=choice.params,
     )
+
+
+def _why_whole(table: Table, round_to: int) -> str:
+    if len(table.errors) and table.bound == math.inf:
+        return "other layers lose less"
+    return "no rank saves MACs" if round_to == 1 else f"no rank that is a multiple of {round_to} saves MACs"
 
 
 def _by_name(made: Mapping[Site, Mapping[str, Substitute]]) -> dict[str, Substitute]:

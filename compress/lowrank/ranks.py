@@ -72,7 +72,7 @@ def table_of(site: Site, weight: Tensor, config: LowRankConfig) -> Table:
     errors = np.concatenate([one.errors for one in found])
     macs = np.concatenate([_macs(site, one) for one in found])
     params = np.concatenate([np.sum([size.numel for size in one.sizes], axis=0) for one in found])
-    saves = macs < site.macs
+    saves = (macs < site.macs) & (ranks % config.round_to == 0).all(axis=1)
     cost = macs
     if config.by == "params":
         saves &= params < weight.numel()

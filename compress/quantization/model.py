@@ -18,6 +18,7 @@ from compress.exported.libraries import require_torchao
 from compress.quantization.report import QuantizationReport
 
 KIND = "int8"
+_CONVOLUTIONS = (torch.ops.aten.conv1d.default, torch.ops.aten.conv2d.default)
 _INT8_KERNELS = ("onednn::qconv", "onednn::qlinear")
 
 
@@ -25,7 +26,8 @@ class QuantizedModel(ExportedModel):
     """A graph of int8 operations, which compiles itself when it is first called.
 
     Uncompiled the graph would imitate its integers in float, several times slower than the float model. It is compiled
-    once for single inputs and once for batches of any size.
+    once for single inputs and once for batches of any size; where a convolution has a single input channel, for each
+    size that comes.
     """
 
     def __init__(self, program: ExportedProgram, notes: Mapping[str, Any] | None = None) -> None:
@@ -42,7 +44,7 @@ class QuantizedModel(ExportedModel):
         if torch.compiler.is_compiling():
             return self.graph(inputs)
         if self._run is None:
-            self._run = compiled(self.graph, any_batch=True)
+            self._run = compiled(self.graph, any_batch=not any(map(_sees_one_channel, self.graph.graph.nodes)))
         return self._run(inputs)
 
     def _apply(self, fn: Any, recurse: bool = True) -> QuantizedModel:  # noqa: FBT001, FBT002 - torch's own signature
@@ -53,6 +55,19 @@ class QuantizedModel(ExportedModel):
             )
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
+
+
+def _sees_one_channel(node: fx.Node) -> bool:
+    """Whether a node is a convolution of an input with a single channel.
+
+    Such an input lies in memory both as channels first and as channels last. Compiling for batches of any size,
+    Inductor takes it for the former and plans an output in that order, but the kernel puts out the latter.
+    """
+    if node.target not in _CONVOLUTIONS:
+        return False
+    weight, groups = node.args[1], node.args[6:7]
+    assert isinstance(weight, fx.Node)  # noqa: S101 - what an exported graph's arguments are
+    return weight.meta["val"].shape[1] == 1 and groups in ((), (1,))
 
 
 def quantized_model(graph: fx.GraphModule, example_input: Tensor) -> QuantizedModel:

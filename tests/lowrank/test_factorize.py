@@ -101,6 +101,19 @@ def test_what_saves_nothing_stays_whole():
     assert artifact.digest(factorize(model, torch.zeros(1, 4), config)) == artifact.digest(model)
 
 
+def test_rounding_leaves_layers_alone_that_have_no_such_rank():
+    """All ranks are multiples of eight within the target; a layer of three channels has none, and it says so."""
+    config = LowRankConfig(by="macs", target=0.7, round_to=8)
+    plan = plan_factorization(net(), X, config)
+    assert plan.macs_after <= 0.7 * plan.macs_before
+    ranks = [rank for layer in plan.layers for rank in layer.ranks]
+    assert ranks
+    assert {rank % 8 for rank in ranks} == {0}
+    narrow = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 32, 3))
+    plan = plan_factorization(narrow, X, LowRankConfig(by="ratio", target=0.2, round_to=8))
+    assert plan.layers[0].reason == "no rank that is a multiple of 8 saves MACs"
+
+
 def test_full_energy_changes_nothing_that_is_seen():
     """Of a network of low rank all energy is kept by chains that cost less: equal outputs in float64."""
     model = lively(net())

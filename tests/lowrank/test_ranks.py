@@ -3,6 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from compress.errors import ConfigError
@@ -104,6 +106,48 @@ def test_a_rank_larger_than_the_layers_is_refused():
     site = site_of(nn.Linear(40, 30), Pass(1, (), ()))
     with pytest.raises(ConfigError, match=r"^rank must be at most 30, the full one, got 31 \(layer 'layer'\)$"):
         table_of(site, site.weight, LowRankConfig(by="rank", target=31))
+
+
+@given(
+    widths=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    kernel=st.sampled_from([(1, 1), (3, 1), (3, 3)]),
+    round_to=st.sampled_from([1, 2, 3, 8, 16]),
+    share=st.floats(0.05, 1.0),
+    by=st.sampled_from(["energy", "ratio"]),
+)
+@settings(max_examples=60, deadline=None)
+def test_rounded_ranks_are_multiples_that_save_and_lose_no_more(widths, kernel, round_to, share, by):
+    """Never over full rank, never dearer than the layer, never further off than what was asked; or none at all."""
+    outs, ins = widths
+    torch.manual_seed(outs * 100 + ins)
+    site = site_of(nn.Conv2d(ins, outs, kernel), CONV)
+    config = LowRankConfig(by=by, target=share, round_to=round_to)
+    table = table_of(site, site.weight, config)
+    assert (table.ranks % round_to == 0).all()
+    full = {kind: decompose(site.weight, kind).full for kind in set(table.kinds.tolist())}
+    for index in range(len(table.errors)):
+        choice = table.choice(index)
+        assert all(0 < rank <= most for rank, most in zip(choice.ranks, full[choice.kind], strict=True))
+        assert choice.macs < site.macs
+    exact = table_of(site, site.weight, LowRankConfig(by=by, target=share))
+    rounded = cheapest_within(table)
+    assert table.bound == exact.bound
+    if rounded is not None:
+        assert cheapest_within(exact).macs <= rounded.macs
+        assert rounded.error <= exact.bound + 1e-9
+
+
+def test_a_rank_is_rounded_up():
+    """Six becomes eight, sixteen of twenty stays, and what eight does not save a layer of full rank seven has none."""
+    site = site_of(low_rank_linear(20, 0.0), Pass(1, (), ()))
+    ranks = {
+        wanted: cheapest_within(table_of(site, site.weight, LowRankConfig(by="rank", target=wanted, round_to=8))).ranks
+        for wanted in (6, 8, 9, 16)
+    }
+    assert ranks == {6: (8, 8), 8: (8, 8), 9: (16, 16), 16: (16, 16)}
+    small = site_of(nn.Linear(40, 7), Pass(1, (), ()))
+    assert cheapest_within(table_of(small, small.weight, LowRankConfig(by="rank", target=5))).ranks == (5, 5)
+    assert cheapest_within(table_of(small, small.weight, LowRankConfig(by="rank", target=5, round_to=8))) is None
 
 
 def two_tables(config: LowRankConfig):

@@ -4,13 +4,16 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
+from compress.data import from_tensors
 from compress.errors import ModelError
 from compress.exported import capture
 from compress.quantization.aware import QuantizeAwareConfig, _Rounded, _without_counters, quantize_aware_fit
 from compress.quantization.observed import operations_of
 from compress.train import evaluate
 from compress.workload import dense_model
+from tests.nets import conv_bn
 from tests.workloads import tiny_data, tiny_net, tiny_workload
 
 CONFIG = QuantizeAwareConfig(epochs=2, batch_size=16, learning_rate=0.01, validation_fraction=0.25)
@@ -39,6 +42,23 @@ def test_a_quantized_model_is_refused(tiny_int8):
     """Before any training."""
     with pytest.raises(ModelError, match=r"must not be quantized or exported already"):
         quantize_aware_fit(tiny_int8.model, tiny_data(), CONFIG)
+
+
+@pytest.mark.nightly
+def test_a_grey_network_trained_with_its_rounding_runs_for_each_batch_size():
+    """Its first layer, which sees one channel, is int8 too: the model is compiled for every size of its own."""
+    data = tiny_data()
+    train, test = ((split.images[:, :1].clone(), split.labels) for split in (data.train, data.test))
+    model, report = quantize_aware_fit(
+        nn.Sequential(*conv_bn(1, 4), *conv_bn(4, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)),
+        from_tensors("grey", train=train, test=test),
+        QuantizeAwareConfig(epochs=1, batch_size=16, validation_fraction=0.0),
+        progress=False,
+    )
+    assert report.float_layers == ()
+    assert report.int8_kernels == 3
+    images = torch.randn(9, 1, 8, 8)
+    assert [len(model(images[:count])) for count in (1, 2, 9)] == [1, 2, 9]
 
 
 @pytest.mark.nightly

@@ -210,6 +210,22 @@ def test_ranges_come_from_the_observer_that_was_asked_for(tiny_dense, tiny_image
     assert scales["histogram"] < scales["minmax"]
 
 
+def test_a_grey_network_with_a_factor_of_one_channel_runs_in_int8():
+    """Convolutions that see one channel, whose outputs Inductor lays out otherwise for batches of any size."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 7, 3), nn.ReLU(), nn.Conv2d(7, 1, 3), nn.Conv2d(1, 5, 1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 3),
+    ).eval()  # fmt: skip
+    images = torch.randn(8, 1, 8, 8)
+    quantized, report = quantize(model, images, max_accuracy_drop=1.0)
+    assert report.float_layers == ()
+    assert report.int8_kernels == num_int8(quantized) == 4
+    with torch.no_grad():
+        for count in (3, 8):
+            assert snr_db(model(images[:count]), quantized(images[:count])) > 20
+
+
 def test_what_the_compiler_cannot_run_is_said_in_a_sentence(monkeypatch):
     """A failure inside Inductor reaches the user as an error of this package, its first line alone."""
 

@@ -9,6 +9,7 @@ from torch import nn
 from compress.errors import ConfigError, ModelError
 from compress.half import HalfModel
 from compress.pruning.unstructured import prune_weights
+from compress.quantization.model import QuantizedModel
 from compress.quantization.static import Quantized
 from compress.recipe import load_recipe, quantization_steps, run_recipe
 from compress.recipe.context import Context
@@ -94,6 +95,32 @@ def test_a_half_recipe_makes_a_half_model_that_is_kept(tmp_path):
     images = images_of(workload.dataset.test)
     assert first(images).equal(second(images))
     assert evaluate(first, workload.dataset.test).num_examples == 24
+
+
+def test_pruned_and_factorized_networks_are_quantized(tmp_path):
+    """Prune, factorize to a rank of one, quantize: every factor runs as an int8 kernel."""
+    path = tmp_path / "all.toml"
+    path.write_text(
+        """
+        [[steps]]
+        use = "prune_channels"
+        pruning_ratio = 0.25
+        [[steps]]
+        use = "factorize"
+        by = "rank"
+        target = 1
+        kinds = ["spatial"]
+        [[steps]]
+        use = "quantize"
+        max_accuracy_drop = 1.0
+        """
+    )
+    model = run_recipe(load_recipe(path), tiny_net(width=8).eval(), tiny_workload(), progress=False)
+    assert isinstance(model, QuantizedModel)
+    assert [layer.name for layer in model.report.layers][:2] == ["features.0.0", "features.0.1"]
+    assert model.report.float_layers == ()
+    assert model.report.int8_kernels == len(model.report.layers)
+    assert evaluate(model, tiny_workload().dataset.test).num_examples == 24
 
 
 @pytest.mark.parametrize("setting", [{"num_holdout_images": 0}, {"max_accuracy_drop": 2.0}, {"observer": "mean"}])
