@@ -11,6 +11,7 @@ a JSON file; what stands there already is not measured again.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import multiprocessing
 import re
@@ -114,6 +115,7 @@ def _measured(tool: str, family: str, name: str, *, limit: float) -> tuple[str, 
 
 
 def _child(sender: Connection, tool: str, family: str, name: str) -> None:
+    gc.freeze()  # or a collection would copy every page of the parent that it walks
     warnings.simplefilter("ignore")
     try:
         row = _row(tool, family, name)

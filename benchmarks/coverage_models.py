@@ -70,7 +70,7 @@ def subject(family: str, name: str) -> Subject:
     if family == "detection":
         return Subject(model=model, example=([_image(320)],), others={"batch": ([_image(320), _image(320)],)})
     if family == "video":
-        size = (1, 3, 16, 224, 224) if "vit" in name or "swin" in name else (1, 3, 8, 112, 112)
+        size = (1, 3, 16, 224, 224) if name.startswith(("mvit", "s3d", "swin")) else (1, 3, 8, 112, 112)
         return Subject(model=model, example=(torch.randn(size),), others={"batch": (torch.randn(2, *size[1:]),)})
     size = 299 if name == "inception_v3" else 224
     return _of_images(model, size)

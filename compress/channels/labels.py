@@ -6,6 +6,7 @@ activations inherit them. A dimension without an entry belongs to the data (batc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -41,7 +42,8 @@ class Axis(NamedTuple):
     @property
     def rows(self) -> Ids:
         """``[number of parts, size]``."""
-        return self.ids.reshape(-1, self.ids.shape[-1])
+        # The number is given, for of no ids at all it could not be inferred.
+        return self.ids.reshape(math.prod(self.ids.shape[:-1]), self.ids.shape[-1])
 
 
 Labels = Mapping[int, Axis]

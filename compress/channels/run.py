@@ -156,7 +156,7 @@ class Run:
         self.ledger.calls += 1
         self.sources.add(call, found, turn=len(self.history.steps))
         self.history.add(call, found, known=self.is_own, enclosing=self.enclosing)
-        if call.op == "square" or (call.op == "pow" and bound["exponent"] == 2):  # noqa: PLR2004 - a square
+        if call.op == "square" or (call.op == "pow" and _is_two(bound["exponent"])):
             self.notes.of(call.out).squared = True
         for out, labels in zip(call.outs, found, strict=False):
             self._store(out, labels, written=op._schema.is_mutable)
@@ -256,6 +256,11 @@ def _new_slots(state: Mapping[str, Tensor]) -> Iterator[Slot]:
             if size > 1:
                 yield Slot(tensor=name, dim=dim, ids=np.arange(count, count + size))
                 count += size
+
+
+def _is_two(exponent: object) -> bool:
+    """An exponent may be a tensor, which is no truth value."""
+    return isinstance(exponent, (int, float)) and exponent == 2  # noqa: PLR2004
 
 
 def _outputs(output: Any) -> Iterator[Tensor]:

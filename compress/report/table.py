@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeGuard
 
@@ -22,6 +22,8 @@ MARKS: Mapping[Status, str] = {
 }
 _NOT_GATED = "not gated"
 _NOT_RUN = "not run"
+# Times of one model that differ by more were not taken under the same runtime.
+_ALIKE = 0.75
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,12 +112,7 @@ def build_table(verdicts: Sequence[Verdict], *, workload: str = "", environment:
     ]
     notes = _number_notes(ordered)
     rows = tuple(
-        Row(
-            title=metric.title,
-            dense=_dense(metric, ordered),
-            cells=tuple(_cell(latest.get((metric.name, recipe)), notes) for recipe in recipes),
-        )
-        for metric in metrics
+        _row(metric, {recipe: latest.get((metric.name, recipe)) for recipe in recipes}, notes) for metric in metrics
     )
     return Table(
         recipes=recipes,
@@ -149,16 +146,37 @@ def _mark(verdict: Verdict) -> str:
     return MARKS[verdict.status] if verdict.gated else _NOT_GATED
 
 
-def _cell(verdict: Verdict | None, notes: Mapping[tuple[str, str], int]) -> Cell:
+def _row(metric: Metric, verdicts: Mapping[str, Verdict | None], notes: Mapping[tuple[str, str], int]) -> Row:
+    dense = _dense([verdict.measurement.dense for verdict in verdicts.values() if verdict is not None])
+    return Row(
+        title=metric.title,
+        dense="" if dense is None else write_value(metric, dense),
+        cells=tuple(_cell(verdict, dense, notes) for verdict in verdicts.values()),
+    )
+
+
+def _dense(measured: Iterable[float | None]) -> float | None:
+    """The dense model's value; of times, which each recipe's run takes anew, the middle one.
+
+    Times under a compiler are those of another program: left out where there are times of the model as it is, which
+    takes longer.
+    """
+    values = [value for value in measured if _is_number(value)]
+    return statistics.median_low([value for value in values if value >= _ALIKE * max(values)]) if values else None
+
+
+def _cell(verdict: Verdict | None, dense: float | None, notes: Mapping[tuple[str, str], int]) -> Cell:
+    """Where its own dense model is not the one that the row shows, the cell names both."""
     if verdict is None:
         return Cell(value="", change="", mark=_NOT_RUN)
-    metric, measurement = verdict.metric, verdict.measurement
-    dense, compressed = measurement.dense, measurement.compressed
+    metric, own, compressed = verdict.metric, verdict.measurement.dense, verdict.measurement.compressed
     value = change = ""
     if _is_number(compressed):
         value = write_value(metric, compressed)
-        if _is_number(dense):
-            change = write_change(metric, dense, compressed, measurement.ratio)
+        if _is_number(own):
+            change = write_change(metric, own, compressed, verdict.measurement.ratio)
+            if dense is not None and own < _ALIKE * dense:
+                value = f"{value} of {write_value(metric, own)}"
     key = _note_key(verdict)
     return Cell(
         value=value,
@@ -167,13 +185,6 @@ def _cell(verdict: Verdict | None, notes: Mapping[tuple[str, str], int]) -> Cell
         status=verdict.status if verdict.gated else None,
         note=notes[key] if key is not None else None,
     )
-
-
-def _dense(metric: Metric, ordered: Sequence[Verdict]) -> str:
-    """The dense model's value; of times, which each recipe's run takes anew, the middle one."""
-    measured = [verdict.measurement.dense for verdict in ordered if verdict.metric is metric]
-    values = [value for value in measured if _is_number(value)]
-    return write_value(metric, statistics.median_low(values)) if values else ""
 
 
 def _is_number(value: float | None) -> TypeGuard[float]:

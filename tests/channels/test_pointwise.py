@@ -23,6 +23,9 @@ def squeezed(net: Net, x: Tensor) -> Tensor:
 
 
 CASES = {
+    "powers of a number": Case(
+        net=lambda: on_features(lambda x: x * (2.0 ** torch.arange(-2.0, 2.0)).sum()), widths={"a.0": 12}
+    ),
     "residual": Case(
         net=lambda: Net(
             lambda n, x: n.h(pooled(n.b(n.a(x)) + n.a(x))), a=conv_bn(3, 16), b=conv_bn(16, 16), h=head(16)

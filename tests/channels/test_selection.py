@@ -41,6 +41,7 @@ CASES = {
         widths={"a.0": 16, "b": 12},
         reason="the cut breaks the forward pass",
     ),
+    "a slice of none": Case(net=lambda: between(lambda x: torch.cat([x[:, :0], x], 1)), widths={"a.0": 12, "b": 12}),
     "every second channel": Case(
         net=lambda: between(lambda x: x[:, ::2], 8), widths={"a.0": 16, "b": 12}, reason="a cut would mix up channels"
     ),

@@ -91,3 +91,12 @@ def test_nothing_measured_is_an_empty_table():
     """Without verdicts there are no rows, and no crash."""
     table = build_table([])
     assert (table.rows, table.recipes, table.footer) == ((), (), ())
+
+
+def test_a_compilers_times_are_named_with_the_dense_model_that_they_are_held_against():
+    """The row shows the dense model as it is; where a recipe's own one is compiled, the cell names both."""
+    measured = {"structured": times(13.0, 10.0), "unstructured": times(12.5, 12.5), "int8": times(8.0, 6.0)}
+    row = build_table([judge(time, recipe=recipe) for recipe, time in measured.items()]).rows[0]
+    assert row.dense == "12.50 ms"
+    assert [cell.value for cell in row.cells] == ["10.00 ms", "12.50 ms", "6.00 ms of 8.00 ms"]
+    assert row.cells[2].change == "x0.75"
