@@ -6,6 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+
+# A session that runs within a test forgets at its end what it has imported, and this registers operators: only once.
+import torchvision  # noqa: F401
 from torch import Tensor, nn
 
 from compress.quantization.static import Quantized, quantize
