@@ -1,7 +1,9 @@
-"""CIFAR-10 and CIFAR-100, from their authors' binary archives.
+"""CIFAR-10 and CIFAR-100, from their authors' binary archives or as folders of images.
 
 The more usual "python" archives are pickles, which run whatever they contain; nothing is ever unpickled here. The
 binary ones are plain records, read straight from the archive once its MD5 sum is the published one.
+
+Wherever the images come from, they are put into one order: a baseline keeps which of them were classified right.
 
 Source: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009;
 https://www.cs.toronto.edu/~kriz/cifar.html (record layout and MD5 sums).
@@ -17,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compress.data.memory import from_tensors
+from compress.data.folder import image_folder
+from compress.data.memory import TensorSplit, from_tensors
 from compress.data.splits import ImageData
 from compress.errors import DataError
 from compress.files import cache_folder
@@ -25,6 +28,7 @@ from compress.files import cache_folder
 _URL = "https://www.cs.toronto.edu/~kriz/"
 _SHAPE = (3, 32, 32)
 _PIXELS = 3 * 32 * 32
+_NUM_TRAIN, _NUM_TEST = 50_000, 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +68,11 @@ def cifar10(root: str | Path | None = None) -> ImageData:
     """50,000 training and 10,000 test images ``[3, 32, 32]`` in 10 classes.
 
     Args:
-        root: the folder of ``cifar-10-binary.tar.gz``, downloaded into it if it is not there; the user's cache
-            folder if left out.
+        root: holds ``cifar10/train/<class>/*.png`` and ``cifar10/test/<class>/*.png``, or else the archive
+            ``cifar-10-binary.tar.gz``, downloaded into it if it is not there; the user's cache folder if left out.
 
     Raises:
-        DataError: if the archive is neither there nor can be downloaded.
+        DataError: if the archive is neither there nor can be downloaded, or the folder holds other images.
     """
     return _load(_CIFAR10, root)
 
@@ -77,28 +81,57 @@ def cifar100(root: str | Path | None = None) -> ImageData:
     """50,000 training and 10,000 test images ``[3, 32, 32]`` in 100 classes.
 
     Args:
-        root: the folder of ``cifar-100-binary.tar.gz``, downloaded into it if it is not there; the user's cache
-            folder if left out.
+        root: holds ``cifar100/train/<class>/*.png`` and ``cifar100/test/<class>/*.png``, or else the archive
+            ``cifar-100-binary.tar.gz``, downloaded into it if it is not there; the user's cache folder if left out.
 
     Raises:
-        DataError: if the archive is neither there nor can be downloaded.
+        DataError: if the archive is neither there nor can be downloaded, or the folder holds other images.
     """
     return _load(_CIFAR100, root)
 
 
 def _load(archive: _Archive, root: str | Path | None) -> ImageData:
+    folder = cache_folder() if root is None else Path(root).expanduser()
+    if (folder / archive.name).is_dir():
+        return _from_images(folder / archive.name, archive)
     # More than a second of imports, which nobody with other data should wait for.
     from torchvision.datasets.utils import download_url  # noqa: PLC0415
 
-    folder = cache_folder() if root is None else Path(root).expanduser()
     try:
         download_url(_URL + archive.file, folder, archive.file, archive.md5)
     except (OSError, RuntimeError) as error:
         raise DataError(
             f"{archive.name} could not be downloaded ({error}): put {archive.file} into {folder} yourself,"
-            f" or use imagefolder:DIR"
+            f" or its images into {folder / archive.name}/train/<class> and test/<class>"
         ) from error
     return _read(folder / archive.file, archive)
+
+
+def _from_images(folder: Path, archive: _Archive) -> ImageData:
+    """The data set as image files; its authors' class names are in alphabetical order, as folders are."""
+    data = image_folder(folder)
+    train, test = data.train, data.test
+    if not (isinstance(train, TensorSplit) and isinstance(test, TensorSplit)) or (
+        (len(train), len(test), data.image_shape) != (_NUM_TRAIN, _NUM_TEST, _SHAPE)
+    ):
+        raise DataError(
+            f"{archive.name} must be {_NUM_TRAIN:,} training and {_NUM_TEST:,} test images of 32x32 pixels, {folder}"
+            f" holds {len(train):,} and {len(test):,} of {data.image_shape[2]}x{data.image_shape[1]}"
+        )
+    return _in_order(archive, (train.images, train.labels), (test.images, test.labels), data.classes)
+
+
+def _in_order(
+    archive: _Archive, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], classes: tuple[str, ...]
+) -> ImageData:
+    """Both splits ``(images, labels)`` sorted by class, and within a class by pixels."""
+
+    def ordered(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        keys = [(label, image.tobytes()) for label, image in zip(labels.tolist(), images.numpy(), strict=True)]
+        order = torch.tensor(sorted(range(len(keys)), key=keys.__getitem__))
+        return images[order], labels[order]
+
+    return from_tensors(archive.name, train=ordered(*train), test=ordered(*test), classes=classes)
 
 
 def _read(path: Path, archive: _Archive) -> ImageData:
@@ -110,11 +143,11 @@ def _read(path: Path, archive: _Archive) -> ImageData:
             test = b"".join(_member(tar, member, path) for member in archive.test)
     except (OSError, EOFError, tarfile.TarError, UnicodeDecodeError) as error:
         raise DataError(f"an archive must be a whole {archive.file}, got {path} ({error})") from error
-    return from_tensors(
-        archive.name,
-        train=_records(train, archive.label_bytes, path),
-        test=_records(test, archive.label_bytes, path),
-        classes=tuple(names),
+    return _in_order(
+        archive,
+        _records(train, archive.label_bytes, path),
+        _records(test, archive.label_bytes, path),
+        tuple(names),
     )
 
 

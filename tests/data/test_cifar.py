@@ -6,8 +6,10 @@ import io
 import tarfile
 import urllib.error
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from compress.data import TensorSplit, cifar, cifar10, cifar100
 from compress.errors import DataError
@@ -45,12 +47,12 @@ def test_cifar100_records_are_read_by_their_fine_label(tmp_path, monkeypatch):
     data = cifar100(tmp_path)
     assert isinstance(data.train, TensorSplit)
     assert data.classes == ("apple", "bear", "cloud")
-    assert data.train.labels.tolist() == [2, 0]
+    assert data.train.labels.tolist() == [0, 2]
     assert data.test.labels.tolist() == [1]
     assert data.image_shape == (3, 32, 32)
     assert data.train.images[0, :, 0, 0].tolist() == [1, 2, 3]
-    assert data.train.images[0, :, 0, 1].tolist() == [10, 20, 30]
-    assert data.train.images[1, :, 31, 31].tolist() == [40, 50, 60]
+    assert data.train.images[0, :, 0, 1].tolist() == [40, 50, 60]
+    assert data.train.images[1, :, 31, 31].tolist() == [10, 20, 30]
 
 
 def test_cifar10_joins_its_five_training_files(tmp_path):
@@ -69,8 +71,60 @@ def test_cifar10_joins_its_five_training_files(tmp_path):
     assert isinstance(data.train, TensorSplit)
     assert data.name == "cifar10"
     assert data.classes == ("airplane", "bird")
-    assert data.train.labels.tolist() == [1, 0, 1, 0, 1]
-    assert data.train.images[:, 0, 5, 5].tolist() == [1, 2, 3, 4, 5]
+    assert data.train.labels.tolist() == [0, 0, 1, 1, 1]
+    assert data.train.images[:, 0, 5, 5].tolist() == [2, 4, 1, 3, 5]
+
+
+def write_images(root, records: list[tuple[str, str, bytes]]) -> None:
+    """PNG files of ``(split, class, record)``, named so that their order is the opposite of the records'."""
+    for number, (split, name, content) in enumerate(records):
+        planes = np.frombuffer(content[-3072:], dtype=np.uint8).reshape(3, 32, 32)
+        folder = root / split / name
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(planes.transpose(1, 2, 0)).save(folder / f"{99 - number}.png")
+
+
+def test_image_files_give_the_same_data_set_as_the_archive(tmp_path, monkeypatch):
+    """Files in another order than the archive's records: the same examples in the same order, so the same digests."""
+    monkeypatch.setattr(cifar, "_NUM_TRAIN", 4)
+    monkeypatch.setattr(cifar, "_NUM_TEST", 3)
+    names = ("apple", "bear", "cloud")
+    train = [(2, 1), (0, 2), (1, 3), (0, 4)]
+    test = [(0, 7), (2, 6), (1, 5)]
+
+    def joined(examples):
+        return b"".join(record(bytes([9, label]), shade, 0, shade) for label, shade in examples)
+
+    archive = tmp_path / "archive.tar.gz"
+    write_archive(
+        archive,
+        {
+            **CIFAR100_MEMBERS,
+            "cifar-100-binary/train.bin": joined(train),
+            "cifar-100-binary/test.bin": joined(test),
+        },
+    )
+    write_images(
+        tmp_path / "cifar100",
+        [
+            (split, names[label], record(b"", shade, 0, shade))
+            for split, examples in (("train", train), ("test", test))
+            for label, shade in examples
+        ],
+    )
+    from_archive, from_images = cifar._read(archive, cifar._CIFAR100), cifar100(tmp_path)
+    assert from_images.name == from_archive.name == "cifar100"
+    assert from_images.train.images.equal(from_archive.train.images)
+    assert from_images.sha256 == from_archive.sha256
+    assert from_images.train_sha256 == from_archive.train_sha256
+
+
+def test_a_folder_of_other_images_is_no_cifar(tmp_path):
+    """A part of the data set, or another one, is refused, with both numbers."""
+    examples = [(split, name, record(b"", 1, 2, 3)) for split in ("train", "test") for name in ("apple", "bear")]
+    write_images(tmp_path / "cifar100", examples)
+    with pytest.raises(DataError, match=r"must be 50,000 training and 10,000 test .* holds 2 and 2 of 32x32$"):
+        cifar100(tmp_path)
 
 
 @pytest.mark.parametrize("load", [cifar10, cifar100])
@@ -82,7 +136,9 @@ def test_without_a_network_one_sentence_says_what_to_do(load, error, tmp_path, m
         raise error
 
     monkeypatch.setattr("torchvision.datasets.utils.download_url", download)
-    with pytest.raises(DataError, match=r"could not be downloaded .* put cifar-10.*tar\.gz into .* imagefolder:DIR$"):
+    with pytest.raises(
+        DataError, match=r"could not be downloaded .* put cifar-10.*tar\.gz into .* or its images .*<class>$"
+    ):
         load(tmp_path)
 
 
