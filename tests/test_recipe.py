@@ -9,6 +9,7 @@ from torch import nn
 
 from compress import artifact, recipe, train
 from compress.errors import CompressError, ConfigError, ModelError
+from compress.files import cache_folder
 from compress.recipe import load_recipe, pruning_steps, run_recipe
 from compress.recipe.fit_step import Fit
 from compress.recipe.lowrank_steps import Factorize
@@ -267,6 +268,28 @@ def test_a_second_run_takes_the_first_ones_model(written, dense, steps_run):
     second = run(written(f'description = "said anew"\n{CUT_AND_FIT}\n[limits]\nmacs = {{}}\n'), dense)
     assert steps_run == ["prune_channels", "fit"]
     assert artifact.digest(first) == artifact.digest(second)
+
+
+def test_recipes_that_begin_alike_train_once(written, dense, steps_run):
+    """What a longer recipe shares with one that was run is taken from the cache, to the same bits as without it."""
+    run(written(CUT_AND_FIT), dense)
+    longer = written(CUT_AND_FIT + '[[steps]]\nuse = "prune_weights"\n')
+    model = run(longer, dense)
+    assert steps_run == ["prune_channels", "fit", "prune_weights"]
+    for kept in cache_folder().glob("*.safetensors"):
+        kept.unlink()
+    assert artifact.digest(run(longer, dense)) == artifact.digest(model)
+    assert len(steps_run) == 6
+
+
+def test_masks_hold_through_two_fits(written, dense):
+    """A file holds no masks, so nothing is kept between a step that prunes weights and the steps after it."""
+    fit = CUT_AND_FIT.rpartition("[[steps]]")[2]
+    pruned = f'[[steps]]\nuse = "prune_weights"\nsparsity = 0.5\n[[steps]]{fit}'
+    run(written(pruned), dense)
+    model = run(written(f"{pruned}[[steps]]{fit.replace('epochs = 1', 'epochs = 2')}"), dense)
+    for layer in (model.features[0], model.features[3], model.classifier):
+        assert int((layer.weight == 0).sum()) == layer.weight.numel() // 2
 
 
 @pytest.mark.parametrize("change", ["setting", "dense", "input"])

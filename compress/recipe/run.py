@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import asdict
 from types import ModuleType
 from typing import Any
@@ -36,8 +37,9 @@ def run_recipe(recipe: Recipe, dense: nn.Module, workload: Workload, *, progress
     """The compressed model that ``recipe`` makes of ``dense``, in eval mode; ``dense`` is left as it is.
 
     The result is kept in the user's cache directory under a hash of the dense model's bytes, the data, the shape of the
-    example input, the steps and the code of every technique, so that only what changed is computed again. An
-    interrupted fine-tuning goes on where it stopped.
+    example input, the steps and the code of every technique, so that only what changed is computed again; what a step
+    ``fit`` trained is kept too, so that recipes which begin alike train once. An interrupted fine-tuning goes on where
+    it stopped.
 
     Raises:
         CompressError: what the step that failed raises, with the recipe and the step named.
@@ -47,22 +49,43 @@ def run_recipe(recipe: Recipe, dense: nn.Module, workload: Workload, *, progress
         "dense": artifact.digest(dense),
         # What is coupled to what can depend on the shape; the values may be drawn anew in every run.
         "example_input": [list(workload.example_input.shape), str(workload.example_input.dtype)],
-        "steps": [[type(step).__name__, asdict(step)] for step in recipe.steps],
     }
     techniques = (channels, data, distillation, exported, half, lowrank, macs, pruning, quantization, substitute, train)
     steps = (fit_step, lowrank_steps, pruning_steps, quantization_steps, training_batches)
     sources: tuple[ModuleType | Callable[..., Any], ...] = (*techniques, *steps, apply_step, workload.model_factory)
-    path = cache_path(f"{workload.name}-{recipe.name}", made_from, sources)
 
-    def compressed() -> nn.Module:
-        model = dense
-        for number, step in enumerate(recipe.steps, 1):
-            checkpoint = path.with_suffix(f".step{number}.checkpoint")
-            context = Context(dense=dense, workload=workload, checkpoint=checkpoint, progress=progress)
+    def after(number: int) -> nn.Module:
+        """The model after the first ``number`` steps."""
+        if number == 0:
+            return dense
+        done = recipe.steps[:number]
+        path = cache_path(
+            "-".join([workload.name, *(type(step).__name__ for step in done)]),
+            {**made_from, "steps": [[type(step).__name__, asdict(step)] for step in done]},
+            sources,
+        )
+
+        def made() -> nn.Module:
+            model = after(number - 1)
+            context = Context(
+                dense=dense, workload=workload, checkpoint=path.with_suffix(".checkpoint"), progress=progress
+            )
             try:
-                model = apply_step(step, model, context)
+                return apply_step(done[-1], model, context)
             except CompressError as cause:
                 raise type(cause)(f"{cause} (recipe {recipe.path}, step {number})") from cause
-        return model
 
-    return cached_model(path, workload.build, compressed).eval()
+        return cached_model(path, workload.build, made) if _is_kept(done, recipe) else made()
+
+    return after(len(recipe.steps)).eval() if recipe.steps else deepcopy(dense).eval()
+
+
+def _is_kept(done: tuple[Any, ...], recipe: Recipe) -> bool:
+    """Whether the model after the steps ``done`` goes to the cache: the last one, and what took a training to make.
+
+    A file holds no masks, which later steps must still find: after pruned weights only the last model is kept.
+    """
+    if len(done) == len(recipe.steps):
+        return True
+    trained = isinstance(done[-1], (fit_step.Fit, pruning_steps.PruneRounds))
+    return trained and not any(isinstance(step, pruning_steps.PruneWeights) for step in done)
