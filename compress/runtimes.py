@@ -79,7 +79,8 @@ def _onnxruntime(model: nn.Module, example_input: Tensor) -> Call:
 
 def _aotinductor(model: nn.Module, example_input: Tensor) -> Call:
     program = capture(uncompiled(model), example_input, fixed=True)
-    with tempfile.TemporaryDirectory(prefix="compress-aotinductor-") as folder, quiet_torch():
+    # Where gradients are on, Inductor does not freeze, and finds none of the patterns of int8: those need constants.
+    with tempfile.TemporaryDirectory(prefix="compress-aotinductor-") as folder, quiet_torch(), torch.no_grad():
         package = str(Path(folder, "model.pt2"))
         torch._inductor.aoti_compile_and_package(program, package_path=package, inductor_configs={"freezing": True})
         loaded: Call = torch._inductor.aoti_load_package(package)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+import zipfile
+
 import pytest
 import torch
 from torch import nn
@@ -40,6 +43,22 @@ def test_both_models_are_the_same_under_all_runtimes_at_all_batch_sizes(
     """Float to the order of additions, int8 to one step of rounding."""
     assert agreement(tiny_dense, tiny_images[:batch], runtime) < 1e-5
     assert agreement(tiny_int8.model, tiny_images[:batch], runtime) < INT8_STEP
+
+
+@pytest.mark.nightly
+def test_an_int8_model_runs_in_int8_under_aotinductor(tiny_int8, tiny_images, monkeypatch):
+    """As many int8 kernels are called in the package's code as the model has int8 layers."""
+    load, calls = torch._inductor.aoti_load_package, []
+
+    def looked_into(package):
+        with zipfile.ZipFile(package) as archive:
+            code = [archive.read(name).decode() for name in archive.namelist() if name.endswith(".wrapper.cpp")]
+        calls.extend(re.findall(r"aoti_torch_cpu__q(?:conv|linear)_pointwise\w*\(", "".join(code)))
+        return load(package)
+
+    monkeypatch.setattr(torch._inductor, "aoti_load_package", looked_into)
+    prepare(tiny_int8.model, tiny_images, runtime="aotinductor")
+    assert len(calls) == sum(layer.precision == "int8" for layer in tiny_int8.report.layers)
 
 
 def test_eager_runs_an_int8_models_graph_as_it_is(tiny_int8, tiny_images):
