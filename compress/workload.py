@@ -120,13 +120,18 @@ def dense_model(workload: Workload, *, progress: bool = True) -> nn.Module:
     )
 
     def trained() -> nn.Module:
-        with torch.random.fork_rng():
-            torch.manual_seed(config.seed)
-            model = workload.build()
+        model = initial_model(workload, config.seed)
         checkpoint = path.with_suffix(".checkpoint")
         return train.fit(model, workload.dataset, config, checkpoint=checkpoint, progress=progress).model
 
     return cached_model(path, workload.build, trained).eval()
+
+
+def initial_model(workload: Workload, seed: int) -> nn.Module:
+    """The dense network as its factory builds it, random weights drawn with ``seed``."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return workload.build()
 
 
 def ingredients(workload: Workload) -> dict[str, Any]:

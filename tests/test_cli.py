@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -111,9 +110,25 @@ def test_train_by_a_recipe_trains_by_that(tmp_path, recipe):
     output = tmp_path / "dense.safetensors"
     named = ["--workload", "tests.workloads:tiny_workload", "--output", str(output), "--quiet"]
     assert main(["train", str(recipe), *named]) == 0
+    tiny = workload.load_workload("tests.workloads:tiny_workload")
     config = train.FitConfig(epochs=1, batch_size=8, learning_rate=1e-9)
-    asked = replace(workload.load_workload("tests.workloads:tiny_workload"), fit=config)
-    assert output.read_bytes() == artifact.serialize(workload.dense_model(asked, progress=False))
+    model = train.fit(workload.initial_model(tiny, seed=0), tiny.dataset, config, progress=False).model
+    assert output.read_bytes() == artifact.serialize(model.eval())
+
+
+def test_train_goes_on_from_one_fit_to_the_next(tmp_path, recipe):
+    """Several steps are warm restarts: each trains what the one before it made."""
+    step = '[[steps]]\nuse = "fit"\nepochs = 1\nbatch_size = 8\nvalidation_fraction = 0\nlearning_rate = '
+    recipe.write_text(f"{step}0.01\nseed = 3\n{step}0.02\n", encoding="utf-8")
+    output = tmp_path / "dense.safetensors"
+    named = ["--workload", "tests.workloads:tiny_workload", "--output", str(output), "--quiet"]
+    assert main(["train", str(recipe), *named]) == 0
+    tiny = workload.load_workload("tests.workloads:tiny_workload")
+    model = workload.initial_model(tiny, seed=3)
+    for rate, seed in ((0.01, 3), (0.02, 0)):
+        config = train.FitConfig(epochs=1, batch_size=8, validation_fraction=0, learning_rate=rate, seed=seed)
+        model = train.fit(model, tiny.dataset, config, progress=False).model
+    assert output.read_bytes() == artifact.serialize(model.eval())
 
 
 @pytest.mark.parametrize("steps", ["", PRUNE, '[[steps]]\nuse = "fit"\ndistill = true\n'])
@@ -122,14 +137,14 @@ def test_train_refuses_a_recipe_that_is_no_training(tmp_path, recipe, capsys, st
     recipe.write_text(steps, encoding="utf-8")
     assert main(["train", str(recipe), "--output", str(tmp_path / "out")]) == 1
     printed = capsys.readouterr().err
-    assert printed == f"error: a recipe to train by must be one step 'fit' without a teacher ({recipe})\n"
+    assert printed == f"error: a recipe to train by must be steps 'fit' without a teacher ({recipe})\n"
 
 
 def test_the_training_recipes_of_the_benchmarks_can_be_read():
-    """Each is one step of training."""
+    """Each is nothing but training."""
     recipes = sorted((ROOT / "benchmarks" / "training").glob("*.toml"))
     assert recipes
-    assert all(isinstance(models.training(recipe), train.FitConfig) for recipe in recipes)
+    assert all(models.training(recipe).steps for recipe in recipes)
 
 
 @pytest.mark.parametrize("quiet", [False, True])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from compress.errors import ConfigError
 if TYPE_CHECKING:
     from torch import nn
 
-    from compress.train import FitConfig
+    from compress.recipe import Recipe
     from compress.workload import Workload
 
 WORKLOAD_HELP = (
@@ -27,7 +26,7 @@ def add_train_parser(commands: argparse._SubParsersAction[argparse.ArgumentParse
         "recipe",
         type=Path,
         nargs="?",
-        help="how to train: a recipe of one step 'fit' (default: the workload's own way), see benchmarks/training",
+        help="how to train: a recipe of steps 'fit' (default: the workload's own way), see benchmarks/training",
     )
     train.set_defaults(run=_train)
     _add_options(train)
@@ -49,29 +48,34 @@ def _add_options(command: argparse.ArgumentParser) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     """Train the dense model of a workload, or take it from the cache, and save it. Stopped, it goes on when rerun."""
-    from compress.workload import dense_model, load_workload
+    from compress.recipe import run_recipe
+    from compress.workload import dense_model, initial_model, load_workload
 
-    settings = None if options.recipe is None else training(options.recipe)
+    # Read first: a typing error in it should not show after the data are loaded.
+    recipe = None if options.recipe is None else training(options.recipe)
     workload = load_workload(options.workload)
-    if settings is not None:
-        workload = replace(workload, weights=None, fit=settings)
-    model = dense_model(workload, progress=not options.quiet)
+    if recipe is None:
+        model = dense_model(workload, progress=not options.quiet)
+    else:
+        model = run_recipe(recipe, initial_model(workload, recipe.steps[0].seed), workload, progress=not options.quiet)
     _save(model, workload, options)
 
 
-def training(path: Path) -> FitConfig:
-    """How the recipe at ``path`` trains.
+def training(path: Path) -> Recipe:
+    """The recipe at ``path``, to train an untrained network by: one or several times, each from what the last one made.
+
+    Source: Loshchilov and Hutter, "SGDR", ICLR 2017 (several are warm restarts).
 
     Raises:
-        ConfigError: if it cannot be read, or is not one step ``fit`` without a teacher.
+        ConfigError: if it cannot be read, or is not steps ``fit`` without a teacher.
     """
     from compress.recipe import load_recipe
     from compress.recipe.fit_step import Fit
 
-    match load_recipe(path).steps:
-        case (Fit(distill=False) as settings,):
-            return settings
-    raise ConfigError(f"a recipe to train by must be one step 'fit' without a teacher ({path})")
+    recipe = load_recipe(path)
+    if not recipe.steps or not all(isinstance(step, Fit) and not step.distill for step in recipe.steps):
+        raise ConfigError(f"a recipe to train by must be steps 'fit' without a teacher ({path})")
+    return recipe
 
 
 def _run(options: argparse.Namespace) -> None:
