@@ -292,13 +292,7 @@ def cuda_device_time(pytestconfig: pytest.Config, workload: Workload) -> Meter:
     """Milliseconds between two CUDA events around one forward pass, both models in turn on inputs that rotate."""
     from compress.measure import cuda
 
-    looks = Looks(pytestconfig)
-
-    def measure(compressed: nn.Module, dense: nn.Module) -> Measurement:
-        effort = looks.effort(compressed, dense)
-        return cuda.cuda_device_time(compressed, dense, workload.example_input, effort=effort)
-
-    return _cuda_meter("cuda_device_ms", measure)
+    return _event_meter("cuda_device_ms", cuda.cuda_device_time, pytestconfig, workload)
 
 
 @pytest.fixture
@@ -306,13 +300,7 @@ def cuda_graph_time(pytestconfig: pytest.Config, workload: Workload) -> Meter:
     """Milliseconds between two CUDA events around the replay of one forward pass captured as a CUDA graph."""
     from compress.measure import cuda
 
-    looks = Looks(pytestconfig)
-
-    def measure(compressed: nn.Module, dense: nn.Module) -> Measurement:
-        effort = looks.effort(compressed, dense)
-        return cuda.cuda_graph_time(compressed, dense, workload.example_input, effort=effort)
-
-    return _cuda_meter("cuda_graph_ms", measure)
+    return _event_meter("cuda_graph_ms", cuda.cuda_graph_time, pytestconfig, workload)
 
 
 @pytest.fixture(scope="session")
@@ -374,6 +362,16 @@ def _cuda_meter(metric: str, measure: Measure) -> Meter:
     if torch.cuda.is_available():
         return Meter(metric=metric, measure=measure)
     return Meter(metric=metric, measure=lambda *_models: Measurement(metric=metric, unmeasured=NO_CUDA))
+
+
+def _event_meter(metric: str, time: Callable[..., Measurement], config: pytest.Config, workload: Workload) -> Meter:
+    """What ``time`` measures between CUDA events, with as much effort as the looks at these models leave."""
+    looks = Looks(config)
+
+    def measure(compressed: nn.Module, dense: nn.Module) -> Measurement:
+        return time(compressed, dense, workload.example_input, effort=looks.effort(compressed, dense))
+
+    return _cuda_meter(metric, measure)
 
 
 def _threads(config: pytest.Config) -> int:
