@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from compress.exported.capture import quiet_torch
 
 Call = Callable[[Tensor], Any]
+_NO_LIMIT = 2**31 - 1
 
 
 def compiled(module: nn.Module, *, any_batch: bool = False) -> Call:
@@ -21,7 +22,8 @@ def compiled(module: nn.Module, *, any_batch: bool = False) -> Call:
         any_batch: compile once for single inputs and once for batches of any size, not for each size.
     """
     # Seconds of imports, which nobody who compiles nothing should wait for.
-    from torch._inductor import config  # noqa: PLC0415
+    from torch._dynamo import config as dynamo  # noqa: PLC0415
+    from torch._inductor import config as inductor  # noqa: PLC0415
 
     run: Call = torch.compile(module, dynamic=None if any_batch else False)
     seen = set()
@@ -35,7 +37,13 @@ def compiled(module: nn.Module, *, any_batch: bool = False) -> Call:
             if any_batch and len(inputs) > 1:
                 torch._dynamo.maybe_mark_dynamic(inputs, 0)
             # torch.compile(options={"freezing": True}) comes too late for the parameters to be taken as constants.
-            with config.patch({"freezing": True, "triton.cudagraphs": inputs.is_cuda}), quiet_torch():
+            freezing = inductor.patch({"freezing": True, "triton.cudagraphs": inputs.is_cuda})
+            # Beyond its limit torch would run the graph as it is, without a word: int8 imitated in float.
+            with (
+                freezing,
+                dynamo.patch(recompile_limit=_NO_LIMIT, accumulated_recompile_limit=_NO_LIMIT),
+                quiet_torch(),
+            ):
                 outputs = run(inputs)
             seen.add(key)
             return outputs

@@ -8,6 +8,7 @@ from torch import nn
 
 from compress.errors import ConfigError, ModelError
 from compress.quantization import search, static
+from compress.quantization.model import count_int8_kernels
 from compress.quantization.report import INT8, QuantizationReport
 from compress.quantization.simulation import snr_db
 from compress.quantization.static import QuantizeConfig, quantize, quantize_by
@@ -221,9 +222,11 @@ def test_a_grey_network_with_a_factor_of_one_channel_runs_in_int8():
     quantized, report = quantize(model, images, max_accuracy_drop=1.0)
     assert report.float_layers == ()
     assert report.int8_kernels == num_int8(quantized) == 4
-    with torch.no_grad():
+    # As after a ninth size of batch with torch's own limit of eight: it would run the graph uncompiled from then on.
+    with torch._dynamo.config.patch(recompile_limit=1), torch.no_grad():
         for count in (3, 8):
             assert snr_db(model(images[:count]), quantized(images[:count])) > 20
+            assert count_int8_kernels(quantized, images[:count]) == 4
 
 
 def test_what_the_compiler_cannot_run_is_said_in_a_sentence(monkeypatch):
