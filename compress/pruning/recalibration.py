@@ -35,7 +35,7 @@ def recalibrate(model: M, batches: Iterable[Any], *, progress: bool = False) -> 
     Args:
         model: any model that runs on the batches.
         batches: inputs, or pairs ``(inputs, labels)``, whose labels are not used. 50 batches of 64 images of the
-            training split are plenty.
+            training split are plenty; augment them as training did, whose statistics the weights grew up with.
         progress: whether to show a bar, if stderr is a terminal.
 
     Raises:

@@ -49,12 +49,12 @@ def widths(model: nn.Module) -> tuple[int, int]:
 
 
 def test_a_cut_is_recalibrated(net, context):
-    """The step prunes and then recalibrates on its training images; with 0 batches it only prunes."""
+    """The step prunes and then recalibrates on training images, augmented; with 0 batches it only prunes."""
     settings = PruneChannels(pruning_ratio=0.5, recalibration_batches=2, batch_size=8, seed=3)
     cut = prune_channels(net, context.workload.example_input, 0.5)
     plain = apply_prune_channels(dataclasses.replace(settings, recalibration_batches=0), net, context)
     assert artifact.digest(plain) == artifact.digest(cut)
-    batches = TrainingBatches(split=context.workload.dataset.train, batches=2, batch_size=8, seed=3)
+    batches = TrainingBatches(split=context.workload.dataset.train, batches=2, batch_size=8, seed=3, augmented=True)
     fresh = apply_prune_channels(settings, net, context)
     assert artifact.digest(fresh) == artifact.digest(recalibrate(cut, batches))
     assert not fresh.features[1].running_mean.equal(cut.features[1].running_mean)
@@ -108,8 +108,9 @@ def test_settings_are_checked_when_a_recipe_is_read(kind, settings, message):
 
 
 def test_recalibrating_is_a_step_of_its_own(net, context):
-    """It gives what the function gives on the drawn images."""
-    batches = TrainingBatches(split=context.workload.dataset.train, batches=2, batch_size=16, seed=1)
+    """It gives what the function gives on the drawn images, as training sees them."""
+    split = context.workload.dataset.train
+    batches = TrainingBatches(split=split, batches=2, batch_size=16, seed=1, augmented=True)
     fresh = apply_recalibrate(Recalibrate(batches=2, batch_size=16, seed=1), net, context)
     assert artifact.digest(fresh) == artifact.digest(recalibrate(net, batches))
 

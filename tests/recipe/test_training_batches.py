@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from compress.data import CROP_AND_FLIP, from_tensors
 from compress.recipe.training_batches import TrainingBatches
 from tests.workloads import tiny_data
 
@@ -22,6 +23,18 @@ def test_training_batches_are_drawn_by_their_seed():
     assert sorted(index) != index
     other = torch.cat([images for images, _ in dataclasses.replace(batches, seed=1)])
     assert not other.equal(first)
+
+
+def test_training_batches_may_be_augmented():
+    """As training does it, but the same each time: white images get black borders where they were moved."""
+    images, labels = torch.full((32, 3, 8, 8), 255, dtype=torch.uint8), torch.arange(32) % 2
+    split = from_tensors("white", train=(images, labels), test=(images, labels), augmentation=CROP_AND_FLIP).train
+    plain = TrainingBatches(split=split, batches=2, batch_size=16, seed=0)
+    augmented = dataclasses.replace(plain, augmented=True)
+    shades = [torch.cat([batch for batch, _ in drawn]) for drawn in (plain, augmented, augmented)]
+    assert shades[0].unique().numel() == 1
+    assert shades[1].unique().numel() == 2
+    assert shades[1].equal(shades[2])
 
 
 @pytest.mark.parametrize(("batches", "size", "expected"), [(9, 20, [20, 20]), (1, 100, [48]), (2, 16, [16, 16])])
