@@ -80,7 +80,7 @@ def load_workload(spec: str) -> Workload:
     """
     module_name, _, function_name = spec.partition(":")
     if not function_name or module_name == "imagefolder":
-        return _on_googlenet(data.load_data(spec), DIGITS_FIT if spec == "digits" else FitConfig())
+        return _on_googlenet(data.load_data(spec), spec)
     try:
         function = getattr(importlib.import_module(module_name), function_name)
     # An empty name is a ValueError to importlib, a relative one a TypeError.
@@ -128,10 +128,14 @@ def dense_model(workload: Workload, *, progress: bool = True) -> nn.Module:
 
 
 def initial_model(workload: Workload, seed: int) -> nn.Module:
-    """The dense network as its factory builds it, random weights drawn with ``seed``."""
+    """The dense network as its factory builds it, random weights drawn with ``seed``.
+
+    A keyword argument ``weights`` of the factory, which in torchvision's networks too names trained ones, is left out.
+    """
+    model_args = {name: value for name, value in workload.model_args.items() if name != "weights"}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return workload.build()
+        return workload.model_factory(**model_args)
 
 
 def ingredients(workload: Workload) -> dict[str, Any]:
@@ -144,14 +148,17 @@ def ingredients(workload: Workload) -> dict[str, Any]:
     }
 
 
-def _on_googlenet(dataset: ImageData, config: FitConfig) -> Workload:
-    """The reference network on any set of small images."""
-    example = torch.randn(1, *dataset.image_shape, generator=torch.Generator().manual_seed(0))
+def _on_googlenet(dataset: ImageData, spec: str) -> Workload:
+    """The reference network on any set of small images, trained where this package has weights for them."""
+    model_args: dict[str, Any] = {"num_classes": len(dataset.classes)}
+    fit: FitConfig | None = DIGITS_FIT if spec == "digits" else FitConfig()
+    if spec == "cifar100":
+        model_args["weights"], fit = spec, None
     return Workload(
         name=dataset.name,
         model_factory=googlenet,
-        model_args={"num_classes": len(dataset.classes)},
+        model_args=model_args,
         data=lambda: dataset,
-        example_input=example,
-        fit=config,
+        example_input=torch.randn(1, *dataset.image_shape, generator=torch.Generator().manual_seed(0)),
+        fit=fit,
     )

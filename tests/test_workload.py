@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from compress import artifact, train
+from compress import artifact, data, train
 from compress.errors import ArtifactError, ConfigError, DataError
 from compress.train import FitConfig
-from compress.workload import Workload, dense_model, load_workload
+from compress.workload import Workload, dense_model, initial_model, load_workload
 from tests.workloads import tiny_data, tiny_net, tiny_workload
 
 
@@ -102,6 +102,17 @@ def test_a_folder_of_images_is_googlenet_on_them(tmp_path):
     assert workload.model_args == {"num_classes": 2}
     assert workload.example_input.shape == (1, *workload.dataset.image_shape)
     assert workload.fit == FitConfig()
+
+
+def test_cifar100_is_the_trained_googlenet(monkeypatch):
+    """The weights that this package ships for it are the dense model; to train anew they are left out."""
+    classes = tuple(str(label) for label in range(100))
+    monkeypatch.setattr(data, "load_data", lambda _: dataclasses.replace(tiny_data(), classes=classes))
+    workload = load_workload("cifar100")
+    assert workload.model_args["weights"] == "cifar100"
+    assert workload.fit is None
+    fresh = initial_model(workload, seed=0)
+    assert not fresh.linear.weight.equal(workload.build().linear.weight)
 
 
 def test_the_data_are_loaded_once_and_not_before_they_are_needed():

@@ -7,13 +7,17 @@ place of the 5x5 one (Szegedy et al., "Rethinking the Inception Architecture", C
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from safetensors.torch import load
 from torch import Tensor, nn
 
-from compress.errors import ConfigError
+from compress.errors import ArtifactError, ConfigError
 
 
 class Widths(NamedTuple):
@@ -97,21 +101,64 @@ class GoogLeNet(nn.Module):
         return logits
 
 
-def googlenet(num_classes: int = 100, width: float = 1.0) -> GoogLeNet:
-    """The CIFAR GoogLeNet, freshly initialized: 6,402,564 parameters for 100 classes.
+class _Weights(NamedTuple):
+    """Trained weights in this folder, in half precision; how they came about stands in the file's model card."""
+
+    file: str
+    sha256: str
+    num_classes: int
+
+
+_WEIGHTS: Mapping[str, _Weights] = {
+    "cifar100": _Weights(
+        file="googlenet-cifar100.safetensors",
+        sha256="344d74886ee3985946c56decbdb20de72b8a211f38984690e2a15e9566f40a02",
+        num_classes=100,
+    ),
+}
+
+
+def googlenet(num_classes: int = 100, width: float = 1.0, weights: str | None = None) -> GoogLeNet:
+    """The CIFAR GoogLeNet: 6,402,564 parameters for 100 classes.
 
     Args:
         num_classes: how many logits it puts out.
         width: what every number of channels is multiplied by; 0.5 makes a student with a quarter of the weights.
+        weights: ``"cifar100"`` for those that come with this package, see ``googlenet-cifar100.md`` beside this file;
+            freshly initialized if left out.
 
     Raises:
-        ConfigError: if ``num_classes`` is below 1, or ``width`` is not a positive number.
+        ConfigError: if ``num_classes`` is below 1, ``width`` is not a positive number, or there are no such weights.
+        ArtifactError: if the file of the weights is missing or damaged.
     """
     if num_classes < 1:
         raise ConfigError(f"num_classes must be at least 1, got {num_classes}")
     if not (width > 0 and math.isfinite(width)):
         raise ConfigError(f"width must be a positive number, got {width!r}")
-    return GoogLeNet(num_classes, width)
+    if weights is not None and weights not in _WEIGHTS:
+        raise ConfigError(f"weights must be one of {', '.join(_WEIGHTS)}, got {weights!r}")
+    trained = None if weights is None else _WEIGHTS[weights]
+    if trained is not None and (num_classes, width) != (trained.num_classes, 1.0):
+        raise ConfigError(
+            f"weights {weights!r} are for num_classes = {trained.num_classes} and width = 1.0,"
+            f" got {num_classes} and {width}"
+        )
+    model = GoogLeNet(num_classes, width)
+    if trained is not None:
+        model.load_state_dict(_read(trained))
+    return model
+
+
+def _read(weights: _Weights) -> dict[str, Tensor]:
+    path = Path(__file__).with_name(weights.file)
+    try:
+        content = path.read_bytes()
+    except OSError as cause:
+        raise ArtifactError(f"cannot read {path}: {cause.strerror or cause}") from cause
+    found = hashlib.sha256(content).hexdigest()
+    if found != weights.sha256:
+        raise ArtifactError(f"the weights must have the SHA-256 {weights.sha256}, got {found}: install anew ({path})")
+    return load(content)
 
 
 def _scaled(channels: int, width: float) -> int:

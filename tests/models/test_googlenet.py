@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import shutil
+import sys
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
-from compress.errors import ConfigError
+from compress import models
+from compress.errors import ArtifactError, ConfigError
 from compress.models import googlenet
 
 
@@ -79,3 +85,56 @@ def test_a_network_for_no_class_is_refused(num_classes):
     """A number of classes below 1 breaks a rule, and the message says which."""
     with pytest.raises(ConfigError, match=f"^num_classes must be at least 1, got {num_classes}$"):
         googlenet(num_classes)
+
+
+SHIPPED = Path(models.__file__).with_name("googlenet-cifar100.safetensors")
+
+
+def test_trained_weights_come_with_the_package():
+    """They are stored in half precision, in less than 13 MB, and loaded into a network in single precision."""
+    model = googlenet(weights="cifar100")
+    stored = load_file(SHIPPED)
+    assert SHIPPED.stat().st_size < 13e6
+    for name, value in model.state_dict().items():
+        assert value.equal(stored[name].to(value.dtype)), name
+        assert stored[name].dtype is (torch.float16 if value.is_floating_point() else torch.int64), name
+    assert len(stored) == len(model.state_dict())
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_trained_weights_have_learned_something():
+    """On images of one colour each they are sure of a class more often than a fresh network is of any."""
+    shades = torch.linspace(-1.5, 1.5, 8)
+    images = torch.stack([torch.full((3, 32, 32), float(shade)) for shade in shades])
+    with torch.inference_mode():
+        trained, fresh = (
+            model.eval()(images).softmax(1).amax(1).mean() for model in (googlenet(weights="cifar100"), googlenet())
+        )
+    assert trained > 5 * fresh
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"weights": "imagenet"}, "weights must be one of cifar100, got 'imagenet'"),
+        ({"weights": "cifar100", "num_classes": 10}, "are for num_classes = 100 and width = 1.0, got 10 and 1.0"),
+        ({"weights": "cifar100", "width": 0.5}, "are for num_classes = 100 and width = 1.0, got 100 and 0.5"),
+    ],
+)
+def test_weights_of_another_network_are_refused(settings, message):
+    """Another name, number of classes or width than there are weights for is one sentence."""
+    with pytest.raises(ConfigError, match=message):
+        googlenet(**settings)
+
+
+def test_damaged_weights_are_refused(tmp_path, monkeypatch):
+    """One changed byte, or no file at all, is an error that names the file; nothing is loaded from it."""
+    monkeypatch.setattr(sys.modules[googlenet.__module__], "__file__", str(tmp_path / "googlenet.py"))
+    with pytest.raises(ArtifactError, match=r"cannot read .*googlenet-cifar100\.safetensors: No such file"):
+        googlenet(weights="cifar100")
+    shutil.copy(SHIPPED, tmp_path)
+    with (tmp_path / SHIPPED.name).open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x7f")
+    with pytest.raises(ArtifactError, match=r"must have the SHA-256 .* install anew"):
+        googlenet(weights="cifar100")
