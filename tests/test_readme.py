@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,15 @@ def example() -> str:
     )
     assert found is not None, "README.md has no block marked <!-- example: mine.py -->"
     return found[1]
+
+
+def test_the_first_table_is_the_committed_baselines(capsys, monkeypatch):
+    """The README shows what the command above the table prints, and nobody's copy of it by hand."""
+    found = re.search(r"<!-- python (benchmarks/\S+\.py) -->\n((?:\|.*\n)+)", README.read_text(encoding="utf-8"))
+    assert found is not None, "README.md has no table after a comment with its command"
+    monkeypatch.setattr(sys, "argv", [found[1]])
+    runpy.run_path(str(README.with_name("benchmarks") / Path(found[1]).name), run_name="__main__")
+    assert capsys.readouterr().out == found[2]
 
 
 def test_a_workload_takes_a_few_lines(example):

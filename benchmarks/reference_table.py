@@ -1,0 +1,97 @@
+"""The reference experiment's table, with this package's figures below it: prints what stands first in the README.
+
+    python benchmarks/reference_table.py [FILE]
+
+The figures are a baseline's, so it needs neither data nor torch; the command that records one is in
+docs/cifar100.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from pathlib import Path
+
+from compress.errors import CompressError
+from compress.gate.baseline import Baseline, Entry, load_baseline
+from compress.gate.figures import write_change, write_value
+from compress.report.markdown import pipe_table
+from compress.results import METRICS
+
+BASELINE = Path(__file__).parents[1] / "baselines" / "cifar100.json"
+COLUMNS = (
+    "num_params",
+    "file_bytes",
+    "top1_error",
+    "top5_error",
+    "cpu_peak_bytes",
+    "cpu_latency_ms",
+    "cpu_time_ms",
+)
+# As they stand in the report: PyTorch 2.0, one Tesla T4.
+EXPERIMENT = (
+    ("experiment: dense", "6.4 M", "25 MB", "22.96 %", "6.19 %", "58.66 MB", "15.74 ms", "27.4 ms"),
+    ("experiment: unstructured", "6.4 M", "25 MB", "27.5 % (+4.54)", "6.61 %", "58.66 MB", "15.6 ms", "26.8 ms"),
+    ("experiment: structured", "4.09 M", "16 MB", "25.85 % (+2.89)", "6.91 %", "46.98 MB", "16.7 ms", "31.8 ms"),
+)
+# The dense row of each group is what its recipes' times are ratios to.
+GROUPS = (
+    ("dense", ("unstructured", "structured", "lowrank")),
+    ("dense, compiled", ("int8", "compose")),
+)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "baseline", nargs="?", type=Path, default=BASELINE, metavar="FILE", help="what to show (default: %(default)s)"
+    )
+    parser.add_argument("--device", metavar="CLASS", help="whose times and memory (default: the baseline's first)")
+    options = parser.parse_args()
+    try:
+        baseline = load_baseline(options.baseline)
+    except CompressError as error:
+        parser.error(str(error))
+    device = options.device or next(iter(baseline.environments))
+    if device not in baseline.environments:
+        parser.error(f"--device must be one of {', '.join(baseline.environments)}, got {device!r}")
+    print("\n".join(table(baseline, device)))
+
+
+def table(baseline: Baseline, device: str) -> list[str]:
+    """The lines of the table."""
+    rows = [*EXPERIMENT]
+    for title, recipes in GROUPS:
+        measured = [[entry_of(baseline, recipe, name, device) for name in COLUMNS] for recipe in recipes]
+        rows.append((f"this package: {title}", *map(write_dense, zip(*measured, strict=True))))
+        rows += [(recipe, *map(write_compressed, entries)) for recipe, entries in zip(recipes, measured, strict=True)]
+    heads = ("", *(METRICS[name].title for name in COLUMNS))
+    return pipe_table(heads, rows, right=range(1, len(heads)))
+
+
+def entry_of(baseline: Baseline, recipe: str, name: str, device: str) -> Entry | None:
+    """What was recorded, on this class of device where that makes a difference."""
+    entries = baseline.entries(recipe, name)
+    return entries.get("") or entries.get(device)
+
+
+def write_dense(entries: tuple[Entry | None, ...]) -> str:
+    """The dense model's value, of times the middle one of all runs."""
+    known = [entry for entry in entries if entry is not None]
+    if not known:
+        return ""
+    return write_value(METRICS[known[0].metric], statistics.median_low(entry.dense for entry in known))
+
+
+def write_compressed(entry: Entry | None) -> str:
+    """The value, and what changed: of errors in points, of times as the ratio that was measured."""
+    if entry is None:
+        return ""
+    metric = METRICS[entry.metric]
+    change = write_change(metric, entry.dense, entry.compressed, entry.ratio).removesuffix(" pt")
+    return f"{write_value(metric, entry.compressed)} ({change})"
+
+
+if __name__ == "__main__":
+    main()
