@@ -37,7 +37,7 @@ EXPERIMENT = (
 # The dense row of each group is what its recipes' times are ratios to.
 GROUPS = (
     ("dense", ("unstructured", "structured", "lowrank")),
-    ("dense, compiled", ("int8", "compose")),
+    ("dense, compiled", ("int8", "structured-int8", "compose")),
 )
 
 
