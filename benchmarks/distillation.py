@@ -29,8 +29,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PREFACE = """# A student of the dense model
 
 What `googlenet(width={width:g})`, with {params:,} parameters, gets wrong on the {num_test:,} test images of {workload}
-after {epochs} epochs at {sizes} pixels: trained on the labels alone, and taught by the dense model ({dense:.2%}) with
-`temperature = 4` and `alpha = 0.9`. Written by
+after {epochs} epochs at {sizes} pixels: trained on the labels alone, and taught by the dense model ({dense})
+with `temperature = 4` and `alpha = 0.9`. Few epochs show how much sooner a student learns, not where it ends.
+Written by
 
     {command}
 
@@ -92,7 +93,7 @@ def main() -> None:
         workload=workload.name,
         epochs=options.epochs,
         sizes=", ".join(map(str, options.image_sizes)),
-        dense=evaluate(dense, workload.dataset.test).top1_error,
+        dense=_percent(evaluate(dense, workload.dataset.test).top1_error),
         command=_command(options),
     )
     write_atomically(options.output, (page + "\n".join(_lines(pairs)) + "\n").encode(), CompressError)
@@ -155,7 +156,11 @@ def _mean(errors: tuple[Errors, ...]) -> Errors:
 
 
 def _text(errors: Errors) -> str:
-    return f"{errors.top1_error:.2%} / {errors.top5_error:.2%}".replace("%", " %")
+    return f"{_percent(errors.top1_error)} / {_percent(errors.top5_error)}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
 
 
 def _command(options: argparse.Namespace) -> str:
