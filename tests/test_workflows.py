@@ -69,6 +69,13 @@ def test_no_script_is_put_together_from_what_others_wrote(path):
         assert "${{" not in str(step.get("with", {}).get("script", ""))
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_no_pipeline_hides_that_a_command_failed(path):
+    """A runner's own shell asks a pipeline's last command alone; only one that is named is given pipefail."""
+    for step in steps_of(path):
+        assert " | " not in step.get("run", "") or step.get("shell") == "bash"
+
+
 def test_the_comment_reads_what_the_gate_keeps():
     """The workflow that comments waits for the one that gates, and knows its artifact by name."""
     comment = parsed(ROOT / ".github" / "workflows" / "gate-comment.yml")
