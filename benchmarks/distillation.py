@@ -21,6 +21,7 @@ from torch import nn
 from compress import evaluate, fit
 from compress.errors import CompressError
 from compress.files import cache_folder, write_atomically
+from compress.measure.size import count_params
 from compress.models import googlenet
 from compress.train import FitConfig
 from compress.workload import Workload, dense_model, load_workload
@@ -88,7 +89,7 @@ def main() -> None:
         pairs.append((pair[0], pair[1]))
     page = PREFACE.format(
         width=options.width,
-        params=sum(parameter.numel() for parameter in _student(workload, options.width).parameters()),
+        params=count_params(_student(workload, options.width)),
         num_test=len(workload.dataset.test),
         workload=workload.name,
         epochs=options.epochs,
