@@ -15,7 +15,7 @@ import pytest
 
 from compress.errors import CompressError
 from compress.pytest_plugin.html_session import HTML, html_session
-from compress.pytest_plugin.options import COULD_NOT_MEASURE, Settings, add_options, read_settings
+from compress.pytest_plugin.options import Settings, add_options, read_settings
 from compress.pytest_plugin.outcomes import NotMeasured
 from compress.pytest_plugin.run import RUN, PytestRun, asks_for_gate
 from compress.termination import TERMINATED_STATUS, Terminated, terminable
@@ -152,27 +152,19 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
     yield
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Show the reference table, and what the run came to."""
-    session = config.stash[RUN].session
-    if session is None:
-        return
-    from compress.pytest_plugin.conclusion import CONCLUSION
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> Generator[None]:
+    """Show what the run came to, below all else: there a reader of a terminal begins."""
+    run = config.stash[RUN]
+    if run.session is None:
+        return (yield)
+    from compress.pytest_plugin.summary import hush_timings, show
 
-    conclusion = config.stash.get(CONCLUSION, None)
-    if conclusion is None or not (session.verdicts or conclusion.lines):
-        return
-    writer = terminalreporter._tw
-    terminalreporter.section("compressed models")
-    if session.verdicts:
-        table = session.render_terminal(width=writer.fullwidth, color=writer.hasmarkup, missing=conclusion.lines)
-        terminalreporter.write(table)
-    else:
-        for line in conclusion.lines:
-            terminalreporter.write_line(line)
-    if config.stash[RUN].exitstatus == COULD_NOT_MEASURE:
-        text = f"nothing regressed, but something could not be measured: exit status {COULD_NOT_MEASURE}"
-        terminalreporter.write_line(text, red=True)
+    hush_timings(config, run)
+    try:
+        return (yield)
+    finally:
+        show(terminalreporter, run)
 
 
 @pytest.hookimpl(optionalhook=True)

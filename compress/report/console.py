@@ -22,7 +22,8 @@ STYLES: Mapping[Status | None, str] = {
 # A rule under the head and nothing else; continuous-integration logs are not always UTF-8.
 PLAIN_BOX = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 
-_LINES_OF_ONE = 2
+# A paragraph is given as many lines as it needs, up to these; fewer where there are many of them.
+_ROOMY, _TIGHT = 4, 2
 
 
 def text_console(width: int, *, color: bool) -> Console:
@@ -43,7 +44,7 @@ def trimmed(text: str) -> str:
     return "\n".join(line.rstrip() for line in text.splitlines()).rstrip() + "\n"
 
 
-def wrapped(text: str, *, width: int, lines: int = _LINES_OF_ONE) -> list[str]:
+def wrapped(text: str, *, width: int, lines: int = _TIGHT) -> list[str]:
     """A paragraph with a hanging indent, cut where it would take more than ``lines``."""
     return textwrap.wrap(
         text,
@@ -64,11 +65,12 @@ def fitted(texts: Sequence[str], *, width: int, lines: int, last: str = "") -> l
         lines: that all may take together.
         last: what always comes at the end; before it stands how many were left out.
     """
-    paragraphs = [wrapped(text, width=width) for text in texts]
     end = wrapped(last, width=width) if last else []
     room = lines - len(end)
-    if sum(map(len, paragraphs)) <= room:
-        return [*paragraphs, *([end] if end else [])]
+    for most in (_ROOMY, _TIGHT):
+        paragraphs = [wrapped(text, width=width, lines=most) for text in texts]
+        if sum(map(len, paragraphs)) <= room:
+            return [*paragraphs, *([end] if end else [])]
     shown: list[list[str]] = []
     while len(shown) < len(paragraphs) and sum(map(len, shown)) + len(paragraphs[len(shown)]) <= room - 1:
         shown.append(paragraphs[len(shown)])

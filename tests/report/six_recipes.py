@@ -12,7 +12,7 @@ from compress.gate.baseline import load_baseline
 from compress.gate.demands import Rules, demand_comparison
 from compress.gate.judge import judge
 from compress.gate.limits import parse_limits
-from compress.meter import NO_CUDA
+from compress.pytest_plugin.meter import NO_CUDA
 from compress.results import METRICS, Environment, Kind, Measurement
 
 ROOT = Path(__file__).parents[2]
