@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from compress.errors import ConfigError
 from compress.exported.capture import quiet_torch
+from compress.progress import track
 from compress.quantization.naming import name_constants_
-from compress.train.progress import track
 
 Observer = Literal["histogram", "minmax"]
 
@@ -145,7 +145,7 @@ def _class_name(kind: type | str) -> str:
 def calibrate_(graph: fx.GraphModule, batches: Sequence[Tensor], *, progress: bool) -> None:
     """Let the observers see the batches."""
     with torch.no_grad():
-        for batch in track(batches, total=len(batches), description="calibrating", shown=progress):
+        for batch in track(batches, "calibrating", shown=progress):
             graph(batch)
 
 

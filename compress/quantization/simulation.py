@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from compress.errors import ModelError
+from compress.progress import track
 from compress.quantization.observed import Layer
-from compress.train.progress import track
 
 
 class Simulation(nn.Module):
@@ -89,7 +89,7 @@ def sensitivities(simulation: Simulation, inputs: Tensor, *, progress: bool) -> 
     candidates = [layer for layer in simulation.layers if layer.observers]
     exact = simulation.exact(inputs)
     found = {}
-    for layer in track(candidates, total=len(candidates), description="sensitivity of layers", shown=progress):
+    for layer in track(candidates, "sensitivity of layers", shown=progress):
         simulation.only = layer.observers
         found[layer.node] = snr_db(exact, simulation(inputs))
     simulation.only = None
