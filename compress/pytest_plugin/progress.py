@@ -107,10 +107,13 @@ class RunProgress:
         from compress.progress import stderr_console
 
         self._erase()
-        columns = (SpinnerColumn("line"), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-        with Progress(*columns, console=stderr_console(), transient=True) as bar:
-            task = bar.add_task(self._status(what))
-            self._retitle = lambda what: bar.update(task, description=self._status(what))
+        doing, left = (TextColumn(text, markup=False) for text in ("{task.description},", self._left().removeprefix(", ")))
+        columns = (SpinnerColumn("line"), doing, TimeElapsedColumn(), left)
+        with Progress(*columns, console=stderr_console(), get_time=self.clock, transient=True) as bar:
+            task = bar.add_task(self._doing(what))
+            # The time that is shown is the run's.
+            bar.tasks[task].start_time = self._began
+            self._retitle = lambda what: bar.update(task, description=self._doing(what))
             try:
                 yield
             finally:
@@ -134,11 +137,14 @@ class RunProgress:
 
     def _status(self, what: str) -> str:
         """``compose (1 of 6): fit, test 1 of 96, 0:12, about 3:10 left``."""
+        return f"{self._doing(what)}, {_clock(self.clock() - self._began)}{self._left()}"
+
+    def _doing(self, what: str) -> str:
         names = list(dict.fromkeys(self.recipes.values()))
         recipe = self.recipes.get(self.current, "")
         which = f"{recipe} ({names.index(recipe) + 1} of {len(names)}): " if recipe else ""
-        test = f", test {min(len(self.seconds) + 1, len(self.recipes))} of {len(self.recipes)}"
-        return f"{which}{what}{test}, {_clock(self.clock() - self._began)}{self._left()}"
+        begun = self.recipes.keys() & {*self.seconds, self.current}
+        return f"{which}{what}, test {max(1, len(begun))} of {len(self.recipes)}"
 
     def _result(self, recipe: str) -> str:
         """``compose: 11 passed, 5 skipped in 0:38, about 3:10 left``, with the names of what failed."""

@@ -128,7 +128,7 @@ def test_bars_show_below_what_is_done(monkeypatch):
     with pytest.raises(CompressError):
         work()
     text = stream.getvalue()
-    assert text.index("step 2 of 3, fit") < text.index("evaluating")
+    assert text.index("step 2 of 3, fit, test 1 of 4") < text.index("evaluating")
     progress.step("step 3 of 3, quantize")
 
 
