@@ -20,6 +20,8 @@ from compress.pytest_plugin.outcomes import Outcome, outcome_of
 
 # Where pytest keeps from one run to the next how long each test took.
 _CACHE = "compress/seconds"
+_BAD = (Outcome.FAILED, Outcome.NOT_MEASURED)
+_BAD_FIRST = (*_BAD, Outcome.PASSED, Outcome.XFAILED, Outcome.SKIPPED)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -85,7 +87,7 @@ class RunProgress:
         if recipe is None or any(name == recipe and test not in self.seconds for test, name in self.recipes.items()):
             return
         self._erase()
-        bad = [test for test, outcome in self.done[recipe].items() if outcome in (Outcome.FAILED, Outcome.NOT_MEASURED)]
+        bad = [test for test, outcome in self.done[recipe].items() if outcome in _BAD]
         self.reporter.write_line(self._result(recipe), red=bool(bad))
 
     @pytest.hookimpl(tryfirst=True)
@@ -107,7 +109,9 @@ class RunProgress:
         from compress.progress import stderr_console
 
         self._erase()
-        doing, left = (TextColumn(text, markup=False) for text in ("{task.description},", self._left().removeprefix(", ")))
+        doing, left = (
+            TextColumn(text, markup=False) for text in ("{task.description},", self._left().removeprefix(", "))
+        )
         columns = (SpinnerColumn("line"), doing, TimeElapsedColumn(), left)
         with Progress(*columns, console=stderr_console(), get_time=self.clock, transient=True) as bar:
             task = bar.add_task(self._doing(what))
@@ -150,9 +154,9 @@ class RunProgress:
         """``compose: 11 passed, 5 skipped in 0:38, about 3:10 left``, with the names of what failed."""
         counts = Counter(self.done[recipe].values())
         parts = []
-        for outcome in reversed(Outcome):
+        for outcome in _BAD_FIRST:
             if counts[outcome]:
-                bad = outcome in (Outcome.FAILED, Outcome.NOT_MEASURED)
+                bad = outcome in _BAD
                 tests = [_function(test) for test, became in self.done[recipe].items() if became is outcome]
                 parts.append(f"{counts[outcome]} {outcome}" + (f" ({', '.join(tests)})" if bad else ""))
         took = sum(took for test, took in self.seconds.items() if self.recipes[test] == recipe)
