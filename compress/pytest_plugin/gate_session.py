@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import pytest
 
-from compress.errors import CompressError
+from compress.errors import BaselineError, CompressError
 from compress.files import write_atomically
 from compress.gate.baseline import Baseline, load_baseline
 from compress.gate.checks import Status
@@ -104,7 +105,11 @@ class GateSession:
         told = unpack(_Told, text)
         self.provenance = told.provenance
         self.limits |= told.limits
-        self.judged[node_id] = list(told.verdicts)
+        if self.baseline is None and told.provenance is not None:
+            # One that cannot be read has ended the run of whoever compared with it, which says so.
+            with suppress(BaselineError):
+                self.baseline = self.load_baseline(told.provenance.workload)
+        self.judged[node_id] = [replace(verdict, baseline=self.baseline) for verdict in told.verdicts]
 
     def excuse(self, verdict: Verdict, node_id: str) -> Excuse | None:
         """Why it may stay unmeasured or undecided, if it may."""
