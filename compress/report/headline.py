@@ -52,7 +52,9 @@ def _verdict(screen: Screen) -> tuple[str, Status]:
         return f"nothing regressed, but something could not be measured: {end}", Status.NOT_MEASURED
     if not any(verdict.gated for verdict in screen.verdicts):
         return f"REPORTED: nothing was held, for there is no limit and no baseline: {end}", Status.INCONCLUSIVE
-    return f"HELD: no value is worse than it may be: {end}", Status.PASSED
+    undecided = len(screen.of_status(Status.INCONCLUSIVE))
+    left_open = f", {undecided} undecided" if undecided else ""
+    return f"HELD: no value is worse than it may be{left_open}: {end}", Status.PASSED
 
 
 def _beyond(screen: Screen) -> str:
@@ -84,13 +86,8 @@ def _advice(screen: Screen) -> str:
 
 
 def _counts(screen: Screen) -> str:
-    """How many of each mark there are, but for what lacks its device, which the table says in a line of its own."""
+    """How many of each mark there are."""
     latest = {(verdict.metric.name, verdict.recipe): verdict for verdict in screen.verdicts}
-    demanded = {(gap.metric, gap.recipe) for gap in (*screen.gaps, *(gap for _, gap in screen.excused))}
-    marks = Counter(
-        MARKS[verdict.status] if verdict.gated else NOT_GATED
-        for key, verdict in latest.items()
-        if verdict.status is not Status.NOT_MEASURED or key in demanded
-    )
+    marks = Counter(MARKS[verdict.status] if verdict.gated else NOT_GATED for verdict in latest.values())
     order = (*reversed(tuple(MARKS.values())), NOT_GATED)
     return ", ".join(f"{marks[mark]} {mark}" for mark in order if marks[mark])

@@ -90,7 +90,7 @@ def _unproven(screen: Screen) -> Iterator[str]:
 
 
 def _other_dense(screen: Screen) -> Iterator[str]:
-    """Recipes that a compiler times, so that the dense model which the table shows is not the one of their ratio."""
+    """Recipes whose own dense model was much faster than the one that the table shows, as a compiled one is."""
     recipes: dict[str, None] = {}
     for row in by_metric(screen.verdicts).values():
         shown = dense_value(row.values())
@@ -99,7 +99,7 @@ def _other_dense(screen: Screen) -> Iterator[str]:
             if shown is not None and is_number(own) and own < ALIKE * shown:
                 recipes[recipe] = None
     if recipes:
-        yield f"{join_some(list(recipes), 3)}: times against the dense model, compiled too"
+        yield f"{join_some(list(recipes), 3)}: times are ratios to their own dense run, a faster one"
 
 
 def _measured_otherwise(screen: Screen) -> Iterator[str]:

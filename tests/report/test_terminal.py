@@ -118,7 +118,7 @@ def test_without_verdicts_there_is_no_table():
 @pytest.mark.parametrize(
     ("title", "compares", "first"),
     [
-        ("held", True, "HELD: no value is worse than it may be: exit status 0"),
+        ("held", True, "HELD: no value is worse than it may be, 5 undecided: exit status 0"),
         ("regressed", True, "FAILED: no value regressed, but another test failed: exit status 0"),
         ("could not measure", True, "nothing regressed, but something could not be measured: exit status 0"),
     ],
