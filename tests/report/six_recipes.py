@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import tomllib
 from pathlib import Path
 
@@ -26,7 +27,8 @@ PAIRS, EXAMPLES = 60, BASELINE.num_examples
 NOISY = 1.3
 
 
-def run(*, cuda=False, device=DEVICE, worse=1.0, noise=1.001, lost=0, limited=True, baseline=BASELINE):
+@functools.cache
+def run(*, cuda=False, device=DEVICE, worse=1.0, noise=1.001, lost=0, limited=True, compared=True):
     """The verdicts of a run in the order in which the benchmarks give them.
 
     Args:
@@ -36,7 +38,7 @@ def run(*, cuda=False, device=DEVICE, worse=1.0, noise=1.001, lost=0, limited=Tr
         noise: what times vary by, up and down, as a factor.
         lost: how many more examples a compressed model gets wrong.
         limited: whether the recipes' limits are held.
-        baseline: to be compared with; None for none.
+        compared: whether with the baseline.
     """
     verdicts = []
     for path in RECIPES:
@@ -47,11 +49,11 @@ def run(*, cuda=False, device=DEVICE, worse=1.0, noise=1.001, lost=0, limited=Tr
                 measured,
                 recipe=path.stem,
                 limit=limits.get(metric.name) if limited else None,
-                baseline=baseline,
+                baseline=BASELINE if compared else None,
                 data_sha256=BASELINE.data_sha256,
             )
             verdicts.append(demand_comparison(verdict, Rules()) if limited else verdict)
-    return verdicts
+    return tuple(verdicts)
 
 
 def _measured(metric, recipe, *, cuda, device, worse, noise, lost):

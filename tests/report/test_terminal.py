@@ -131,7 +131,7 @@ def test_the_first_line_says_what_the_run_came_to(title, compares, first):
 
 def test_limits_alone_are_said_to_be_all():
     """A run without a comparison says how to have one."""
-    text = render_terminal(Screen(verdicts=six_recipes.run(baseline=None), compares=False))
+    text = render_terminal(Screen(verdicts=six_recipes.run(compared=False), compares=False))
     assert "Held by the recipes' limits alone: --benchmark-save records a baseline" in text
 
 
@@ -152,8 +152,8 @@ RUNS = {
     "all undecided": {"noise": six_recipes.NOISY, "lost": 4},
     "another class": {"device": "cpu-amx_int8-1t"},
     "another class with a card, red": {"device": "cpu-amx_int8-1t", "cuda": True, **HARD},
-    "no baseline": {"baseline": None},
-    "neither limit nor baseline": {"baseline": None, "limited": False, "cuda": True},
+    "no baseline": {"compared": False},
+    "neither limit nor baseline": {"compared": False, "limited": False, "cuda": True},
 }
 
 
