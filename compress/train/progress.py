@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 
 from compress.progress import stderr_console
 
 # Where stderr is a file, a line at most this often: a log says that it goes on, and stays short.
 _SECONDS_BETWEEN_LINES = 10.0
+_BAR_WIDTH = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +57,14 @@ def fit_progress(*, epochs: int, first_epoch: int, steps_per_epoch: int, shown: 
     else:
         with Progress(
             TextColumn("training"),
-            BarColumn(),
+            BarColumn(_BAR_WIDTH),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[last]}"),
+            # What the last epoch came to is cut where there is no room, not how far it is.
+            TextColumn("{task.fields[last]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
             console=console,
+            expand=True,
             transient=True,
         ) as bar:
             done = first_epoch * steps_per_epoch
