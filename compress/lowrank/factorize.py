@@ -21,7 +21,7 @@ from compress.lowrank.moments import Whitening, lost_means, whitenings
 from compress.lowrank.plan import FactorizationPlan, PlannedLayer
 from compress.lowrank.ranks import Choice, Table, cheapest_within, shared_out, table_of
 from compress.lowrank.sites import Layer, Site, find_sites, pass_of, watched
-from compress.macs import macs_of
+from compress.macs import Macs, macs_of
 from compress.substitute import Substitute, replace_
 
 Measure = Callable[[nn.Module, nn.Module], float]
@@ -87,6 +87,8 @@ def plan_factorization(
         raise ConfigError("a target for latency needs a function that measures it: measure=")
     found, whole = find_sites(model, config)
     macs = _observe(model, example_inputs, found)
+    if config.by == "macs":
+        macs.whole("a target for macs")
     whole |= {name: reason for site in found if (reason := _unfit(site, config)) for name in site.layers}
     sites = [site for site in found if _unfit(site, config) is None]
     if isinstance(calibration, (Tensor, Mapping)):
@@ -96,7 +98,8 @@ def plan_factorization(
         config=config,
         model=model,
         sites=sites,
-        macs=macs,
+        macs=macs.total,
+        uncounted=macs.uncounted,
         params=sum(parameter.numel() for parameter in model.parameters()),
         batches=batches,
         whitenings={} if batches is None else whitenings(model, batches, sites),
@@ -125,6 +128,7 @@ class _Draft:
     model: nn.Module
     sites: Sequence[Site]
     macs: int
+    uncounted: tuple[str, ...]
     params: int
     batches: Sequence[Inputs] | None
     whitenings: Mapping[Site, Whitening]
@@ -144,7 +148,7 @@ class _Draft:
         return made
 
 
-def _observe(model: nn.Module, inputs: Inputs, sites: Collection[Site]) -> int:
+def _observe(model: nn.Module, inputs: Inputs, sites: Collection[Site]) -> Macs:
     """Note every pass through a site; the MACs of the whole model."""
 
     def see(site: Site, layer: Layer, given: Tensor, output: Tensor) -> None:
@@ -202,6 +206,7 @@ def _plan(
     order = {name: number for number, (name, _) in enumerate(draft.model.named_modules())}
     return FactorizationPlan(
         layers=sorted(layers, key=lambda layer: order[layer.names[0]]),
+        uncounted=draft.uncounted,
         macs_before=draft.macs,
         macs_after=draft.macs - sum(layer.macs_before - layer.macs_after for layer in layers),
         num_params_before=draft.params,

@@ -8,7 +8,6 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from compress.channels.trace import Example
@@ -127,8 +126,7 @@ def _size_of(goal: Goal, cutter: Cutter, options: PruneOptions) -> Size:
         return value
 
     def macs(model: nn.Module) -> float:
-        with torch.inference_mode():
-            return macs_of(lambda: model(*cutter.example.args, **cutter.example.kwargs))
+        return macs_of(lambda: model(*cutter.example.args, **cutter.example.kwargs)).whole("max_macs")
 
     count = {"max_params": _count_params, "max_macs": macs, "max_latency_ms": latency_ms}[goal.name]
     return lambda cut: count(dense if cut is None else cutter.build(cut).eval())
