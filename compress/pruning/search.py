@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from compress.channels.trace import Example
 from compress.errors import ConfigError
+from compress.inputs import Inputs
 from compress.macs import macs_of
 from compress.pairs import Pairs, pinned_threads, ratio_of
 from compress.pruning.options import Goal, PruneOptions
@@ -39,7 +39,7 @@ class Cutter:
     """
 
     model: nn.Module
-    example: Example
+    example: Inputs
     verified: Callable[[float, int], Verified]
     build: Callable[[Verified], nn.Module]
 
@@ -126,7 +126,7 @@ def _size_of(goal: Goal, cutter: Cutter, options: PruneOptions) -> Size:
         return value
 
     def macs(model: nn.Module) -> float:
-        return macs_of(lambda: model(*cutter.example.args, **cutter.example.kwargs)).whole("max_macs")
+        return macs_of(lambda: cutter.example.call(model)).whole("max_macs")
 
     count = {"max_params": _count_params, "max_macs": macs, "max_latency_ms": latency_ms}[goal.name]
     return lambda cut: count(dense if cut is None else cutter.build(cut).eval())
@@ -136,7 +136,7 @@ def _count_params(model: nn.Module) -> float:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _paired(compressed: nn.Module, dense: nn.Module, example: Example, options: PruneOptions) -> Pairs:
+def _paired(compressed: nn.Module, dense: nn.Module, example: Inputs, options: PruneOptions) -> Pairs:
     with pinned_threads(options.threads):
         return options.latency(compressed, dense, example)
 
