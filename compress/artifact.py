@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Container, Iterable
-from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, overload
 
@@ -24,12 +23,13 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from compress.copying import check_given, copied
 from compress.errors import ArtifactError, ConfigError
 from compress.exported import ExportedModel, capture, from_archive, to_archive
 from compress.exported.archive import MAGIC
 from compress.exported.onnx import OnnxModel, to_onnx
 from compress.files import write_atomically
-from compress.pruning.unstructured import make_permanent_
+from compress.masks import make_permanent_
 from compress.quantization.half import HalfModel
 from compress.quantization.model import KIND, QuantizedModel
 from compress.substitute import TYPE, read_substitutes, restored, substitutes_in, type_name
@@ -82,8 +82,9 @@ def serialize(model: nn.Module) -> bytes:
         return model.content
     if isinstance(model, ExportedModel):
         return to_archive(model.program, model.notes)
+    check_given(model, "save")
     network = model.network if isinstance(model, HalfModel) else model
-    network = make_permanent_(deepcopy(network))
+    network = make_permanent_(copied(network))
     tensors, aliases = _distinct(_tensors(network))
     header: dict[str, Any] = {"version": VERSION, "modules": _shape_of(network), "aliases": aliases}
     if substitutes := substitutes_in(network):
@@ -109,7 +110,8 @@ def _as_onnx(model: nn.Module, example_input: Tensor | None) -> bytes:
 def _captured(model: nn.Module, example_input: Tensor | None) -> ExportedProgram:
     if example_input is None:
         raise ConfigError(f"an example_input is needed to write a {type(model).__name__} as .pt2 or .onnx, got none")
-    return capture(make_permanent_(deepcopy(model)).eval(), example_input)
+    check_given(model, "save")
+    return capture(make_permanent_(copied(model)).eval(), example_input)
 
 
 def digest(model: nn.Module) -> str:

@@ -11,10 +11,10 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from compress.channels.copying import copied
 from compress.channels.labels import Ledger, Slot
 from compress.channels.modes import LentWrittenError
 from compress.channels.run import Run, Trace
+from compress.copying import copied
 from compress.errors import ModelError, first_line
 from compress.inputs import Inputs
 

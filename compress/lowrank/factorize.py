@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
+from compress.copying import copied
 from compress.errors import ConfigError, DataError, ModelError
 from compress.inputs import Inputs, each_batch, infer, inputs_of
 from compress.lowrank.chains import chains
@@ -188,7 +189,7 @@ def _as_fast_as(
 
     def at(budget: float) -> tuple[Mapping[Site, Choice], float]:
         choices = shared_out(tables, config, dense=draft.macs, budget=budget)
-        return choices, measure(_applied(draft.model, _by_name(draft.chains(choices))), copy.deepcopy(draft.model))
+        return choices, measure(_applied(draft.model, _by_name(draft.chains(choices))), copied(draft.model))
 
     best, ratio = at(least)
     if ratio > config.target:
@@ -268,9 +269,8 @@ def _by_name(made: Mapping[Site, Mapping[str, Substitute]]) -> dict[str, Substit
 
 def _applied(model: nn.Module, replacements: Mapping[str, nn.Module]) -> nn.Module:
     """A copy of the model with copies of the new layers."""
-    # Together, so that weights tied across layers stay tied in the copy.
-    copied, new = copy.deepcopy((model, dict(replacements)))
-    return replace_(copied, new)
+    # The new layers together, so that weights tied across them stay tied in the copy.
+    return replace_(copied(model), copy.deepcopy(dict(replacements)))
 
 
 def _check_runs(small: nn.Module, model: nn.Module, inputs: Inputs, replacements: Mapping[str, nn.Module]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import statistics
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from compress.copying import copied
 from compress.errors import ConfigError
 from compress.inputs import Inputs
 from compress.macs import macs_of
@@ -111,7 +111,7 @@ def _largest_cut(cutter: Cutter, goal: Goal, size: Size, highest: float, round_t
 
 
 def _size_of(goal: Goal, cutter: Cutter, options: PruneOptions) -> Size:
-    dense = copy.deepcopy(cutter.model).eval()
+    dense = copied(cutter.model).eval()
     dense_ms: list[float] = []
 
     def latency_ms(model: nn.Module) -> float:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from compress.channels.copying import copied
 from compress.channels.labels import Ids
+from compress.copying import copied
 from compress.pruning.plan import Member
 from compress.pruning.repairs import Repair
 
