@@ -277,7 +277,8 @@ def _check_same_network(content: _Content, model: nn.Module, path: Path) -> None
 def _is_made(name: str, content: _Content, model: nn.Module) -> bool:
     """Whether a tensor of the file is a buffer that only a forward pass makes."""
     place, _, leaf = name.rpartition(".")
-    return name in content.fleeting or leaf in model.get_submodule(place)._buffers
+    module = dict(model.named_modules(remove_duplicate=False)).get(place)
+    return module is not None and (name in content.fleeting or leaf in module._buffers)
 
 
 def _put_tensors_(model: nn.Module, content: _Content) -> None:

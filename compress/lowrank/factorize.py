@@ -22,6 +22,7 @@ from compress.lowrank.decompositions import decompose, kinds_for
 from compress.lowrank.moments import Whitening, lost_means, whitenings
 from compress.lowrank.plan import FactorizationPlan, PlannedLayer
 from compress.lowrank.ranks import Choice, Table, cheapest_within, shared_out, table_of
+from compress.lowrank.reads import reads_in_the_way
 from compress.lowrank.sites import Layer, Site, find_sites, pass_of, watched
 from compress.macs import Macs, macs_of
 from compress.substitute import Substitute, replace_
@@ -94,6 +95,8 @@ def plan_factorization(
         macs.whole("a target for macs")
     whole |= {name: reason for site in found if (reason := _unfit(site, config)) for name in site.layers}
     sites = [site for site in found if _unfit(site, config) is None]
+    whole |= (read := reads_in_the_way(model, sites, example))
+    sites = [site for site in sites if not read.keys() & site.layers.keys()]
     if isinstance(calibration, (Tensor, Mapping)):
         raise ConfigError(f"calibration must be batches of inputs, got a single {type(calibration).__name__}")
     batches = None if calibration is None else _inputs_in(calibration, example)
@@ -111,7 +114,19 @@ def plan_factorization(
     hidden = not (progress and console.is_terminal)
     shown = track(sites, "factorizing", console=console, transient=True, disable=hidden)
     tables = [table_of(site, draft.weight(site), config) for site in shown]
+    if config.by in ("macs", "params", "latency") and not any(len(table.errors) for table in tables):
+        raise ModelError(_nothing(draft, tables, whole))
     return _plan(draft, tables, _choices(draft, tables, config, measure), whole)
+
+
+def _nothing(draft: _Draft, tables: Sequence[Table], whole: Mapping[str, str]) -> str:
+    """What to say where no target can be reached, for nothing can be factorized."""
+    reasons = {name: _why_whole(table, draft.config.round_to) for table in tables for name in table.site.layers}
+    name, reason = next(iter({**reasons, **whole}.items()))
+    return (
+        f"no layer of {type(draft.model).__name__} can be factorized so that it gets cheaper, and so no target for"
+        f" {draft.config.by} be reached ('{name}': {reason})"
+    )
 
 
 def _inputs_in(calibration: Iterable[Any], example: Inputs) -> list[Inputs]:
