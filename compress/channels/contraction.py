@@ -48,7 +48,8 @@ def _grouping(call: Call) -> Grouping:
     return Grouping.ALIKE if call.part_ids(call.args["weight"], groups) is None else Grouping.PARTS
 
 
-def _contract(call: Call, data: Axis | None, weight: Axis | None) -> None:
+def contract(call: Call, data: Axis | None, weight: Axis | None) -> None:
+    """Sum a product of ``data`` with ``weight`` along a dimension of both."""
     if data is None and weight is not None:
         call.ledger.freeze(weight, "fed by values without channel labels")
         return
@@ -57,12 +58,12 @@ def _contract(call: Call, data: Axis | None, weight: Axis | None) -> None:
 
 
 def _dense(call: Call) -> Axis | None:
-    _contract(call, call.axis("input", 1), call.axis("weight", 1))
+    contract(call, call.axis("input", 1), call.axis("weight", 1))
     return call.axis("weight", 0)
 
 
 def _dense_transposed(call: Call) -> Axis | None:
-    _contract(call, call.axis("input", 1), call.axis("weight", 0))
+    contract(call, call.axis("input", 1), call.axis("weight", 0))
     return call.axis("weight", 1)
 
 
@@ -87,7 +88,7 @@ def _repeated(axis: Axis | None, times: int) -> Axis | None:
 
 def _parts(call: Call) -> Axis | None:
     groups, data = call.args["groups"], call.axis("input", 1)
-    _contract(call, data, _part_axis(call))
+    contract(call, data, _part_axis(call))
     call.ledger.balance(data, groups)
     call.ledger.balance(call.axis("weight", 0), groups)
     return call.axis("weight", 0)
@@ -95,7 +96,7 @@ def _parts(call: Call) -> Axis | None:
 
 def _parts_transposed(call: Call) -> Axis | None:
     groups, data, out = call.args["groups"], call.axis("input", 1), _part_axis(call)
-    _contract(call, data, call.axis("weight", 0))
+    contract(call, data, call.axis("weight", 0))
     call.ledger.balance(call.axis("weight", 0), groups)
     call.ledger.balance(out, groups)
     return out
@@ -108,14 +109,14 @@ def _part_axis(call: Call) -> Axis | None:
 
 def _alike(call: Call) -> Axis | None:
     groups, shared = call.args["groups"], call.axis("weight", 1)
-    _contract(call, call.axis("input", 1), None if shared is None else Axis(np.tile(shared.ids, groups), shared.zero))
+    contract(call, call.axis("input", 1), None if shared is None else Axis(np.tile(shared.ids, groups), shared.zero))
     call.ledger.balance(call.axis("weight", 0), groups)
     return call.axis("weight", 0)
 
 
 def _alike_transposed(call: Call) -> Axis | None:
     groups, shared = call.args["groups"], call.axis("weight", 1)
-    _contract(call, call.axis("input", 1), call.axis("weight", 0))
+    contract(call, call.axis("input", 1), call.axis("weight", 0))
     call.ledger.balance(call.axis("weight", 0), groups)
     return None if shared is None else Axis(np.tile(shared.ids, groups), shared.zero)
 
@@ -199,7 +200,7 @@ def _plus(call: Call, result: dict[int, Axis], bias: str) -> Labels:
 def linear(call: Call) -> Labels:
     """``[..., c], [o, c], [o] -> [..., o]``."""
     data, last = call.labels("input"), call.args["input"].ndim - 1
-    _contract(call, data.get(last), call.axis("weight", 1))
+    contract(call, data.get(last), call.axis("weight", 1))
     result = {dim: Axis(axis.ids, zero=False) for dim, axis in data.items() if dim != last}
     out = call.axis("weight", 0)
     if out is None:

@@ -20,8 +20,9 @@ from compress.channels.aliases import Write, after_write
 from compress.channels.call import Call, tensors_in
 from compress.channels.history import Drift, Fault, History, Shape, Step, arguments
 from compress.channels.labels import NONE, NOT_A_CHANNEL, Axis, Ids, Labels, Ledger, Slot
-from compress.channels.modes import FailureWatch, Recorder, memory_of, plain_forward
+from compress.channels.modes import FunctionWatch, Recorder, memory_of, plain_forward
 from compress.channels.notes import Notes
+from compress.channels.pointwise import FILLS
 from compress.channels.scaling import Factor, Sources
 
 _NO_WISHES: Mapping[int, int] = MappingProxyType({})
@@ -84,7 +85,7 @@ class Run:
         self.sources = Sources(self.notes, is_own=self.is_own)
         self.used: set[str] = set()
         self.modules: list[tuple[str, object]] = []
-        self.watch = FailureWatch()
+        self.watch = FunctionWatch(self.record)
         self.output_shapes: list[Shape] = []
         self.slots = list(_new_slots(self.state) if slots is None else slots)
         self.num_ids = sum(slot.ids.size for slot in self.slots)
@@ -92,7 +93,6 @@ class Run:
         self.shared: dict[str, Slot] = {}
         for slot in self.slots:
             self._own(slot)
-        self._keep_whole()
 
     def forward(self, example: Example, lent: Iterable[Tensor] = ()) -> None:
         for name, module in self.model.named_modules():
@@ -158,6 +158,8 @@ class Run:
         self.history.add(call, found, known=self.is_own, enclosing=self.enclosing)
         if call.op == "square" or (call.op == "pow" and _is_two(bound["exponent"])):
             self.notes.of(call.out).squared = True
+        if call.op in FILLS:
+            self.notes.of(call.out).filled_in = self.ledger.module
         for out, labels in zip(call.outs, found, strict=False):
             self._store(out, labels, written=op._schema.is_mutable)
 
@@ -214,13 +216,6 @@ class Run:
             self._own(self.slots[-1])
         slot = self.shared[name]
         return slot.ids if len(slot.ids) == parts else None
-
-    def _keep_whole(self) -> None:
-        """Freeze what is bound together by more than tensors: recurrent layers keep sizes and flat weights aside."""
-        for path, module in self.model.named_modules():
-            if isinstance(module, nn.RNNBase):
-                for name, _ in module.named_parameters(prefix=path):
-                    self._freeze_tensor(name, f"recurrent layers stay whole (layer '{path}')")
 
     def _freeze_tensor(self, name: str, reason: str) -> None:
         for axis in self.owned.get(name, {}).values():

@@ -45,7 +45,12 @@ def cut(
             tensor = smaller[member.tensor]
             shape = [-1 if dim == member.dim else 1 for dim in range(tensor.ndim)]
             tensor.mul_(torch.from_numpy(factors).to(tensor).reshape(shape))
-    return _with(model, {id(state[name]): tensor for name, tensor in smaller.items()}, repairs)
+    result = _with(model, {id(state[name]): tensor for name, tensor in smaller.items()}, repairs)
+    for module in result.modules():
+        if isinstance(module, nn.RNNBase):
+            # On CUDA its tensors are to be one piece of memory; elsewhere this does nothing.
+            module.flatten_parameters()
+    return result
 
 
 def outline(model: nn.Module, kept: Mapping[Member, Ids], repairs: Iterable[Repair]) -> nn.Module:
@@ -160,6 +165,17 @@ def _embedding(module: nn.Embedding) -> None:
     module.embedding_dim = module.weight.shape[1]
 
 
+def _recurrent(module: nn.RNNBase) -> None:
+    shapes = {name: tensor.shape for name, tensor in module.named_parameters(recurse=False)}
+    module.input_size, module.hidden_size = shapes["weight_ih_l0"][1], shapes["weight_hh_l0"][1]
+    if module.proj_size:
+        module.proj_size, module.hidden_size = shapes["weight_hr_l0"]
+
+
+def _recurrent_cell(module: nn.RNNCellBase) -> None:
+    module.input_size, module.hidden_size = module.weight_ih.shape[1], module.weight_hh.shape[1]
+
+
 def _tensors(module: nn.Module) -> Iterator[Tensor]:
     yield from module.parameters(recurse=False)
     yield from module.buffers(recurse=False)
@@ -176,4 +192,6 @@ _WIDTHS: Sequence[tuple[type[nn.Module], Callable[..., None]]] = (
     (nn.PReLU, _prelu),
     (nn.MultiheadAttention, _attention),
     (nn.Embedding, _embedding),
+    (nn.RNNBase, _recurrent),
+    (nn.RNNCellBase, _recurrent_cell),
 )

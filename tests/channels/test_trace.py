@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from compress.channels.groups import resolve
 from compress.channels.trace import Example, retrace, trace
 from compress.errors import ModelError
-from tests.nets import Net, between, conv, conv_bn, head, pooled
+from tests.nets import Net, between, conv, conv_bn, head
 
 X = Example(args=(torch.zeros(1, 3, 8, 8),))
 
@@ -144,13 +144,6 @@ def test_a_retrace_reports_a_failure_as_a_fault():
     assert len(second.faults) == 1
     assert "(layer 'b')" in second.faults[0].reason
     assert second.faults[0].suspects[0].size == 16
-
-
-def test_recurrent_layers_stay_whole():
-    """What keeps sizes beside its tensors is frozen, with what it is tied to."""
-    net = Net(lambda n, x: n.h(n.g(pooled(n.a(x))[None])[0][0]), a=conv(3, 8), g=nn.GRU(8, 8), h=head(8))
-    reasons = {group.reason for group in resolve(trace(net, X)).groups}
-    assert "recurrent layers stay whole (layer 'g')" in reasons
 
 
 def test_other_random_generators_are_not_touched():
