@@ -41,7 +41,7 @@ def view(call: Call) -> Labels:
             place, axis = reshaped  # noqa: PLW2901 - the same axis, seen from the new shape
             call.ledger.width(axis)
             if not axis.parts:
-                _bind(call, axis)
+                bind(call, axis)
             result[place] = axis
     return result
 
@@ -101,7 +101,7 @@ def _reshaped(call: Call, axis: Axis, dim: int, blocks: Sequence[_Block]) -> tup
         call.ledger.balance(found, len(found.rows))
         heads = [one for one in parts if one in own][-1]
         call.ledger.splits.append(Split(call.ledger.calls, found, heads))
-        _bind(call, axis)
+        bind(call, axis)
     return kept, found
 
 
@@ -134,7 +134,7 @@ def _shrinking(call: Call, own: Sequence[int], varying: Collection[int], sizes: 
     return kept if kept in own else best
 
 
-def _bind(call: Call, axis: Axis) -> None:
+def bind(call: Call, axis: Axis) -> None:
     """Note that the width may be the one that the module was called with: ``reshape(B, N, C)``, ``C // heads``."""
     size = axis.ids.size
     for tensor in call.inputs():

@@ -89,10 +89,14 @@ class Sources:
         for turn, (source, labels) in self._products.items():
             ids = _ids(labels)
             # A layer used twice would have to be scaled for both.
-            once = all(self._uses[int(slices[0])] == 1 for slices in source.slices)
+            once = all(self._num_uses(int(slices[0])) == 1 for slices in source.slices)
             if once and not any(other != turn and np.isin(_ids(read), ids).any() for other, read in source.reads):
                 found[turn] = Factor(_slices(source, ids))
         return found
+
+    def _num_uses(self, some_id: int) -> int:
+        """How often the tensor that ``some_id`` belongs to was used: one of a tensor's ids comes first."""
+        return self._uses[max(first for first in self._uses if first <= some_id)]
 
     def _move(self, call: Call, tensor: Tensor, note: Note | None) -> None:
         own = self.is_own(tensor) or (note is not None and note.own)

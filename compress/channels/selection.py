@@ -10,6 +10,7 @@ import numpy as np
 from compress.channels.call import Call, Rule
 from compress.channels.labels import FIXED, NONE, Axis, Labels, Ledger, moved
 from compress.channels.parts import alike, apart_from, joined, picked
+from compress.channels.reshaping import bind
 
 
 def slice_(call: Call) -> Labels:
@@ -68,8 +69,10 @@ def split(call: Call) -> Sequence[Labels]:
     if axis is None:
         return [picked(labels, dim, slice(end - size, end)) for size, end in zip(sizes, ends.tolist(), strict=True)]
     _balance(call.ledger, axis, sizes)
-    # The sizes may be written down, or be a fraction of the whole.
+    # The sizes may be written down, or be a fraction of the whole, or those that the module was called with.
     call.ledger.width(axis)
+    if len(set(sizes)) > 1:
+        bind(call, axis)
     pieces = [axis._replace(ids=piece) for piece in np.split(axis.ids, ends[:-1], axis=-1)]
     for piece in pieces:
         call.ledger.width(piece)

@@ -78,7 +78,7 @@ def _with(model: nn.Module, tensors: Mapping[int, Tensor], repairs: Iterable[Rep
     smaller = copied(model, tensors)
     new = {id(tensor) for tensor in tensors.values()}
     for module in smaller.modules():
-        if any(id(tensor) in new for tensor in _tensors(module)):
+        if isinstance(module, nn.Transformer) or any(id(tensor) in new for tensor in _tensors(module)):
             _tell_width(module)
     for repair in repairs:
         setattr(smaller.get_submodule(repair.module), repair.attribute, repair.after)
@@ -157,6 +157,14 @@ def _attention(module: nn.MultiheadAttention) -> None:
         module.embed_dim = module.kdim = module.vdim = module.in_proj_weight.shape[1]
 
 
+def _transformer(module: nn.Transformer) -> None:
+    # It has no tensors of its own, and compares its inputs' width with its first layers'.
+    layers = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
+    first = next((one for one in module.modules() if isinstance(one, layers)), None)
+    if first is not None:
+        module.d_model = first.linear1.weight.shape[1]
+
+
 def _prelu(module: nn.PReLU) -> None:
     module.num_parameters = module.weight.shape[0]
 
@@ -189,6 +197,7 @@ _WIDTHS: Sequence[tuple[type[nn.Module], Callable[..., None]]] = (
     (nn.LayerNorm, _layer_norm),
     (nn.RMSNorm, _layer_norm),
     (nn.GroupNorm, _group_norm),
+    (nn.Transformer, _transformer),
     (nn.PReLU, _prelu),
     (nn.MultiheadAttention, _attention),
     (nn.Embedding, _embedding),
