@@ -174,6 +174,19 @@ def matmul(left: str, right: str, *, bias: str | None = None) -> Rule:
     return rule
 
 
+def matrix_vector(call: Call) -> Labels:
+    """``[m, k], [k] -> [m]``."""
+    matrix = call.labels("self")
+    _sum_product(call, matrix.get(1), call.axis("vec", 0))
+    return {0: matrix[0]} if 0 in matrix else NONE
+
+
+def dot(call: Call) -> Labels:
+    """``[k], [k] -> []``."""
+    _sum_product(call, call.axis("self", 0), call.axis("tensor" if "tensor" in call.args else "other", 0))
+    return NONE
+
+
 def _sum_product(call: Call, a: Axis | None, b: Axis | None) -> None:
     for one, other in ((a, b), (b, a)):
         if one is None and other is not None:
@@ -269,6 +282,16 @@ def _normed(call: Call, data: str, dim: int, vectors: Sequence[str]) -> Labels:
     }
 
 
+def weight_norm(call: Call) -> Sequence[Labels]:
+    """``v: [...], g: [1, ..., n, ..., 1] -> [...]``: each slice of ``v`` along ``dim`` as long as ``g`` says.
+
+    The lengths are those of what is left of the slices. Where zeros stand for a cut, they are the same.
+    """
+    dim, labels = call.dim(of="v"), call.labels("v")
+    call.ledger.tie(labels.get(dim), call.axis("g", dim))
+    return [labels, *[NONE] * (len(call.outs) - 1)]
+
+
 TABLE: Mapping[str, Rule] = {
     "convolution": convolution,
     "_convolution": convolution,
@@ -277,7 +300,11 @@ TABLE: Mapping[str, Rule] = {
     "bmm": matmul("self", "mat2"),
     "addmm": matmul("mat1", "mat2", bias="self"),
     "baddbmm": matmul("batch1", "batch2", bias="self"),
+    "mv": matrix_vector,
+    "dot": dot,
+    "vdot": dot,
     "embedding": embedding,
+    "_weight_norm_interface": weight_norm,
     "native_batch_norm": batch_norm,
     "_native_batch_norm_legit": batch_norm,
     "_native_batch_norm_legit_no_training": batch_norm,

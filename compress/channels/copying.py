@@ -18,8 +18,17 @@ def copied(model: nn.Module, tensors: Mapping[int, Tensor]) -> nn.Module:
     Modules that do not say themselves how they are copied, nearly all, take a short way: deepcopy spends most of its
     time on their empty dictionaries of hooks.
     """
-    memo: dict[int, Any] = dict(tensors)
+    memo: dict[int, Any] = {**_computed(model), **tensors}
     return _module(model, memo)
+
+
+def _computed(model: nn.Module) -> dict[int, Tensor]:
+    """Copies of tensors that torch copies not, results of computations: a weight that a hook computes before each pass.
+
+    Under the identities of those.
+    """
+    found = (value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor))
+    return {id(value): value.detach().clone() for value in found if not value.is_leaf}
 
 
 def _module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:

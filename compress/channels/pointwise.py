@@ -156,7 +156,8 @@ def reduction(*, skips_zeros: bool = False, zero_of_zeros: bool = True) -> Rule:
     def rule(call: Call) -> Sequence[Labels]:
         ndim = call.args["self"].ndim
         over = _dims(call.args.get("dim"), ndim)
-        may_run = skips_zeros and _is_number(order := call.args.get("ord", 2)) and order > 0
+        order = call.args.get("ord", call.args.get("p"))
+        may_run = skips_zeros and (order is None or (_is_number(order) and order > 0))
         keep = call.args.get("keepdim", False)
         result: dict[int, Axis] = {}
         for dim, axis in apart_from(call.ledger, call.in_parts("self"), over).items():
@@ -275,6 +276,7 @@ TABLE: Mapping[str, Rule] = {
     "torchvision::roi_pool": regions,
     "sum": reduction(skips_zeros=True),
     "linalg_vector_norm": reduction(skips_zeros=True),
+    "norm": reduction(skips_zeros=True),
     "mean": mean,
     "amax": reduction(),
     "amin": reduction(),

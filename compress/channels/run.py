@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from compress.channels import rules
@@ -87,7 +88,7 @@ class Run:
         self.modules: list[tuple[str, object]] = []
         self.watch = FunctionWatch(self.record)
         self.output_shapes: list[Shape] = []
-        self.slots = list(_new_slots(self.state) if slots is None else slots)
+        self.slots = list(_new_slots(self.state, _kernels(model)) if slots is None else slots)
         self.num_ids = sum(slot.ids.size for slot in self.slots)
         self.owned: dict[str, dict[int, Axis]] = {name: {} for name in self.state}
         self.shared: dict[str, Slot] = {}
@@ -241,13 +242,19 @@ def _state_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from model.named_buffers()
 
 
-def _new_slots(state: Mapping[str, Tensor]) -> Iterator[Slot]:
+def _kernels(model: nn.Module) -> set[int]:
+    """The identities of convolutions' weights, or of what those are computed from: kernels over space."""
+    convolutions = [module for module in model.modules() if isinstance(module, _ConvNd)]
+    return {id(tensor) for module in convolutions for tensor in (*module.parameters(), *module.buffers())}
+
+
+def _new_slots(state: Mapping[str, Tensor], kernels: Container[int]) -> Iterator[Slot]:
     """Ids for every dimension that could shrink; whole numbers count or point, and are no channels."""
     count = 0
     for name, tensor in state.items():
         if not (tensor.is_floating_point() or tensor.is_complex()):
             continue
-        for dim, size in enumerate(tensor.shape):
+        for dim, size in enumerate(tensor.shape[:2] if id(tensor) in kernels else tensor.shape):
             if size > 1:
                 yield Slot(tensor=name, dim=dim, ids=np.arange(count, count + size))
                 count += size

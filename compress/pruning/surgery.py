@@ -12,6 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.utils.parametrize import is_parametrized
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from compress.channels.copying import copied
 from compress.channels.labels import Ids
@@ -79,6 +82,7 @@ def _with(model: nn.Module, tensors: Mapping[int, Tensor], repairs: Iterable[Rep
     new = {id(tensor) for tensor in tensors.values()}
     for module in smaller.modules():
         if isinstance(module, nn.Transformer) or any(id(tensor) in new for tensor in _tensors(module)):
+            _recompute_weights(module)
             _tell_width(module)
     for repair in repairs:
         setattr(smaller.get_submodule(repair.module), repair.attribute, repair.after)
@@ -107,6 +111,16 @@ def _take_by_part(tensor: Tensor, kept: Ids) -> Tensor:
         for piece, columns in zip(tensor.chunk(len(kept)), kept, strict=True)
     ]
     return torch.cat(pieces)
+
+
+@torch.no_grad()
+def _recompute_weights(module: nn.Module) -> None:
+    """Weights that the hooks of torch's older weight and spectral norms compute before each forward pass."""
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, WeightNorm):
+            setattr(module, hook.name, hook.compute_weight(module))
+        elif isinstance(hook, SpectralNorm):
+            setattr(module, hook.name, hook.compute_weight(module, do_power_iteration=False))
 
 
 def _tell_width(module: nn.Module) -> None:
@@ -185,8 +199,11 @@ def _recurrent_cell(module: nn.RNNCellBase) -> None:
 
 
 def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    """Its own, and those that its own are computed from."""
     yield from module.parameters(recurse=False)
     yield from module.buffers(recurse=False)
+    if is_parametrized(module):
+        yield from module.parametrizations.parameters()
 
 
 # Widths that modules keep beside their tensors, and read in forward or show in their repr.
