@@ -22,6 +22,7 @@ class Call:
         args: every argument, defaults included.
         outs: the tensors it returned.
         operands: every tensor among the arguments, those in lists too.
+        is_random: whether chance has a hand in it.
         has_sizes_of_values: whether the operation finds something, and puts out as much as it finds.
         notes: what is known of each of those; nothing of the model's own.
         ledger: where ties, freezes and choices go.
@@ -35,6 +36,7 @@ class Call:
     args: Mapping[str, Any]
     outs: Sequence[Tensor]
     operands: Sequence[Tensor]
+    is_random: bool
     has_sizes_of_values: bool
     notes: Sequence[Note | None]
     ledger: Ledger

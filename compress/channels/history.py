@@ -152,8 +152,9 @@ class History:
         """
         inputs = call.operands
         notes = [note for note in call.notes if note is not None]
-        # A fill takes at most a shape and a type from its operand.
-        tainted = call.op not in FILLS and (any(note.tainted for note in notes) or any(map(known, inputs)))
+        # A fill takes at most a shape and a type from its operand; what chance made is no constant either.
+        of_weights = any(note.tainted for note in notes) or any(map(known, inputs))
+        tainted = call.is_random or (of_weights and call.op not in FILLS)
         if tainted:
             for out in call.outs:
                 self.notes.of(out).tainted = True

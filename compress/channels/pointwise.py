@@ -245,9 +245,13 @@ FILLS: Sequence[str] = (
 )
 # fmt: on
 
+# Values drawn by chance, each for itself.
+_DRAWN_INTO: Sequence[str] = ("bernoulli", "exponential", "normal", "random", "uniform")
+_DRAWN_LIKE: Sequence[str] = ("rand_like", "randn_like")
+
 TABLE: Mapping[str, Rule] = {
-    **dict.fromkeys(UNTAGGED, pointwise),
-    **dict.fromkeys(FILLS, fill),
+    **dict.fromkeys((*UNTAGGED, *_DRAWN_INTO), pointwise),
+    **dict.fromkeys((*FILLS, *_DRAWN_LIKE), fill),
     "scalar_tensor": unlabelled,
     "glu": glu,
     "_adaptive_avg_pool2d": along_space(2),

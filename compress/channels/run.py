@@ -25,16 +25,9 @@ from compress.channels.modes import FunctionWatch, Recorder, memory_of, plain_fo
 from compress.channels.notes import Notes
 from compress.channels.pointwise import FILLS
 from compress.channels.scaling import Factor, Sources
+from compress.channels.view import View
 
 _NO_WISHES: Mapping[int, int] = MappingProxyType({})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Example:
-    """Inputs for one forward pass."""
-
-    args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,17 +35,21 @@ class Trace:
     """What a run showed.
 
     Attributes:
+        view: how the network was run.
         slots: every labelled dimension of every parameter and buffer.
         ledger: ties, freezes and choices.
         used: names of the tensors that took part.
         steps: the calls, for comparison with a later run of the network cut smaller.
-        output_shapes: the shapes of the output tensors, in order, None where they depend on values.
+        output_shapes: the shapes of the output tensors that count, in order, None where they depend on values.
         factors: products with a number that weights could make good, by the number of the step.
         faults: where a replay behaved otherwise than the run it follows; empty for a first run.
         drifts: where it differed only in a number that something was multiplied by.
         writes: whether the forward pass writes into parameters.
+        others: runs in other ways, on the same slots, whose ties and freezes are in this ledger too.
+        notes: what could not be run, a sentence each.
     """
 
+    view: View
     slots: Sequence[Slot]
     ledger: Ledger
     used: frozenset[str]
@@ -62,6 +59,8 @@ class Trace:
     faults: Sequence[Fault] = ()
     drifts: Sequence[Drift] = ()
     writes: bool = False
+    others: Sequence[Trace] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Run:
@@ -70,11 +69,13 @@ class Run:
     def __init__(
         self,
         model: nn.Module,
+        view: View,
         slots: Sequence[Slot] | None,
         first: Trace | None,
         wishes: Mapping[int, int] = _NO_WISHES,
     ) -> None:
         self.model = model
+        self.view = view
         self.ledger = Ledger(replay=None if first is None else first.ledger.choices, wishes=wishes)
         self.notes = Notes()
         self.history = History(self.notes, before=None if first is None else first.steps)
@@ -95,21 +96,32 @@ class Run:
         for slot in self.slots:
             self._own(slot)
 
-    def forward(self, example: Example, lent: Iterable[Tensor] = ()) -> None:
+    def forward(self, lent: Iterable[Tensor] = ()) -> None:
+        self.view.set_modes_(self.model)
         for name, module in self.model.named_modules():
             module.register_forward_pre_hook(self._enter(name), with_kwargs=True, prepend=True)
             module.register_forward_hook(self._leave)
         # A forward pass may write into its inputs.
-        args, kwargs = copy.deepcopy((example.args, dict(example.kwargs)))
+        args, kwargs = copy.deepcopy((self.view.example.args, dict(self.view.example.kwargs)))
         with plain_forward(self.state.values()), self.watch, Recorder(self.record, {memory_of(one) for one in lent}):
             output = self.model(*args, **kwargs)
-        for tensor in _outputs(output):
+            counted = self.view.counted(output)
+        when = " in training" if self.view.in_training else ""
+        for name, tensor in counted.items():
             self.output_shapes.append(None if self.notes.is_ragged(tensor) else tuple(tensor.shape))
             for axis in self.labels(tensor).values():
-                self.ledger.freeze_ids(axis.ids, "model output")
+                self.ledger.freeze_ids(self._let_go(axis.ids), f"model output{name}{when}")
+
+    def _let_go(self, ids: Ids) -> Ids:
+        """``ids`` without those that a run before, of which only some outputs counted, had a say in."""
+        if self.view.outputs is None or self.view.known is None:
+            return ids
+        known = [slot.ids.reshape(-1) for slot in self.slots if slot.tensor in self.view.known]
+        return ids[~np.isin(ids, np.concatenate([np.empty(0, np.int64), *known]))]
 
     def result(self, *, writes: bool = False) -> Trace:
         return Trace(
+            view=self.view,
             slots=self.slots,
             ledger=self.ledger,
             used=frozenset(self.used),
@@ -142,6 +154,7 @@ class Run:
             op=rules.base_name(op),
             args=bound,
             operands=operands,
+            is_random=torch.Tag.nondeterministic_seeded in op.tags,
             has_sizes_of_values=torch.Tag.dynamic_output_shape in op.tags or op._schema.name == "torchvision::nms",
             notes=[None if id(tensor) in self.names else self.notes.get(tensor) for tensor in operands],
             outs=list(tensors_in([result])),
@@ -263,10 +276,3 @@ def _new_slots(state: Mapping[str, Tensor], kernels: Container[int]) -> Iterator
 def _is_two(exponent: object) -> bool:
     """An exponent may be a tensor, which is no truth value."""
     return isinstance(exponent, (int, float)) and exponent == 2  # noqa: PLR2004
-
-
-def _outputs(output: Any) -> Iterator[Tensor]:
-    if isinstance(output, (Tensor, Mapping, tuple, list)):
-        yield from tensors_in([output])
-    elif hasattr(output, "__dict__"):
-        yield from tensors_in([vars(output)])

@@ -17,6 +17,7 @@ from torch.nn import functional as F  # noqa: N812
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
+from compress.channels.trace import Outputs
 from compress.errors import ModelError
 from compress.pruning.batches import each_batch, run
 from compress.pruning.places import Place, State, producing, rows, state_of
@@ -32,11 +33,13 @@ class Evidence:
     Attributes:
         batches: see :func:`~compress.pruning.batches.each_batch`.
         loss: ``(outputs, labels) -> scalar``; :func:`cross_entropy` if None.
+        outputs: which of the model's outputs those are; all if None.
         seed: of what is left to chance.
     """
 
     batches: Iterable[Any] = field(default=())
     loss: Loss | None = None
+    outputs: Outputs | None = None
     seed: int = 0
 
 
@@ -82,7 +85,9 @@ def gate_gradients(model: nn.Module, cells: Sequence[Sequence[Place]], evidence:
     terms: list[list[Tensor]] = [[] for _ in cells]
     for batch in each_batch(model, evidence.batches):
         with torch.enable_grad():
-            loss = (evidence.loss or cross_entropy)(run(model, batch.inputs), batch.labels)
+            outputs = run(model, batch.inputs)
+            counted = outputs if evidence.outputs is None else evidence.outputs(outputs)
+            loss = (evidence.loss or cross_entropy)(counted, batch.labels)
             if loss.ndim or not loss.requires_grad:
                 raise ModelError("the loss for taylor must be a scalar that depends on the model's weights")
             gradients = torch.autograd.grad(loss, [state[name] for name in names], allow_unused=True)

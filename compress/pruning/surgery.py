@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
-from torch.nn.utils.parametrize import is_parametrized
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
@@ -202,8 +201,8 @@ def _tensors(module: nn.Module) -> Iterator[Tensor]:
     """Its own, and those that its own are computed from."""
     yield from module.parameters(recurse=False)
     yield from module.buffers(recurse=False)
-    if is_parametrized(module):
-        yield from module.parametrizations.parameters()
+    if isinstance(parametrizations := getattr(module, "parametrizations", None), nn.ModuleDict):
+        yield from parametrizations.parameters()
 
 
 # Widths that modules keep beside their tensors, and read in forward or show in their repr.

@@ -96,16 +96,16 @@ def test_a_model_without_output_tensors_is_refused(output):
 
 
 @pytest.mark.parametrize(
-    "wrap",
+    ("wrap", "names"),
     [
-        lambda a, b: (a, b),
-        lambda a, b: {"a": a, "more": [b]},
-        lambda a, b: type("Output", (), {})() if a is b else Output(a, b),
+        (lambda a, b: (a, [b]), ("[0]", "[1][0]")),
+        (lambda a, b: {"a": a, "more": [{"b": b}]}, ("'a'", "'more'[0]['b']")),
+        (lambda a, b: type("Output", (), {})() if a is b else Output(a, b), ("'a'", "'b'")),
     ],
     ids=["tuple", "mapping", "object"],
 )
-def test_all_tensors_of_an_output_are_frozen(wrap):
-    """Tuples, mappings and plain objects are looked into."""
+def test_all_tensors_of_an_output_are_frozen(wrap, names):
+    """Tuples, mappings and plain objects are looked into, and the reason says where it lies."""
     net = Net(lambda n, x: wrap(n.a(x), n.b(x)), a=conv(3, 8), b=conv(3, 8))
     channels = resolve(trace(net, X))
     reasons = {
@@ -113,7 +113,7 @@ def test_all_tensors_of_an_output_are_frozen(wrap):
         for group in channels.groups
         if channels.slots[group.members[0]].dim == 0
     }
-    assert reasons["a.weight"] == reasons["b.weight"] == "model output"
+    assert (reasons["a.weight"], reasons["b.weight"]) == tuple(f"model output {name}" for name in names)
 
 
 class Output:
@@ -140,7 +140,7 @@ def test_a_retrace_reports_a_failure_as_a_fault():
     net = between(lambda x: x.reshape(-1, 16, 8, 8))
     first = trace(net, X)
     net.b = conv(8, 16)
-    second = retrace(net, X, [slot for slot in first.slots if not slot.tensor.startswith("b.")], first)
+    second = retrace(net, [slot for slot in first.slots if not slot.tensor.startswith("b.")], first)
     assert len(second.faults) == 1
     assert "(layer 'b')" in second.faults[0].reason
     assert second.faults[0].suspects[0].size == 16
