@@ -18,7 +18,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from compress.channels import rules
 from compress.channels.aliases import Write, after_write
-from compress.channels.call import Call, tensors_in
+from compress.channels.call import Call
 from compress.channels.history import Drift, Fault, History, Shape, Step, arguments
 from compress.channels.labels import NONE, NOT_A_CHANNEL, Axis, Ids, Labels, Ledger, Slot
 from compress.channels.modes import FunctionWatch, Recorder, memory_of, plain_forward
@@ -26,6 +26,7 @@ from compress.channels.notes import Notes
 from compress.channels.pointwise import FILLS
 from compress.channels.scaling import Factor, Sources
 from compress.channels.view import View
+from compress.inputs import tensors_in
 
 _NO_WISHES: Mapping[int, int] = MappingProxyType({})
 
@@ -106,11 +107,12 @@ class Run:
         with plain_forward(self.state.values()), self.watch, Recorder(self.record, {memory_of(one) for one in lent}):
             output = self.model(*args, **kwargs)
             counted = self.view.counted(output)
-        when = " in training" if self.view.in_training else ""
-        for name, tensor in counted.items():
+        when = "in training" if self.view.in_training else ""
+        for name, tensor in counted:
+            reason = " ".join(word for word in ("model output", name, when) if word)
             self.output_shapes.append(None if self.notes.is_ragged(tensor) else tuple(tensor.shape))
             for axis in self.labels(tensor).values():
-                self.ledger.freeze_ids(self._let_go(axis.ids), f"model output{name}{when}")
+                self.ledger.freeze_ids(self._let_go(axis.ids), reason)
 
     def _let_go(self, ids: Ids) -> Ids:
         """``ids`` without those that a run before, of which only some outputs counted, had a say in."""

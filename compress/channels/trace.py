@@ -17,15 +17,17 @@ from compress.channels.copying import copied
 from compress.channels.labels import Ledger, Slot
 from compress.channels.modes import LentWrittenError
 from compress.channels.run import Run, Trace
-from compress.channels.view import Example, Outputs, View
+from compress.channels.view import View
 from compress.errors import CompressError, ModelError, first_line
+from compress.inputs import Inputs
+from compress.outputs import Outputs
 
-__all__ = ["Example", "Heads", "Outputs", "Trace", "retrace", "trace"]
+__all__ = ["Heads", "Trace", "retrace", "trace"]
 
 Heads = Literal["dims", "whole"]
 
 
-def trace(model: nn.Module, example: Example, heads: Heads = "dims", outputs: Outputs | None = None) -> Trace:
+def trace(model: nn.Module, example: Inputs, heads: Heads = "dims", outputs: Outputs | None = None) -> Trace:
     """Run ``model`` on labels of its own. A copy runs, in eval mode: nothing of ``model`` changes.
 
     Where parameters take no part, it runs in train mode too: there are heads that only training uses.

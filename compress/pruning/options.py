@@ -9,8 +9,9 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from torch import nn
 
-from compress.channels.trace import Heads, Outputs
+from compress.channels.trace import Heads
 from compress.errors import ConfigError
+from compress.outputs import Outputs
 from compress.pruning.checks import check_ratio
 from compress.pruning.readings import Loss
 from compress.pruning.timing import PairedLatency, paired_latency
