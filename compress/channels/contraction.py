@@ -9,8 +9,10 @@ import numpy as np
 from torch import Tensor
 
 from compress.channels.call import Call, Rule
-from compress.channels.labels import NONE, NOT_A_CHANNEL, Axis, Labels
+from compress.channels.labels import NONE, NOT_A_CHANNEL, Alignment, Axis, Labels
 from compress.channels.parts import apart_from
+
+_ALIGNED_BYTES = 16  # between the rows of a grouped product's factors
 
 
 class Grouping(IntEnum):
@@ -166,12 +168,37 @@ def matmul(left: str, right: str, *, bias: str | None = None) -> Rule:
             result[rows] = a[rows]
         if rows + 1 in b:
             result[rows + 1] = b[rows + 1]
-        # A batched product takes both factors from activations; only a matrix is a layer's weight.
-        if not rows:
-            call.ledger.outputs.extend(axis.ids for axis in result.values())
+        # A batched product takes its factors from activations, or matrices of several experts; a matrix is a layer's.
+        made = {rows: left, rows + 1: right}
+        call.ledger.outputs.extend(
+            axis.ids for dim, axis in result.items() if not rows or (dim and call.is_own(call.args[made[dim]]))
+        )
         return result if bias is None else _plus(call, result, bias)
 
     return rule
+
+
+def grouped_matmul(call: Call) -> Labels | None:
+    """``[tokens, k], [experts, k, n], ends of groups [experts], [experts, n] -> [tokens, n]``: a matrix a group.
+
+    Or ``[experts, tokens, k]``, a group each.
+    """
+    tokens, experts = call.args["self"], call.args["mat2"]
+    if experts.ndim != 3:  # noqa: PLR2004 - experts side by side in one matrix
+        return None
+    last, data, weight = tokens.ndim - 1, call.labels("self"), call.labels("mat2")
+    _sum_product(call, data.get(last), weight.get(1))
+    for axis in (weight.get(1), weight.get(2)):
+        if axis is not None:
+            call.ledger.alignments.append(Alignment(axis.ids, _ALIGNED_BYTES // tokens.element_size()))
+    for axis in [*(data.get(dim) for dim in range(last)), weight.get(0), call.axis("bias", 0)]:
+        call.ledger.freeze_ids(_ids(axis), NOT_A_CHANNEL)
+    out = weight.get(2)
+    if out is None:
+        call.ledger.freeze(call.axis("bias", 1), "meets values without channel labels")
+        return NONE
+    call.ledger.outputs.append(out.ids)
+    return {last: _with_bias(call, out, "bias")}
 
 
 def matrix_vector(call: Call) -> Labels:
@@ -300,6 +327,7 @@ TABLE: Mapping[str, Rule] = {
     "bmm": matmul("self", "mat2"),
     "addmm": matmul("mat1", "mat2", bias="self"),
     "baddbmm": matmul("batch1", "batch2", bias="self"),
+    "_grouped_mm": grouped_matmul,
     "mv": matrix_vector,
     "dot": dot,
     "vdot": dot,

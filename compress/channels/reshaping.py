@@ -25,13 +25,11 @@ def view(call: Call) -> Labels:
         return NONE
     blocks = _blocks(old, new)
     block_of = {dim: at for at, (dims, _) in enumerate(blocks) for dim in dims}
+    labels = _one_a_block(call, labels, block_of)
     owners = Counter(block_of[dim] for dim in labels)
     result: dict[int, Axis] = {}
     for dim, axis in labels.items():
         at = block_of[dim]
-        if owners[at] > 1:
-            call.ledger.freeze(axis, "two channel dimensions merged")
-            continue
         # Parts cannot go on beside channels of another kind; and those behind their channels, once merged, leave no
         # order that holds for any choice of channels.
         lost = {part for part in axis.parts if (part > dim if block_of[part] == at else owners[block_of[part]])}
@@ -43,6 +41,21 @@ def view(call: Call) -> Labels:
             if not axis.parts:
                 bind(call, axis)
             result[place] = axis
+    return result
+
+
+def _one_a_block(call: Call, labels: Labels, block_of: Mapping[int, int]) -> Labels:
+    """``labels`` where of several dimensions that are merged only the widest may shrink: experts stay, units go."""
+    result = {}
+    for at in dict.fromkeys(block_of[dim] for dim in labels):
+        dims = [dim for dim in labels if block_of[dim] == at]
+        best = max(dims, key=lambda dim: labels[dim].ids.shape[-1])
+        kept = call.ledger.choose(best) if len(dims) > 1 else best
+        result[kept] = labels[kept]
+        for dim in dims:
+            if dim != kept:
+                call.ledger.freeze(labels[dim], "two channel dimensions merged")
+    # What is frozen is none of the parts of what is left.
     return result
 
 

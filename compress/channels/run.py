@@ -160,6 +160,7 @@ class Run:
             has_sizes_of_values=torch.Tag.dynamic_output_shape in op.tags or op._schema.name == "torchvision::nms",
             notes=[None if id(tensor) in self.names else self.notes.get(tensor) for tensor in operands],
             outs=list(tensors_in([result])),
+            is_own=self.sources.is_own_or_moved,
             ledger=self.ledger,
             lookup=self.labels,
             inputs=lambda: tensors_in([self.modules[-1][1]] if self.modules else []),

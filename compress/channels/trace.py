@@ -55,11 +55,11 @@ def trace(model: nn.Module, example: Inputs, heads: Heads = "dims", outputs: Out
             " the pruned network may fail"
         )
         return replace(_joined(found, _cut_along(broken.seen)), others=(), notes=(note,))
-    return _joined(found, other) if other.used > found.used else found
+    return _joined(found, other) if other.used - found.used else found
 
 
 class _BrokenOffError(ModelError):
-    """A run failed.
+    """A run in train mode failed.
 
     Attributes:
         seen: what it showed until then.
@@ -93,6 +93,7 @@ def _joined(found: Trace, other: Trace) -> Trace:
         ties=[*ledger.ties, *more.ties],
         freezes=[*ledger.freezes, *more.freezes],
         parts=[*ledger.parts, *more.parts],
+        alignments=[*ledger.alignments, *more.alignments],
         outputs=[*ledger.outputs, *more.outputs],
         attending=ledger.attending | more.attending,
         bindings=[*ledger.bindings, *more.bindings],
@@ -134,7 +135,9 @@ def _run_lent(
         raise
     except Exception as error:
         message = f"the forward pass on the example inputs failed: {first_line(error)}"
-        raise _BrokenOffError(message, run.result(writes=not lent)) from error
+        if view.in_training:
+            raise _BrokenOffError(message, run.result(writes=not lent)) from error
+        raise ModelError(message) from error
     if not run.output_shapes and not view.in_training:
         raise ModelError("the forward pass on the example inputs put out no tensor")
     return run.result(writes=not lent)
