@@ -19,6 +19,7 @@ from compress.data import ImageData
 from compress.data.splits import stratified
 from compress.exported import capture
 from compress.exported.libraries import require_torchao
+from compress.inputs import evaluating
 from compress.quantization import checks
 from compress.quantization.annotation import annotate_
 from compress.quantization.canonical import canonical_
@@ -31,7 +32,6 @@ from compress.quantization.simulation import snr_db
 from compress.quantization.static import Quantized
 from compress.train import FitConfig
 from compress.train.config import Autocast
-from compress.train.evaluation import evaluating
 
 _EXAMPLES = 32
 _JUDGED = 1000  # training images that the report's accuracies are of
