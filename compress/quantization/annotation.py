@@ -7,7 +7,8 @@ is fused into its kernel, and so its other operand is rounded too. All else is c
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Set
+from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from types import MappingProxyType
 from typing import Any
 
@@ -99,10 +100,10 @@ def _other_operand(total: fx.Node, out: fx.Node) -> fx.Node | None:
     return other if other.meta["val"].shape == out.meta["val"].shape else None
 
 
-def _hands_on(node: fx.Node, integers: Set[fx.Node]) -> bool:
+def _hands_on(node: fx.Node, integers: AbstractSet[fx.Node]) -> bool:
     """Whether all that comes in is integers, and what goes out is wanted as such."""
     sources = list(_sources(node))
-    if not sources or not integers.issuperset(sources):
+    if not sources or not integers >= set(sources):
         return False
     # A flattening that no layer reads would round for nothing.
     return node.target is not _aten.flatten.using_ints or any(_reads_integers(user) for user in node.users)

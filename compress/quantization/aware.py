@@ -19,6 +19,7 @@ from compress.data import ImageData
 from compress.data.splits import stratified
 from compress.exported import capture
 from compress.exported.libraries import require_torchao
+from compress.fidelity import snr_db
 from compress.inputs import evaluating
 from compress.quantization import checks
 from compress.quantization.annotation import annotate_
@@ -28,7 +29,6 @@ from compress.quantization.model import count_int8_kernels, quantized_model
 from compress.quantization.observed import converted, layers_of, operations_of, prepared, specifications
 from compress.quantization.report import FLOAT, INT8, LayerReport, QuantizationReport, no_kernel
 from compress.quantization.scaling import Scaled, fold_scaled_, scale_weights_
-from compress.quantization.simulation import snr_db
 from compress.quantization.static import Quantized
 from compress.train import FitConfig
 from compress.train.config import Autocast

@@ -77,7 +77,7 @@ def _product(node: fx.Node) -> tuple[fx.Node | None, fx.Node, fx.Node] | None:
         source, matrix = node.args
         bias = None
     elif node.target is _aten.addmm.default and not node.kwargs:
-        bias, source, matrix = node.args  # type: ignore[assignment]
+        bias, source, matrix = node.args
     else:
         return None
     return bias, source, matrix  # type: ignore[return-value]  # by the operations' schemas
@@ -98,7 +98,8 @@ def _weights_to_parameters_(graph: fx.GraphModule) -> None:
 def _number_padding_(graph: fx.GraphModule, node: fx.Node) -> None:
     """A convolution with padding "same" or "valid" as one with numbers, and zeros in front where sides differ."""
     _positional_(node)
-    source, weight, bias, stride, padding, dilation, groups = node.args
+    arguments: Any = node.args
+    source, weight, bias, stride, padding, dilation, groups = arguments
     kernel = _shape(graph, weight)[2:]
     stride, dilation = (_for_each(value, len(kernel)) for value in (stride, dilation))
     total = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilation, kernel, strict=True)]
@@ -108,7 +109,7 @@ def _number_padding_(graph: fx.GraphModule, node: fx.Node) -> None:
             padded = graph.graph.call_function(_aten.constant_pad_nd.default, (source, sides, 0.0))
         _describe_(padded, node)
         source, total = padded, [0] * len(total)
-    node.target = _BY_NAME[node.target]
+    node.target = _BY_NAME[node.target]  # type: ignore[index]  # one of its keys
     node.args = (source, weight, bias, stride, [one // 2 for one in total], dilation, groups)
 
 

@@ -157,5 +157,5 @@ def _is_known(graph: fx.GraphModule, *parameters: Any) -> bool:
 def _is_layer(node: fx.Node) -> bool:
     if node.target is _aten.linear.default:
         # Of an input with more dimensions, a batch norm normalizes the second and a linear layer puts out the last.
-        return node.meta["val"].ndim == 2  # noqa: PLR2004 - [n, c]
+        return bool(node.meta["val"].ndim == 2)  # noqa: PLR2004 - [n, c]
     return node.target in _CONVOLUTIONS | _TRANSPOSED

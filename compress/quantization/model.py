@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 from torch.export import ExportedProgram
 from torch.profiler import ProfilerActivity, profile
 
@@ -15,6 +15,7 @@ from compress.errors import ModelError
 from compress.exported import ExportedModel, capture
 from compress.exported.compiling import Call, compiled
 from compress.exported.libraries import require_torchao
+from compress.inputs import Inputs, inputs_of
 from compress.quantization.report import QuantizationReport
 
 KIND = "int8"
@@ -40,12 +41,13 @@ class QuantizedModel(ExportedModel):
         """What became of each layer."""
         return QuantizationReport.from_json(self.notes["report"])
 
-    def forward(self, inputs: Tensor) -> Any:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        places, names = self.signature.arranged(args, kwargs)
         if torch.compiler.is_compiling():
-            return self.graph(inputs)
+            return self.graph(*places, **names)
         if self._run is None:
             self._run = compiled(self.graph, any_batch=not any(map(_sees_one_channel, self.graph.graph.nodes)))
-        return self._run(inputs)
+        return self._run(*places, **names)
 
     def _apply(self, fn: Any, recurse: bool = True) -> QuantizedModel:  # noqa: FBT001, FBT002 - torch's own signature
         moved = fn(torch.zeros(1))
@@ -70,16 +72,17 @@ def _sees_one_channel(node: fx.Node) -> bool:
     return weight.meta["val"].shape[1] == 1 and groups in ((), (1,))
 
 
-def quantized_model(graph: fx.GraphModule, example_input: Tensor) -> QuantizedModel:
-    """The module of a converted graph."""
-    return QuantizedModel(capture(graph, example_input))
+def quantized_model(graph: fx.GraphModule, example_inputs: Any, alike: Sequence[Inputs] = ()) -> QuantizedModel:
+    """The module of a converted graph; see :func:`compress.exported.capture` for the arguments."""
+    return QuantizedModel(capture(graph, example_inputs, alike=alike))
 
 
-def count_int8_kernels(model: QuantizedModel, example_input: Tensor) -> int:
+def count_int8_kernels(model: QuantizedModel, example_inputs: Any) -> int:
     """How many int8 convolutions and matrix products one forward pass runs, as the profiler sees them."""
-    model(example_input)
+    inputs = inputs_of(example_inputs)
+    inputs.call(model)
     # Read when the profiler first starts: its progress messages would go to the user's terminal otherwise.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     with profile(activities=[ProfilerActivity.CPU], acc_events=True) as profiler:
-        model(example_input)
+        inputs.call(model)
     return sum(event.count for event in profiler.key_averages() if event.key.startswith(_INT8_KERNELS))

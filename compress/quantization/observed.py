@@ -7,11 +7,12 @@ from collections.abc import Collection, Sequence
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 from torch.export import ExportedProgram
 
 from compress.errors import ConfigError
 from compress.exported.capture import quiet_torch
+from compress.inputs import Inputs
 from compress.quantization.annotation import CONVOLUTIONS, FLOAT_LAYERS, LINEAR, annotate_
 from compress.quantization.canonical import canonical_
 from compress.quantization.folding import fold_batch_norms_
@@ -109,11 +110,11 @@ def prepared(graph: fx.GraphModule, *, training: bool) -> fx.GraphModule:
     return observed
 
 
-def calibrate_(graph: fx.GraphModule, batches: Sequence[Tensor], *, progress: bool) -> None:
+def calibrate_(graph: fx.GraphModule, batches: Sequence[Inputs], *, progress: bool) -> None:
     """Let the observers see the batches."""
     with torch.no_grad():
         for batch in track(batches, total=len(batches), description="calibrating", shown=progress):
-            graph(batch)
+            batch.call(graph)
 
 
 def converted(graph: fx.GraphModule) -> fx.GraphModule:

@@ -66,7 +66,8 @@ def fold_scaled_(graph: fx.GraphModule, scaled: Iterable[Scaled]) -> None:
 
 def _scale_(graph: fx.GraphModule, norm: Norm) -> Scaled:
     layer = norm.layer
-    source, weight, *rest = layer.args
+    arguments: Any = layer.args
+    source, weight, *rest = arguments
     bias = rest[0] if rest else None
     _, gamma, _, _, var, *_ = norm.node.args
     shape = [-1, *[1] * (norm.node.meta["val"].ndim - 2)]

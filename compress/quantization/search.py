@@ -6,10 +6,13 @@ import copy
 import math
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 from torch.export import ExportedProgram
 
-from compress.exported import capture
+from compress.exported import capture, first_of
+from compress.exported.structure import Signature
+from compress.fidelity import check_same
+from compress.inputs import Inputs
 from compress.quantization.checks import has_vnni
 from compress.quantization.contract import Accuracy, fewest
 from compress.quantization.model import QuantizedModel, quantized_model
@@ -32,17 +35,16 @@ class Found:
         reduce_range: 7 bits for activations.
         simulation: of the model in int8.
         sensitivity_db: of each layer that can be int8, by its node.
-        inputs, outputs: some calibration inputs, and what the float model makes of them.
+        inputs: some of the calibration inputs.
     """
 
     program: ExportedProgram
-    batches: list[Tensor]
+    batches: list[Inputs]
     observer: Observer
     reduce_range: bool
     simulation: Simulation
     sensitivity_db: dict[str, float]
-    inputs: Tensor
-    outputs: Tensor
+    inputs: Inputs
 
     @property
     def ranked(self) -> list[Layer]:
@@ -51,24 +53,27 @@ class Found:
         return sorted(candidates, key=lambda layer: self.sensitivity_db[layer.node])
 
 
-def prepare(model: nn.Module, batches: list[Tensor], observer: Observer, *, progress: bool) -> Found:
-    """Capture, observe and calibrate ``model``, which is in eval mode, and rank its layers."""
-    program = capture(model, batches[0])
+def prepare(model: nn.Module, batches: list[Inputs], observer: Observer, *, progress: bool) -> Found:
+    """Capture, observe and calibrate ``model``, which is in eval mode, and rank its layers.
+
+    Raises:
+        ModelError: if the model cannot be captured, or the graph computes something else.
+    """
+    program = capture(model, batches[0], alike=batches)
     reduce_range = not has_vnni()
     graph = observed(program, observer=observer, reduce_range=reduce_range)
     calibrate_(graph, batches, progress=progress)
-    simulation = Simulation(graph, layers_of(graph))
-    inputs = batches[0][:_SENSITIVITY_INPUTS]
-    sensitivity_db = sensitivities(simulation, inputs, progress=progress)
+    simulation = Simulation(graph, layers_of(graph), Signature.of(program))
+    inputs = first_of(batches[0], _SENSITIVITY_INPUTS)
+    check_same(model, lambda *args, **kwargs: simulation.exact(Inputs(args=args, kwargs=kwargs)), inputs, "the graph")
     return Found(
         program=program,
         batches=batches,
         observer=observer,
         reduce_range=reduce_range,
         simulation=simulation,
-        sensitivity_db=sensitivity_db,
+        sensitivity_db=sensitivities(simulation, inputs, progress=progress),
         inputs=inputs,
-        outputs=simulation.exact(inputs),
     )
 
 
@@ -92,7 +97,7 @@ def built(found: Found, in_float: int) -> QuantizedModel:
         nodes = {layer.node for layer in found.ranked[:in_float]}
         graph = observed(found.program, observer=found.observer, reduce_range=found.reduce_range, in_float=nodes)
         calibrate_(graph, found.batches, progress=False)
-    return quantized_model(converted(graph), found.inputs)
+    return quantized_model(converted(graph), found.inputs, found.batches)
 
 
 def layer_reports(found: Found, in_float: int) -> tuple[LayerReport, ...]:

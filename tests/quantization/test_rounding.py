@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from torch import nn
 
 from compress.exported import capture
+from compress.fidelity import snr_db
 from compress.quantization.observed import calibrate_, converted, layers_of, observed
-from compress.quantization.simulation import Simulation, snr_db
+from compress.quantization.simulation import Simulation
 
 
 def ops():

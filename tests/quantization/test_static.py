@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from compress.errors import ConfigError, ModelError
+from compress.fidelity import snr_db
 from compress.quantization import search, static
 from compress.quantization.model import count_int8_kernels
 from compress.quantization.report import INT8, QuantizationReport
-from compress.quantization.simulation import snr_db
 from compress.quantization.static import QuantizeConfig, quantize, quantize_by
 from tests.workloads import tiny_net
 
