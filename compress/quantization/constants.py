@@ -12,9 +12,9 @@ from torch.fx.node import map_arg
 _Overload = torch._ops.OpOverload
 
 
-def tensor_of(graph: fx.GraphModule, node: Any) -> Tensor | None:
+def tensor_of(graph: nn.Module | None, node: Any) -> Tensor | None:
     """The tensor that a node reads from the module; None if it is no such node."""
-    if not isinstance(node, fx.Node) or node.op != "get_attr":
+    if graph is None or not isinstance(node, fx.Node) or node.op != "get_attr":
         return None
     place, _, leaf = str(node.target).rpartition(".")
     value = getattr(graph.get_submodule(place), leaf)

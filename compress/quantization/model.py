@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.profiler import ProfilerActivity, profile
 
@@ -16,6 +17,8 @@ from compress.exported import ExportedModel, capture
 from compress.exported.compiling import Call, compiled
 from compress.exported.libraries import require_torchao
 from compress.inputs import Inputs, inputs_of
+from compress.quantization.constants import tensor_of
+from compress.quantization.naming import DEQUANTIZE
 from compress.quantization.report import QuantizationReport
 
 KIND = "int8"
@@ -70,6 +73,33 @@ def _sees_one_channel(node: fx.Node) -> bool:
     weight, groups = node.args[1], node.args[6:7]
     assert isinstance(weight, fx.Node)  # noqa: S101 - what an exported graph's arguments are
     return weight.meta["val"].shape[1] == 1 and groups in ((), (1,))
+
+
+def layers_with_kernels(model: QuantizedModel, example_inputs: Any) -> list[bool]:
+    """For each layer with integer weights, in the order they run in: whether Inductor makes an int8 kernel of it.
+
+    Compiled once more, with a look at what Inductor makes of the graph. A weight that it still turns into floats is one
+    of a layer in float; its scales say which.
+    """
+    from torch._inductor import config as inductor  # noqa: PLC0415 - see compiled
+
+    in_float: list[Tensor] = []
+
+    def look(graph: fx.Graph) -> None:
+        owner = graph.owning_module
+        scales = [node.args[1] for node in graph.nodes if str(node.target) == DEQUANTIZE]
+        in_float.extend(value for value in (tensor_of(owner, one) for one in scales) if value is not None)
+
+    with inductor.patch({"post_grad_custom_post_pass": look, "force_disable_caches": True}):
+        inputs_of(example_inputs).call(copy.deepcopy(model))
+    answers = []
+    for node in model.graph.graph.nodes:
+        if str(node.target) == DEQUANTIZE:
+            scales = tensor_of(model.graph, node.args[1])
+            match = next((one for one in in_float if scales is not None and one.equal(scales)), None)
+            in_float = [one for one in in_float if one is not match]
+            answers.append(match is None)
+    return answers
 
 
 def quantized_model(graph: fx.GraphModule, example_inputs: Any, alike: Sequence[Inputs] = ()) -> QuantizedModel:

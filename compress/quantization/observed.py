@@ -16,7 +16,7 @@ from compress.inputs import Inputs
 from compress.quantization.annotation import CONVOLUTIONS, FLOAT_LAYERS, LINEAR, annotate_
 from compress.quantization.canonical import canonical_
 from compress.quantization.folding import fold_batch_norms_
-from compress.quantization.naming import name_constants_
+from compress.quantization.naming import give_each_call_its_weight_, name_constants_
 from compress.train.progress import track
 
 Observer = Literal["histogram", "minmax"]
@@ -123,6 +123,7 @@ def converted(graph: fx.GraphModule) -> fx.GraphModule:
 
     with quiet_torch():
         graph = convert_pt2e(graph)
+    give_each_call_its_weight_(graph)
     name_constants_(graph)
     used = {node.target for node in graph.graph.nodes if node.op == "get_attr"}
     for name, _ in [*graph.named_parameters(), *graph.named_buffers()]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 from torch.export import ExportedProgram
@@ -15,9 +15,9 @@ from compress.fidelity import check_same
 from compress.inputs import Inputs
 from compress.quantization.checks import has_vnni
 from compress.quantization.contract import Accuracy, fewest
-from compress.quantization.model import QuantizedModel, quantized_model
+from compress.quantization.model import QuantizedModel, layers_with_kernels, quantized_model
 from compress.quantization.observed import Layer, Observer, calibrate_, converted, layers_of, observed
-from compress.quantization.report import FLOAT, INT8, LayerReport, no_kernel
+from compress.quantization.report import FLOAT, INT8, NOT_LOWERED, LayerReport, no_kernel
 from compress.quantization.simulation import Simulation, sensitivities
 
 # Inputs that the sensitivity of every layer is measured on; with a forward pass for each layer, few must do.
@@ -36,6 +36,7 @@ class Found:
         simulation: of the model in int8.
         sensitivity_db: of each layer that can be int8, by its node.
         inputs: some of the calibration inputs.
+        without_kernel: nodes of layers that Inductor ran in float, and that are left in float since.
     """
 
     program: ExportedProgram
@@ -45,12 +46,18 @@ class Found:
     simulation: Simulation
     sensitivity_db: dict[str, float]
     inputs: Inputs
+    without_kernel: set[str] = field(default_factory=set)
 
     @property
     def ranked(self) -> list[Layer]:
         """The layers that can be int8, the most sensitive first."""
-        candidates = [layer for layer in self.simulation.layers if layer.observers]
+        layers = self.simulation.layers
+        candidates = [layer for layer in layers if layer.observers and layer.node not in self.without_kernel]
         return sorted(candidates, key=lambda layer: self.sensitivity_db[layer.node])
+
+    def num_int8(self, in_float: int) -> int:
+        """How many layers are int8 with that many of the most sensitive ones in float."""
+        return len(self.ranked) - in_float
 
 
 def prepare(model: nn.Module, batches: list[Inputs], observer: Observer, *, progress: bool) -> Found:
@@ -82,7 +89,7 @@ def fewest_in_float(found: Found, accuracy: Accuracy, wanted: float, *, at_least
     ranked = found.ranked
 
     def holds(count: int) -> bool:
-        found.simulation.in_float = ranked[:count]
+        found.simulation.in_float = [*ranked[:count], *_without_kernel(found)]
         return accuracy(found.simulation) >= wanted
 
     return fewest(holds, below=len(ranked), at_least=at_least)
@@ -90,11 +97,11 @@ def fewest_in_float(found: Found, accuracy: Accuracy, wanted: float, *, at_least
 
 def built(found: Found, in_float: int) -> QuantizedModel:
     """The int8 model with that many of its most sensitive layers in float."""
-    if in_float == 0:
+    nodes = {layer.node for layer in found.ranked[:in_float]} | found.without_kernel
+    if not nodes:
         # Converting takes the observers out, and the simulation may be asked again.
         graph = copy.deepcopy(found.simulation.graph)
     else:
-        nodes = {layer.node for layer in found.ranked[:in_float]}
         graph = observed(found.program, observer=found.observer, reduce_range=found.reduce_range, in_float=nodes)
         calibrate_(graph, found.batches, progress=False)
     return quantized_model(converted(graph), found.inputs, found.batches)
@@ -105,8 +112,24 @@ def layer_reports(found: Found, in_float: int) -> tuple[LayerReport, ...]:
     kept = {layer.node for layer in found.ranked[:in_float]}
     return tuple(
         _layer_report(layer, found.sensitivity_db.get(layer.node), kept=layer.node in kept)
+        if layer.node not in found.without_kernel
+        else LayerReport(name=layer.name, precision=FLOAT, reason=NOT_LOWERED)
         for layer in found.simulation.layers
     )
+
+
+def note_float_layers_(found: Found, in_float: int, quantized: QuantizedModel) -> bool:
+    """Note which layers of the int8 model Inductor runs in float all the same; False if there are none."""
+    left = found.without_kernel | {layer.node for layer in found.ranked[:in_float]}
+    layers = [layer for layer in found.simulation.layers if layer.observers and layer.node not in left]
+    lowered = layers_with_kernels(quantized, found.batches[0])
+    missing = {layer.node for layer, is_int8 in zip(layers, lowered, strict=True) if not is_int8}
+    found.without_kernel.update(missing)
+    return bool(missing)
+
+
+def _without_kernel(found: Found) -> list[Layer]:
+    return [layer for layer in found.simulation.layers if layer.node in found.without_kernel]
 
 
 def _layer_report(layer: Layer, sensitivity_db: float | None, *, kept: bool) -> LayerReport:

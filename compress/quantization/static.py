@@ -155,6 +155,8 @@ def _held(found: search.Found, accuracy: Accuracy, wanted: float, *, progress: b
         quantized = search.built(found, fewest)
         with working("compiling the int8 model", shown=progress):
             kernels = _kernels(quantized, found.batches[0])
+            if kernels < found.num_int8(fewest) and search.note_float_layers_(found, fewest, quantized):
+                continue
         if kernels == 0:
             raise ModelError("a model must have a layer that runs as an int8 kernel to be quantized, this one has none")
         reached = accuracy(quantized)
