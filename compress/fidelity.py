@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import ModelError
-from compress.inputs import Inputs, infer, tensors_in
+from compress.inputs import Inputs, infer
 
 # Two ways to run the same float32 operations differ by less; what computes another model by far more.
 SAME = 0.01
@@ -86,8 +86,10 @@ def _comparable(outputs: Any) -> list[Tensor]:
 
 
 def _tensors(outputs: Any) -> Iterator[Tensor]:
-    """Those in dataclasses too, which are no mappings."""
-    if dataclasses.is_dataclass(outputs) and not isinstance(outputs, (Mapping, type)):
+    """Those of dataclasses, mappings and sequences; what another object holds, as a cache does, does not count."""
+    if isinstance(outputs, Tensor):
+        yield outputs
+    elif dataclasses.is_dataclass(outputs) and not isinstance(outputs, (Mapping, type)):
         for field in dataclasses.fields(outputs):
             yield from _tensors(getattr(outputs, field.name))
     elif isinstance(outputs, Mapping):
@@ -96,8 +98,6 @@ def _tensors(outputs: Any) -> Iterator[Tensor]:
     elif isinstance(outputs, (list, tuple)):
         for value in outputs:
             yield from _tensors(value)
-    else:
-        yield from tensors_in(outputs)
 
 
 def _noise_to_signal(exact: Tensor, other: Tensor) -> float:
