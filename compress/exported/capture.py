@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, ShapesCollection
 from torch.utils._pytree import SUPPORTED_NODES, tree_is_leaf, tree_map, tree_map_only
 
+from compress.copying import check_given
 from compress.errors import ModelError, first_line
 from compress.inputs import Inputs, inputs_of
 
@@ -44,7 +45,7 @@ def capture(
         ModelError: if the model cannot be captured; the message names the line of its code.
     """
     inputs = inputs_of(example_inputs)
-    check_capturable(model)
+    check_given(model, "export")
     try:
         with quiet_torch(), _kept(model), _plain_forward(model):
             if fixed:
@@ -64,21 +65,6 @@ def capture(
         if reason.startswith("Constraints violated"):
             reason = "its code fixes the batch size"
         raise ModelError(f"{type(model).__name__} cannot be exported: {reason}{_line_of(cause)}") from cause
-
-
-def check_capturable(model: nn.Module) -> None:
-    """Refuse what has no forward pass in Python, or no values.
-
-    Raises:
-        ModelError: if the model is scripted, or some of it lies on the meta device.
-    """
-    for name, module in model.named_modules():
-        if isinstance(module, torch.jit.ScriptModule):
-            where = f" (module '{name}')" if name else ""
-            raise ModelError(f"the model must not be scripted: export or quantize the original{where}")
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if tensor.is_meta:
-            raise ModelError(f"the model must have values: '{name}' lies on the meta device, which holds none")
 
 
 def batch_size(inputs: Inputs) -> int:

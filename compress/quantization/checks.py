@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from compress import exported
+from compress.copying import check_given
 from compress.errors import ConfigError, DataError, ModelError
 from compress.exported import ExportedModel
 from compress.inputs import Inputs, each_batch, inputs_of
@@ -27,14 +28,14 @@ def check_device(device: torch.device | str, model: nn.Module) -> None:
 
     Raises:
         ConfigError: for CUDA, with what works there.
-        ModelError: if the model lies elsewhere.
+        ModelError: if the model lies elsewhere, or is none that could be quantized.
     """
+    check_given(model, "quantize")
     kind = torch.device(device).type
     if kind == "cuda":
         raise ConfigError(f"{CUDA_INT8}, got device {str(device)!r}")
     if kind != "cpu":
         raise ConfigError(f"int8 runs on the CPU, got device {str(device)!r}")
-    exported.check_capturable(model)
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if tensor.device.type != "cpu":
             raise ModelError(f"int8 runs on the CPU: move the model there, '{name}' lies on {tensor.device}")
@@ -46,7 +47,6 @@ def check_model(model: nn.Module) -> None:
     Raises:
         ModelError: with the tensor or module named.
     """
-    exported.check_capturable(model)
     for name, module in model.named_modules():
         if isinstance(module, ExportedModel) or ".quantized" in type(module).__module__:
             where = f" (layer '{name}')" if name else ""

@@ -60,8 +60,15 @@ class Found:
         return len(self.ranked) - in_float
 
 
-def prepare(model: nn.Module, batches: list[Inputs], observer: Observer, *, progress: bool) -> Found:
+def prepare(model: nn.Module, given: nn.Module, batches: list[Inputs], observer: Observer, *, progress: bool) -> Found:
     """Capture, observe and calibrate ``model``, which is in eval mode, and rank its layers.
+
+    Args:
+        model: a copy of the one given, which may be changed.
+        given: the one that the graph is held against.
+        batches: calibration inputs.
+        observer: how ranges are found.
+        progress: whether to show how far it is.
 
     Raises:
         ModelError: if the model cannot be captured, or the graph computes something else.
@@ -72,7 +79,7 @@ def prepare(model: nn.Module, batches: list[Inputs], observer: Observer, *, prog
     calibrate_(graph, batches, progress=progress)
     simulation = Simulation(graph, layers_of(graph), Signature.of(program))
     inputs = first_of(batches[0], _SENSITIVITY_INPUTS)
-    check_same(model, lambda *args, **kwargs: simulation.exact(Inputs(args=args, kwargs=kwargs)), inputs, "the graph")
+    check_same(given, lambda *args, **kwargs: simulation.exact(Inputs(args=args, kwargs=kwargs)), inputs, "the graph")
     return Found(
         program=program,
         batches=batches,

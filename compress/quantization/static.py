@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from compress.copying import copied
 from compress.errors import CompressError, ModelError, first_line
 from compress.exported.libraries import require_torchao
 from compress.fidelity import snr_db
 from compress.inputs import Inputs, evaluating, infer
+from compress.masks import make_permanent_
 from compress.quantization import checks, search
 from compress.quantization.contract import Accuracy, Contract, against, check_drop
 from compress.quantization.model import QuantizedModel, count_int8_kernels
@@ -101,10 +103,11 @@ def quantize_by(
     """As :func:`quantize`, by settings, on batches that are known to be good."""
     require_torchao()
     checks.check_model(model)
-    with evaluating(model):
-        found = search.prepare(model, batches, config.observer, progress=progress)
-        accuracy, measure = against(model, batches) if evaluate is None else Contract(evaluate, "accuracy")
-        accuracy_float = accuracy(model)
+    given, model = model, make_permanent_(copied(model))
+    with evaluating(model), evaluating(given):
+        found = search.prepare(model, given, batches, config.observer, progress=progress)
+        accuracy, measure = against(given, batches) if evaluate is None else Contract(evaluate, "accuracy")
+        accuracy_float = accuracy(given)
         quantized, count, kernels, reached = _held(
             found, accuracy, accuracy_float - config.max_accuracy_drop, progress=progress
         )
@@ -114,7 +117,7 @@ def quantize_by(
             accuracy_float=accuracy_float,
             accuracy_int8=reached,
             accuracy_measure=measure,
-            output_snr_db=snr_db(infer(model, found.inputs), infer(quantized, found.inputs)),
+            output_snr_db=snr_db(infer(given, found.inputs), infer(quantized, found.inputs)),
             reduce_range=found.reduce_range,
         )
     quantized.notes["report"] = report.to_json()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +12,6 @@ from compress.data import Split
 from compress.data.splits import generator, stratified
 from compress.errors import ConfigError
 from compress.inputs import Inputs
-from compress.pruning.unstructured import make_permanent_
 from compress.quantization.aware import QuantizeAwareConfig, quantize_aware_fit
 from compress.quantization.checks import calibration_batches, check_device
 from compress.quantization.contract import check_drop
@@ -59,8 +57,6 @@ class Half:
 def apply_quantize(settings: Quantize, model: nn.Module, context: Context) -> QuantizedModel:
     """Static int8."""
     check_device("cpu", model)
-    # Masks hold through hooks, which a graph would take for part of the network.
-    model = make_permanent_(copy.deepcopy(model))
     held_out, calibration = _apart(context.workload.dataset.train, settings)
 
     def accuracy(candidate: nn.Module) -> float:
@@ -73,7 +69,6 @@ def apply_quantize(settings: Quantize, model: nn.Module, context: Context) -> Qu
 def apply_quantize_aware_fit(settings: QuantizeAwareConfig, model: nn.Module, context: Context) -> QuantizedModel:
     """Fine-tuning in int8."""
     dataset = context.workload.dataset
-    model = make_permanent_(copy.deepcopy(model))
     return quantize_aware_fit(model, dataset, settings, checkpoint=context.checkpoint, progress=context.progress).model
 
 
