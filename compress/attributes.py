@@ -40,8 +40,8 @@ def difference(saved: Mapping[str, Any], built: Mapping[str, Any], kept: list[st
         saved, built: type and plain attributes.
         kept: the attributes of the saved one that held tensors: they may have been plain before.
     """
-    if saved[TYPE] != built[TYPE]:
-        return f"is a {saved[TYPE]} in the file and a {built[TYPE]} in the model"
+    if saved.get(TYPE) != built[TYPE]:
+        return f"is a {saved.get(TYPE)} in the file and a {built[TYPE]} in the model"
     missing = sorted(built.keys() - saved.keys() - set(kept))
     return f"differs in its attributes: {', '.join(missing)}" if missing else None
 
