@@ -81,9 +81,7 @@ def test_the_step_never_sees_a_test_image(monkeypatch, context):
 
 def test_a_model_elsewhere_than_on_the_cpu_is_refused(context):
     """Before any image is loaded."""
-    with pytest.raises(
-        ModelError, match=r"^the model must have its weights to quantize it, 'weight'"
-    ):
+    with pytest.raises(ModelError, match=r"^the model must have its weights to quantize it, 'weight'"):
         apply_quantize(Quantize(), nn.Linear(2, 2, device="meta"), context)
 
 
