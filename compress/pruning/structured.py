@@ -22,7 +22,7 @@ from compress.pruning.checks import check_example, check_ignore, check_model
 from compress.pruning.choosing import Candidates, Removed, choose, growth_since
 from compress.pruning.importance import Importance, importance_of
 from compress.pruning.options import Goal, PruneOptions, goal_of
-from compress.pruning.plan import Member, PlannedGroup, PruningPlan
+from compress.pruning.plan import Member, PlannedGroup, PruningPlan, note_plans_, plans_of
 from compress.pruning.readings import Evidence
 from compress.pruning.scores import Scores, score
 from compress.pruning.search import Cutter, Found, find_cut
@@ -83,7 +83,9 @@ def apply_plan(model: nn.Module, plan: PruningPlan) -> nn.Module:
         tensor = state.get(member.tensor)
         if tensor is None or member.dim >= tensor.ndim or int(kept.max()) >= tensor.shape[member.dim]:
             raise ModelError(f"the pruning plan was made for another model: this one has no such {member}")
-    return cut(model, plan.kept, plan.repairs, plan.scales)
+    small = cut(model, plan.kept, plan.repairs, plan.scales)
+    note_plans_(small, [*plans_of(model), plan])
+    return small
 
 
 def plan_pruning(
