@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial, reduce
 from typing import Any, TypeVar
@@ -12,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from compress.copying import check_given, copied
 from compress.errors import ConfigError, ModelError
 from compress.inputs import device_of, each_batch
-from compress.pruning.plan import Member, PruningPlan, plans_of
+from compress.pruning.plan import Member, PruningPlan, note_plans_, plans_of
 from compress.pruning.progress import counted
 from compress.pruning.surgery import kept_of
 from compress.reconstruction.lockstep import fit_layers_
@@ -61,18 +61,21 @@ def reconstruct(
         ConfigError: if there are too few examples, or it is not known how the model was cut.
         ModelError: if a forward pass fails, ``dense`` is another model, or activations are not finite.
     """
+    check_given(small, "reconstruct")
+    check_given(dense, "reconstruct")
     given = [batch.inputs for batch in each_batch(batches, device=device_of(small))]
     cut = _Cut(_plans(small, dense, plan))
-    result = deepcopy(small)
+    result = copied(small)
     _take_statistics_(result, dense, cut)
     # What runs here may keep tensors of its run, which could not take part in a later training.
-    edited, reference = deepcopy(result).eval(), deepcopy(dense).to(device_of(small)).eval()
+    edited, reference = copied(result).eval(), copied(dense).to(device_of(small)).eval()
     shown = partial(counted, description="reconstructing", shown=progress)
     report = fit_layers_(edited, reference, given, cut, seed=seed, counted=shown)
     fitted = dict(edited.named_parameters())
     with torch.no_grad():
         for name, parameter in result.named_parameters():
             parameter.copy_(fitted[name])
+    note_plans_(result, plans_of(small))
     setattr(result, _REPORT, report)
     return result
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 
 import torch
 from torch import nn
 
+from compress.channels.modes import plain_forward
 from compress.errors import ConfigError, ModelError
 from compress.inputs import Inputs
 from compress.reconstruction.moments import Fit, Moments
@@ -46,26 +47,33 @@ def fit_layers_(
     total = sum(num_examples(batch) for batch in batches)
     if total < HELD_OUT:
         raise ConfigError(f"batches must hold at least {HELD_OUT} examples, one of which is held out, got {total}")
-    theirs, ours = surveyed(dense, batches[0]), surveyed(small, batches[0])
-    check_alike(theirs.calls, ours.calls)
-    work = Work(
-        small=small,
-        dense=dense,
-        batches=batches,
-        origin=origin,
-        seed=seed,
-        survey=ours,
-        calls=list(zip(theirs.calls, ours.calls, strict=True)),
-    )
+    # Fused attention would hide its products.
+    with plain_forward([*small.parameters(), *dense.parameters()]):
+        theirs, ours = surveyed(dense, batches[0]), surveyed(small, batches[0])
+        check_alike(theirs.calls, ours.calls)
+        work = Work(
+            small=small,
+            dense=dense,
+            batches=batches,
+            origin=origin,
+            seed=seed,
+            survey=ours,
+            calls=list(zip(theirs.calls, ours.calls, strict=True)),
+        )
+        layers = tuple(_fit_all_(work, counted))
+    return ReconstructionReport(layers=layers, examples=total, held_out=total // HELD_OUT)
+
+
+def _fit_all_(work: Work, counted: Counted) -> Iterator[LayerFit]:
+    ours = work.survey
     sites = list(dict.fromkeys(ours.calls))
     done = {
         site: LayerFit(name=_layer_name(site, ours), reason=reason) for site in sites if (reason := ours.obstacle(site))
     }
     while not _rounded(work, done, counted):
         pass
-    layers = [done[site] for site in sites]
-    layers += _unread(small, {site.tensor for site in ours.calls}, ours)
-    return ReconstructionReport(layers=tuple(layers), examples=total, held_out=total // HELD_OUT)
+    yield from (done[site] for site in sites)
+    yield from _unread(work.small, {site.tensor for site in sites}, ours)
 
 
 def _rounded(work: Work, done: dict[Site, LayerFit], counted: Counted) -> bool:
@@ -130,14 +138,12 @@ def _layer_name(site: Site, survey: Survey) -> str:
     return name if len(parts) == 1 else f"{name}, part {parts.index(site) + 1}"
 
 
-def _unread(small: nn.Module, read: set[str], survey: Survey) -> list[LayerFit]:
+def _unread(small: nn.Module, read: set[str], survey: Survey) -> Iterator[LayerFit]:
     """The matrices among the parameters that no product reads."""
-    left = []
     for name, parameter in small.named_parameters():
         if name in read or parameter.ndim < 2:  # noqa: PLR2004 - vectors belong to norms and biases
             continue
         readers = survey.readers.get(name)
         by = f"only {', '.join(sorted(readers))} reads it" if readers else "the batches never reach it"
         layer, _, leaf = name.rpartition(".")
-        left.append(LayerFit(name=layer if leaf == "weight" else name, reason=by))
-    return left
+        yield LayerFit(name=layer if leaf == "weight" else name, reason=by)

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from compress.inputs import Inputs
 from compress.reconstruction.passes import ForwardPass
 from compress.reconstruction.survey import Parameters
-from compress.inputs import Inputs
 from tests.nets import Net
 
 CONVOLUTIONS: list[tuple[Callable[[], nn.Module], tuple[int, ...]]] = [
