@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial, reduce
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from compress.copying import check_given, copied
 from compress.errors import ConfigError, ModelError
 from compress.inputs import device_of, each_batch
+from compress.masks import MASK, make_permanent_
 from compress.pruning.plan import Member, PruningPlan, note_plans_, plans_of
 from compress.pruning.progress import counted
 from compress.pruning.surgery import kept_of
@@ -43,10 +44,12 @@ def reconstruct(
 
     Linear layers, attention's projections and convolutions of all kinds are fitted, by the operations that run and not
     by the types of modules. Weights that something else reads too, such as an embedding, stay. The statistics of batch
-    norms become the dense network's, which the fit aims at: to recalibrate them afterwards does harm.
+    norms become the dense network's, which the fit aims at: to recalibrate them afterwards does harm. Weights that a
+    mask of :func:`compress.prune_weights` holds at zero stay zero, and the others make up for them.
 
     Args:
-        small: what :func:`compress.prune_channels` made of ``dense``, cut once or several times.
+        small: what :func:`compress.prune_channels` made of ``dense``, cut once or several times, or what
+            :func:`compress.prune_weights` did.
         dense: the model before the cut. Both are left as they are.
         batches: a few hundred examples, as inputs or pairs ``(inputs, labels)``, whose labels are not used. The live
             activations of all of them, in both networks, are kept in memory, on the models' device.
@@ -64,11 +67,11 @@ def reconstruct(
     check_given(small, "reconstruct")
     check_given(dense, "reconstruct")
     given = [batch.inputs for batch in each_batch(batches, device=device_of(small))]
-    cut = _Cut(_plans(small, dense, plan))
+    cut = _Cut(_plans(small, dense, plan), _masks(small))
     result = copied(small)
     _take_statistics_(result, dense, cut)
     # What runs here may keep tensors of its run, which could not take part in a later training.
-    edited, reference = copied(result).eval(), copied(dense).to(device_of(small)).eval()
+    edited, reference = make_permanent_(copied(result)).eval(), copied(dense).to(device_of(small)).eval()
     shown = partial(counted, description="reconstructing", shown=progress)
     report = fit_layers_(edited, reference, given, cut, seed=seed, counted=shown)
     fitted = dict(edited.named_parameters())
@@ -97,6 +100,7 @@ class _Cut:
     """What one cut after another left of the dense network's tensors."""
 
     plans: Sequence[PruningPlan]
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
 
     def kept(self, name: str, tensor: Tensor) -> Tensor:
         return reduce(lambda rest, plan: kept_of(name, rest, plan.kept), self.plans, tensor)
@@ -111,6 +115,9 @@ class _Cut:
                 own = torch.from_numpy(plan.scales[member])
                 product = own if product is None else product * own
         return product
+
+    def support(self, name: str) -> Tensor | None:
+        return self.masks.get(name)
 
 
 def _plans(small: nn.Module, dense: nn.Module, plan: PruningPlan | None) -> Sequence[PruningPlan]:
@@ -142,6 +149,13 @@ def _misfit(cut: _Cut, dense: nn.Module, after: Mapping[str, torch.Size]) -> str
         if shape != after[name]:
             return f"'{name}' would be of shape {list(shape)}, and is of shape {list(after[name])}"
     return None
+
+
+def _masks(model: nn.Module) -> dict[str, Tensor]:
+    """The masks that hold weights at zero, by the names of the weights."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    masked = [module for module in model.modules() if MASK in module._buffers]
+    return {names[id(module.weight)]: module.get_buffer(MASK).bool() for module in masked}
 
 
 def _shapes(model: nn.Module) -> dict[str, torch.Size]:

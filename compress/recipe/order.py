@@ -21,7 +21,6 @@ _REFUSED: Mapping[tuple[str, str], str] = {
     ("factorize", "reconstruct"): "a layer's factors put out what no layer of the dense network does",
     ("fit", "reconstruct"): "what was trained would be fitted back to the dense network",
     ("prune_rounds", "reconstruct"): "what was trained between the cuts would be fitted back to the dense network",
-    ("prune_weights", "reconstruct"): "the fit would fill the zeros",
     ("reconstruct", "recalibrate"): "the fit aims at the dense network's statistics",
 }
 

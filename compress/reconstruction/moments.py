@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 # In units of the mean square of an input, the strongest first. Between two neighbours the choice hardly matters.
 RIDGES = (10.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
@@ -92,11 +94,22 @@ class Moments:
         groups: of channels.
         has_bias: whether a bias is to be fitted too.
         device: where to sum up and solve.
+        support: ``[groups, out / groups, in]``, which weights may change; None if all.
     """
 
-    def __init__(self, num_inputs: int, num_outputs: int, groups: int, *, has_bias: bool, device: torch.device) -> None:
+    def __init__(
+        self,
+        num_inputs: int,
+        num_outputs: int,
+        groups: int,
+        *,
+        has_bias: bool,
+        device: torch.device,
+        support: Tensor | None = None,
+    ) -> None:
         self.num_inputs = num_inputs
         self.has_bias = has_bias
+        self.support = None if support is None else functional.pad(support, (0, int(has_bias)), value=True)
 
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=torch.float64, device=device)
@@ -173,7 +186,31 @@ class Moments:
         share = (ridge * diagonal.mean(1, keepdim=True)).clamp(min=torch.finfo(torch.float64).tiny)
         # The bias is free.
         diagonal += share
-        root, failed = torch.linalg.cholesky_ex(gram)
-        if failed.any():
+        return solved(gram, cross) if self.support is None else solved_on(gram, cross, self.support)
+
+
+def solved(gram: Tensor, cross: Tensor) -> Tensor | None:
+    """``x`` with ``gram @ x = cross``; None where ``gram: [groups, in, in]`` is not positive definite."""
+    root, failed = torch.linalg.cholesky_ex(gram)
+    return None if failed.any() else torch.cholesky_solve(cross, root)
+
+
+def solved_on(gram: Tensor, cross: Tensor, support: Tensor) -> Tensor | None:
+    """``x: [groups, in, out]`` with the least ``x (gram x - 2 cross)`` among those that are zero outside a support.
+
+    Every output has a support of its own, so that each is solved for alone, exactly: what Frantar and Alistarh ("SPDY"
+    and "OBC", 2022) reach by removing one weight after another from the inverse of ``gram``.
+
+    Args:
+        gram: ``[groups, in, in]``.
+        cross: ``[groups, in, out]``.
+        support: ``[groups, out, in]``.
+    """
+    result = torch.zeros_like(cross)
+    for group, output in np.ndindex(*support.shape[:2]):
+        chosen = support[group, output].nonzero().flatten()
+        own = solved(gram[group, chosen][:, chosen][None], cross[group, chosen, output][None, :, None])
+        if own is None:
             return None
-        return torch.cholesky_solve(cross, root)
+        result[group, chosen, output] = own[0, :, 0]
+    return result

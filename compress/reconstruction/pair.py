@@ -37,6 +37,10 @@ class Origin(Protocol):
         """``[kept]``: what the slices along ``dim`` were multiplied by; None if by nothing."""
         ...
 
+    def support(self, name: str) -> Tensor | None:
+        """Where the smaller network's parameter ``name`` may be other than zero; None if everywhere."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Work:
@@ -125,16 +129,20 @@ class Pair:
         """Where to add up what all batches show of the weight that product number ``call`` reads."""
         theirs, ours = self.theirs, self.ours
         bias = None if ours.bias is None else self.parameters.name_of(ours.bias)
+        dense_site, site = self.work.calls[call]
+        origin = self.work.origin
+        whole, rest = self.dense_parameters.tensors[dense_site.tensor], self.parameters.tensors[site.tensor]
+        support = origin.support(site.tensor)
+        if support is not None:
+            support = ours.matrix(_part(torch.empty_like(rest, dtype=torch.bool).copy_(support), site))
         moments = Moments(
             ours.matrix(ours.weight).shape[2],
             ours.num_outputs,
             ours.groups,
             has_bias=self.work.survey.has_own_bias(bias),
             device=ours.weight.device,
+            support=support,
         )
-        dense_site, site = self.work.calls[call]
-        origin = self.work.origin
-        whole, rest = self.dense_parameters.tensors[dense_site.tensor], self.parameters.tensors[site.tensor]
         shape = theirs.matrix(theirs.weight).shape
         outputs = torch.arange(theirs.num_outputs, device=whole.device).view(*shape[:2], 1)
         labels = torch.full_like(whole, -1, dtype=torch.int64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any, NamedTuple, Self
@@ -56,7 +57,8 @@ class ForwardPass:
 
     def __init__(self, model: nn.Module, inputs: Inputs) -> None:
         self.model = model
-        self.inputs = inputs
+        # A forward pass may write into its inputs.
+        self.inputs = deepcopy(inputs)
         self.requests: SimpleQueue[Operation | BaseException | None] = SimpleQueue()
         self.answers: SimpleQueue[_Answer] = SimpleQueue()
         self.abandoned = False

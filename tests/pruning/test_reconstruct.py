@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -10,9 +11,11 @@ from torch.nn import functional
 
 from compress import artifact
 from compress.errors import ConfigError, ModelError
+from compress.masks import MASK
 from compress.pruning.plan import plans_of
 from compress.pruning.reconstruct import reconstruct, report_of
 from compress.pruning.structured import apply_plan, plan_pruning, prune_channels
+from compress.pruning.unstructured import prune_weights
 from tests.nets import Net, conv_bn, head, lively, pooled
 from tests.strategies import networks
 
@@ -271,6 +274,21 @@ def test_attention_across_is_fitted_part_by_part():
     names = [layer.name for layer in report_of(mended).layers]
     assert names[2:] == [*(f"attend.in_proj_weight, part {part}" for part in (1, 2, 3)), "attend.out_proj", "out"]
     assert distance(mended, dense, data[0]) < distance(small, dense, data[0])
+
+
+@pytest.mark.parametrize("settings_", [{"sparsity": 0.7}, {"sparsity": 0.7, "scope": "global"}, {"pattern": "2:4"}])
+def test_masked_weights_stay_zero_and_the_others_make_up_for_them(settings_: dict[str, Any]):
+    """In each layer, over all layers, and in a pattern; the masks hold on."""
+    dense = net()
+    masked = prune_weights(dense, **settings_)
+    mended = reconstruct(masked, dense, batches())
+    others = images(64, seed=99).double()
+    assert distance(mended, dense, others) < 0.5 * distance(masked, dense, others)
+    for name, module in mended.named_modules():
+        if MASK in module._buffers:
+            mask = module.get_buffer(MASK)
+            assert mask.equal(masked.get_submodule(name).get_buffer(MASK))
+            assert not module.weight[~mask].any()
 
 
 def test_too_few_images_are_said():

@@ -39,6 +39,15 @@ def test_the_model_sees_what_operations_put_out():
     assert widths == [1, 1]
 
 
+def test_a_pass_may_write_into_its_inputs():
+    """Those that were given stay as they are, for another pass to run on."""
+    given = X.clone()
+    with ForwardPass(nn.ReLU(inplace=True), Inputs(args=(given,))) as forward:
+        while forward.next() is not None:
+            pass
+    assert given.equal(X)
+
+
 def test_an_abandoned_pass_leaves_no_thread():
     """Nor does it run on, though the model catches every Exception."""
     before, reached = threading.active_count(), []
