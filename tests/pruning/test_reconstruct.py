@@ -12,6 +12,7 @@ from torch.nn import functional
 from compress import artifact
 from compress.errors import ConfigError, ModelError
 from compress.masks import MASK
+from compress.pruning.options import PruneOptions
 from compress.pruning.plan import plans_of
 from compress.pruning.reconstruct import reconstruct, report_of
 from compress.pruning.structured import apply_plan, plan_pruning, prune_channels
@@ -79,6 +80,13 @@ def test_a_cut_network_comes_near_the_dense_one_again():
     assert report.layers[0].reason == "its outputs are the dense network's"
     assert all(layer.is_fitted and layer.error_after < layer.error_before for layer in report.layers[1:])
     assert "4 of 5 layers fitted on 128 examples, 32 held out" in str(report)
+
+
+def test_one_call_cuts_and_mends():
+    """The option of the cut does what both calls do."""
+    dense, x = net(), images(1).double()
+    at_once = prune_channels(dense, x, 0.25, options=PruneOptions(reconstruct=batches(2), seed=3))
+    assert same(at_once, reconstruct(prune_channels(dense, x, 0.25), dense, batches(2), seed=3))
 
 
 def test_what_was_not_pruned_stays_to_the_bit():
