@@ -22,8 +22,9 @@ from compress.pruning.checks import check_example, check_ignore, check_model
 from compress.pruning.choosing import Candidates, Removed, choose, growth_since
 from compress.pruning.importance import Importance, importance_of
 from compress.pruning.options import Goal, PruneOptions, goal_of
-from compress.pruning.plan import Member, PlannedGroup, PruningPlan
+from compress.pruning.plan import Member, PlannedGroup, PruningPlan, note_plans_, plans_of
 from compress.pruning.readings import Evidence
+from compress.pruning.reconstruct import reconstruct
 from compress.pruning.scores import Scores, score
 from compress.pruning.search import Cutter, Found, find_cut
 from compress.pruning.surgery import cut
@@ -60,7 +61,8 @@ def prune_channels(
 
     Returns:
         The model, in the modes (train or eval) of the given one. Running statistics of norms are those of the kept
-        channels: :func:`compress.recalibrate` them before judging the accuracy.
+        channels: :func:`compress.recalibrate` them before judging the accuracy, or, which brings back far more, have
+        the layers fitted again: :func:`compress.reconstruct`.
 
     Raises:
         ConfigError: if a setting breaks its rule, or a target cannot be reached.
@@ -69,7 +71,10 @@ def prune_channels(
     Source: Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017.
     """
     plan = plan_pruning(model, example_inputs, pruning_ratio, importance, ignore=ignore, options=options)
-    return apply_plan(model, plan)
+    small = apply_plan(model, plan)
+    if options.reconstruct is None:
+        return small
+    return reconstruct(small, model, options.reconstruct, seed=options.seed, progress=options.progress)
 
 
 def apply_plan(model: nn.Module, plan: PruningPlan) -> nn.Module:
@@ -83,7 +88,9 @@ def apply_plan(model: nn.Module, plan: PruningPlan) -> nn.Module:
         tensor = state.get(member.tensor)
         if tensor is None or member.dim >= tensor.ndim or int(kept.max()) >= tensor.shape[member.dim]:
             raise ModelError(f"the pruning plan was made for another model: this one has no such {member}")
-    return cut(model, plan.kept, plan.repairs, plan.scales)
+    small = cut(model, plan.kept, plan.repairs, plan.scales)
+    note_plans_(small, [*plans_of(model), plan])
+    return small
 
 
 def plan_pruning(

@@ -55,6 +55,11 @@ def cut(
     return result
 
 
+def kept_of(name: str, tensor: Tensor, kept: Mapping[Member, Ids]) -> Tensor:
+    """What a cut by ``kept`` leaves of ``tensor``, which is laid out as the parameter or buffer ``name``: a copy."""
+    return _smaller(tensor, {member.dim: ids for member, ids in kept.items() if member.tensor == name})
+
+
 def outline(model: nn.Module, kept: Mapping[Member, Ids], repairs: Iterable[Repair]) -> nn.Module:
     """What :func:`cut` makes, but for the values of parameters: some of the uncut ones, and in their memory.
 
