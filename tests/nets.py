@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from compress.channels.copying import copied
+from compress.copying import copied
 from compress.pruning.plan import Member, PruningPlan
 from compress.pruning.structured import apply_plan, plan_pruning
 from compress.pruning.surgery import _smaller

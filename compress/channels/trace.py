@@ -13,11 +13,11 @@ from typing import Literal
 import numpy as np
 from torch import Tensor, nn
 
-from compress.channels.copying import copied
 from compress.channels.labels import Ledger, Slot
 from compress.channels.modes import LentWrittenError
 from compress.channels.run import Run, Trace
 from compress.channels.view import View
+from compress.copying import copied
 from compress.errors import CompressError, ModelError, first_line
 from compress.inputs import Inputs
 from compress.outputs import Outputs

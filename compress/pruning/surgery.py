@@ -15,8 +15,8 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from compress.channels.copying import copied
 from compress.channels.labels import Ids
+from compress.copying import copied
 from compress.pruning.plan import Member
 from compress.pruning.repairs import Repair
 
