@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from compress.copying import check_given, copied
 from compress.inputs import BATCH, device_of, each_batch, run
 from compress.outputs import Outputs, selected
-from compress.pruning.progress import counted
+from compress.progress import track
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -58,7 +58,7 @@ def recalibrate(model: M, batches: Iterable[Any], *, outputs: Outputs | None = N
         norm.momentum = None
         norm.training = True
     with torch.no_grad():
-        for batch in each_batch(counted(batches, "recalibrating", shown=progress), device=device_of(model)):
+        for batch in each_batch(track(batches, "recalibrating", shown=progress), device=device_of(model)):
             selected(run(model, batch.inputs, BATCH), outputs)
     for norm, momentum, statistics in before:
         norm.momentum = momentum
