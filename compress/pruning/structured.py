@@ -57,7 +57,11 @@ def prune_channels(
     The smaller network computes what the given one would with zeros in place of all that was removed. Two kinds of
     layers are apart: layer and group norms take their statistics over the channels that are kept, so that no zeros are
     equal to a cut. Attention's temperature stays what it was: where it is computed from the width of a head, the layer
-    that puts out the queries (and keys) makes it good, and the plan says so.
+    that puts out the queries (and keys) makes it good, and the plan says so. Weight and spectral norms too are those
+    of the weights that are kept, as they are where zeros stand for the rest.
+
+    All outputs keep their width, unless ``options.outputs`` names those that count. Heads that only training uses are
+    cut along: the network is run in train mode too where parameters take no part in eval mode.
 
     Returns:
         The model, in the modes (train or eval) of the given one. Running statistics of norms are those of the kept
@@ -191,11 +195,11 @@ def _held_by_outputs(draft: Draft, groups: Sequence[PlannedGroup]) -> Iterator[s
     if draft.first.view.outputs is not None or len(draft.first.output_shapes) == 1:
         return
     reasons = [group.frozen.partition("model output ") for group in groups if group.frozen is not None]
-    names = dict.fromkeys(name for _, found, name in reasons if found)
+    names = dict.fromkeys(name.split("[")[0] or name for _, found, name in reasons if found)
     if names:
         yield (
             f"kept whole by the outputs {', '.join(names)}: if only some of them count, name those, as in"
-            f" PruneOptions(outputs=lambda out: ...)"
+            " PruneOptions(outputs=lambda out: ...)"
         )
 
 
