@@ -152,6 +152,9 @@ class Ledger:
     Attributes:
         replay: choices of an earlier run, to be repeated one by one; None where this run chooses.
         wishes: choices to be made otherwise than this run would, by the number of the call.
+        folded: how channels were taken apart by each reshape: factors of their number, by the module and the number of
+            the reshape in it.
+        folded_before: the same of a run of the same network at another size, None if there was none.
         calls: how many calls came before the one at work.
         place: the operation and module at work, for reasons.
         module: the path of that module.
@@ -170,6 +173,8 @@ class Ledger:
 
     replay: Sequence[int] | None = None
     wishes: Mapping[int, int] = field(default_factory=dict)
+    folded: dict[tuple[str, int], Sequence[int]] = field(default_factory=dict)
+    folded_before: Mapping[tuple[str, int], Sequence[int]] | None = None
     calls: int = 0
     place: str = ""
     module: str = ""
@@ -238,6 +243,12 @@ class Ledger:
     def width(self, axis: Axis) -> None:
         """Note that the operation at work was told how wide ``axis`` shall be."""
         self.widths.append(Width(self.module, axis.ids.shape[-1], axis.rows[0]))
+
+    def folds(self, sizes: Sequence[int]) -> bool:
+        """Whether channels are taken apart by factors ``sizes`` at another size of the input too, as far as known."""
+        turn = sum(module == self.module for module, _ in self.folded)
+        self.folded[self.module, turn] = sizes
+        return self.folded_before is None or self.folded_before.get((self.module, turn), sizes) == sizes
 
     def choose(self, best: int) -> int:
         """``best``, or what is wished, or what an earlier run chose at this point."""

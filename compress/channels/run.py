@@ -65,19 +65,34 @@ class Trace:
 
 
 class Run:
-    """The state of one run: labels of every live tensor, and the module at work."""
+    """The state of one run: labels of every live tensor, and the module at work.
+
+    Args:
+        model: what runs.
+        view: in which way.
+        slots: the labels of its tensors, new ones if None.
+        first: the run of the network before it was cut to ``model``, to be compared with.
+        wishes: choices to be made otherwise than this run would, by the number of the call.
+        alike: a run of the same network at another size, whose choices are repeated.
+    """
 
     def __init__(
         self,
         model: nn.Module,
         view: View,
         slots: Sequence[Slot] | None,
-        first: Trace | None,
+        first: Trace | None = None,
         wishes: Mapping[int, int] = _NO_WISHES,
+        alike: Trace | None = None,
     ) -> None:
         self.model = model
         self.view = view
-        self.ledger = Ledger(replay=None if first is None else first.ledger.choices, wishes=wishes)
+        before = first or alike
+        self.ledger = Ledger(
+            replay=None if before is None else before.ledger.choices,
+            wishes=wishes,
+            folded_before=None if alike is None else alike.ledger.folded,
+        )
         self.notes = Notes()
         self.history = History(self.notes, before=None if first is None else first.steps)
         self.state = dict(_state_of(model))

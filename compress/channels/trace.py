@@ -17,6 +17,7 @@ from compress.channels.copying import copied
 from compress.channels.labels import Ledger, Slot
 from compress.channels.modes import LentWrittenError
 from compress.channels.run import Run, Trace
+from compress.channels.sizes import BATCH, SIZE, other_inputs
 from compress.channels.view import View
 from compress.errors import CompressError, ModelError, first_line
 from compress.inputs import Inputs
@@ -42,7 +43,7 @@ def trace(model: nn.Module, example: Inputs, heads: Heads = "dims", outputs: Out
         ConfigError: if ``outputs`` names no output.
         ModelError: if the model cannot be copied, if its forward pass fails, or puts out no tensor.
     """
-    found = _first_run(model, View(example=example, outputs=outputs), heads, slots=None)
+    found = _elsewhere(model, _first_run(model, View(example=example, outputs=outputs), heads, slots=None))
     unused = [name for name, _ in model.named_parameters() if name not in found.used]
     if not unused:
         return found
@@ -54,8 +55,26 @@ def trace(model: nn.Module, example: Inputs, heads: Heads = "dims", outputs: Out
             f"{len(unused)} parameters take no part in eval mode ('{unused[0]}'), and in train mode {broken}: training"
             " the pruned network may fail"
         )
-        return replace(_joined(found, _cut_along(broken.seen)), others=(), notes=(note,))
+        joined = _joined(found, _cut_along(broken.seen))
+        return replace(joined, others=found.others, notes=(*found.notes, note))
     return _joined(found, other) if other.used - found.used else found
+
+
+def _elsewhere(model: nn.Module, found: Trace) -> Trace:
+    """``found``, with what a run on inputs of another batch and another size showed, as far as the model runs there."""
+    changed: frozenset[str] = frozenset()
+    for one in other_inputs(found.view.example):
+        view = replace(found.view, example=one.inputs)
+        try:
+            found, changed = _joined(found, _run_once(model, view, found.slots, wishes={}, alike=found)), one.changed
+        except ModelError:
+            continue
+        break
+    missing = [what for what in (BATCH, SIZE) if what not in changed]
+    if not missing:
+        return found
+    note = f"verified at the example's {' and '.join(missing)} alone: the model was found to run at no other"
+    return replace(found, notes=(*found.notes, note))
 
 
 class _BrokenOffError(ModelError):
@@ -99,7 +118,7 @@ def _joined(found: Trace, other: Trace) -> Trace:
         bindings=[*ledger.bindings, *more.bindings],
         widths=[*ledger.widths, *more.widths],
     )
-    return replace(found, ledger=joined, slots=other.slots, used=found.used | other.used, others=(other,))
+    return replace(found, ledger=joined, slots=other.slots, used=found.used | other.used, others=(*found.others, other))
 
 
 def _first_run(model: nn.Module, view: View, heads: Heads, slots: Sequence[Slot] | None) -> Trace:
@@ -118,27 +137,35 @@ def _whole_heads(ledger: Ledger) -> dict[int, int]:
     }
 
 
-def _run_once(model: nn.Module, view: View, slots: Sequence[Slot] | None, wishes: Mapping[int, int]) -> Trace:
-    try:
-        return _run_lent(model, view, slots, wishes, lent=list(model.parameters()))
-    except LentWrittenError:
-        return _run_lent(model, view, slots, wishes, lent=())
-
-
-def _run_lent(
-    model: nn.Module, view: View, slots: Sequence[Slot] | None, wishes: Mapping[int, int], lent: Sequence[Tensor]
+def _run_once(
+    model: nn.Module,
+    view: View,
+    slots: Sequence[Slot] | None,
+    wishes: Mapping[int, int],
+    alike: Trace | None = None,
 ) -> Trace:
-    run = Run(_copy(model, lent), view, slots=slots, first=None, wishes=wishes)
+    """A first run in the way ``view``: with the choices of the run ``alike`` of the same network, if there was one."""
+
+    def run(lent: Sequence[Tensor]) -> Trace:
+        return _result(Run(_copy(model, lent), view, slots=slots, wishes=wishes, alike=alike), lent)
+
+    try:
+        return run(list(model.parameters()))
+    except LentWrittenError:
+        return run(())
+
+
+def _result(run: Run, lent: Sequence[Tensor]) -> Trace:
     try:
         run.forward(lent)
     except (LentWrittenError, CompressError):
         raise
     except Exception as error:
         message = f"the forward pass on the example inputs failed: {first_line(error)}"
-        if view.in_training:
+        if run.view.in_training:
             raise _BrokenOffError(message, run.result(writes=not lent)) from error
         raise ModelError(message) from error
-    if not run.output_shapes and not view.in_training:
+    if not run.output_shapes and not run.view.in_training:
         raise ModelError("the forward pass on the example inputs put out no tensor")
     return run.result(writes=not lent)
 
