@@ -45,9 +45,7 @@ def folds(old: Sequence[int], new: Sequence[int]) -> list[Fold] | None:
         before, after = before // size, after // size
 
 
-def same_for(
-    labelled: Collection[int], first: Sequence[Sequence[int]], other: Sequence[Sequence[int]]
-) -> bool:
+def same_for(labelled: Collection[int], first: Sequence[Sequence[int]], other: Sequence[Sequence[int]]) -> bool:
     """Whether two reshapes, each ``(old, new)``, do the same to the dimensions ``labelled`` of their inputs.
 
     Dimensions that grew, as those do that a batch was merged into, did so by what lies outside of the channels.

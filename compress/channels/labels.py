@@ -7,6 +7,7 @@ activations inherit them. A dimension without an entry belongs to the data (batc
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -20,6 +21,8 @@ Ids = npt.NDArray[np.int64]
 # that is the same all along the dimension (an expanded one, a fill of zeros): it fits whatever is left of its partner.
 FIXED = -1
 WILD = -2
+
+_LAST = 4  # products to be remembered
 
 NOT_A_CHANNEL = "not a channel dimension"
 
@@ -164,6 +167,7 @@ class Ledger:
         alignments: dimensions that a kernel takes only in multiples of some width.
         outputs: ids of output dimensions of weights: the slices which produce the channel.
         choices: what this run chose where more than one way was open.
+        contracted: ids of the last dimensions that products were summed over.
         attended: ids of the factors of batched products, whose parts are heads.
         attending: the modules that made those.
         bindings: widths that attention code may take one for the other.
@@ -184,6 +188,7 @@ class Ledger:
     alignments: list[Alignment] = field(default_factory=list)
     outputs: list[Ids] = field(default_factory=list)
     choices: list[int] = field(default_factory=list)
+    contracted: deque[Ids] = field(default_factory=lambda: deque(maxlen=_LAST))
     attended: list[Ids] = field(default_factory=list)
     attending: set[str] = field(default_factory=set)
     bindings: list[Binding] = field(default_factory=list)
@@ -227,6 +232,7 @@ class Ledger:
     def sum_over(self, *axes: Axis | None) -> None:
         """A product is summed along these tied dimensions: right after a cut only if a factor was zero there."""
         present = [axis for axis in axes if axis is not None]
+        self.contracted.append(np.concatenate([axis.ids.reshape(-1) for axis in present] or [np.empty(0, np.int64)]))
         if not any(axis.zero for axis in present):
             for axis in present:
                 self.freeze(axis, "a sum over channels that need not be zero when removed")

@@ -125,6 +125,7 @@ class Run:
         when = "in training" if self.view.in_training else ""
         for name, tensor in counted:
             reason = " ".join(word for word in ("model output", name, when) if word)
+            self.sources.put_out(tensor)
             self.output_shapes.append(None if self.notes.is_ragged(tensor) else tuple(tensor.shape))
             for axis in self.labels(tensor).values():
                 self.ledger.freeze_ids(self._let_go(axis.ids), reason)

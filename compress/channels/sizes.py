@@ -29,6 +29,13 @@ class Elsewhere(NamedTuple):
     changed: frozenset[str]
 
 
+def sizes_of(example: Inputs) -> tuple[str, ...]:
+    """Which of BATCH and SIZE the inputs ``example`` have: a matrix of numbers holds features, one of tokens a sequence."""
+    tensors = [tensor for tensor in example.tensors if tensor.ndim]
+    sized = any(tensor.ndim > 2 or (tensor.ndim > 1 and not tensor.is_floating_point()) for tensor in tensors)  # noqa: PLR2004
+    return (*((BATCH,) if tensors else ()), *((SIZE,) if sized else ()))
+
+
 def other_inputs(example: Inputs) -> Iterator[Elsewhere]:
     """Inputs that a network which runs on ``example`` may run on too, those that tell most first.
 

@@ -14,10 +14,11 @@ import numpy as np
 from torch import Tensor, nn
 
 from compress.channels.copying import copied
-from compress.channels.labels import Ledger, Slot
+from compress.channels.history import ids_of
+from compress.channels.labels import Ids, Ledger, Slot
 from compress.channels.modes import LentWrittenError
 from compress.channels.run import Run, Trace
-from compress.channels.sizes import BATCH, SIZE, other_inputs
+from compress.channels.sizes import other_inputs, sizes_of
 from compress.channels.view import View
 from compress.errors import CompressError, ModelError, first_line
 from compress.inputs import Inputs
@@ -70,7 +71,7 @@ def _elsewhere(model: nn.Module, found: Trace) -> Trace:
         except ModelError:
             continue
         break
-    missing = [what for what in (BATCH, SIZE) if what not in changed]
+    missing = [what for what in sizes_of(found.view.example) if what not in changed]
     if not missing:
         return found
     note = f"verified at the example's {' and '.join(missing)} alone: the model was found to run at no other"
@@ -183,11 +184,20 @@ def retrace(model: nn.Module, slots: Sequence[Slot], first: Trace) -> Trace:
     except Exception as error:  # noqa: BLE001 - whatever a cut breaks is a reason to take the cut back
         layer = run.modules[-1][0] if run.modules else ""
         reason = f"the cut breaks the forward pass: {first_line(error)} (layer '{layer}')"
-        data = [tensor for tensor in run.watch.failed if id(tensor) not in run.names]
-        run.history.fault([data, run.watch.failed, *run.at_work(error), *run.enclosing()], reason, run.labels)
+        run.history.fault(_suspects(run, error), reason)
         return run.result()
     run.history.finish(run.output_shapes, first.output_shapes)
     return run.result()
+
+
+def _suspects(run: Run, error: Exception) -> list[Ids]:
+    """Ids whose cut may have led to ``error``, the likeliest first."""
+    failed = run.watch.failed
+    there = ids_of([[tensor for tensor in failed if id(tensor) not in run.names], failed], run.labels)
+    around = ids_of([*run.at_work(error), *run.enclosing()], run.labels)
+    contracted = list(reversed(run.ledger.contracted))
+    # What a function was called on came of the last products; a check in Python is of what went into its module.
+    return [*there, *contracted, *around] if failed else [*around, *contracted]
 
 
 def _copy(model: nn.Module, lent: Iterable[Tensor]) -> nn.Module:
