@@ -179,8 +179,12 @@ def mean(call: Call) -> Labels | Sequence[Labels] | None:
     of a layer norm.
     """
     note = call.notes[0]
-    of_squares = note is not None and note.squared and bool(call.args["keepdim"])
-    return _mean_of_squares(call) if of_squares else _mean(call)
+    if note is None or not note.squared or not call.args["keepdim"]:
+        return _mean(call)
+    for dim, axis in note.labels.items():
+        if dim in _dims(call.args["dim"], call.args["self"].ndim):
+            call.ledger.width(axis)
+    return _mean_of_squares(call)
 
 
 _mean = reduction()

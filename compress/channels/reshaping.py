@@ -24,6 +24,7 @@ def view(call: Call) -> Labels:
     labels = call.in_parts("self")
     if 0 in old or not labels:
         return NONE
+    call.ledger.ask()
     blocks = _blocks(old, new)
     block_of = {dim: at for at, (dims, _) in enumerate(blocks) for dim in dims}
     labels = _one_a_block(call, labels, block_of)

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.nn.modules.conv import _ConvNd
-from torch.nn.modules.instancenorm import _InstanceNorm
 
 from compress.channels import rules
 from compress.channels.aliases import Write, after_write
@@ -255,13 +254,8 @@ class Run:
             self.ledger.freeze_ids(axis.ids, reason)
 
     def _enter(self, name: str) -> Any:
-        def hook(module: nn.Module, args: object, kwargs: object) -> None:
+        def hook(_: nn.Module, args: object, kwargs: object) -> None:
             self.modules.append((name, (args, kwargs)))
-            if isinstance(module, _InstanceNorm) and not any(True for _ in (*module.parameters(), *module.buffers())):
-                # It compares its input's width with its own, and has no tensor whose cut would tell that one.
-                for tensor in tensors_in([args, kwargs]):
-                    for axis in self.labels(tensor).values():
-                        self.ledger.freeze_ids(axis.ids, f"a norm's width without a tensor (layer '{name}')")
 
         return hook
 

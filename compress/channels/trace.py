@@ -67,9 +67,12 @@ def _elsewhere(model: nn.Module, found: Trace) -> Trace:
     for one in other_inputs(found.view.example):
         view = replace(found.view, example=one.inputs)
         try:
-            found, changed = _joined(found, _run_once(model, view, found.slots, wishes={}, alike=found)), one.changed
+            other = _run_once(model, view, found.slots, wishes={}, alike=found)
         except ModelError:
             continue
+        # Sizes that Python wrote are those of the example; here others may come to the same numbers.
+        other.ledger.widths.clear()
+        found, changed = _joined(found, other), one.changed
         break
     missing = [what for what in sizes_of(found.view.example) if what not in changed]
     if not missing:
