@@ -18,7 +18,7 @@ from torch import Tensor
 from torch._ops import OpOverload
 
 from compress.channels.call import Call
-from compress.channels.labels import NONE, WILD, Ids, Labels
+from compress.channels.labels import WILD, Ids, Labels
 from compress.channels.notes import Notes
 from compress.channels.pointwise import FILLS
 

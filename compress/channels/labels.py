@@ -179,6 +179,7 @@ class Ledger:
         attending: the modules that made those.
         bindings: widths that attention code may take one for the other.
         widths: sizes written in Python.
+        entered: how wide what each module was called on is: code may compare that with a number of its own.
         splits: dimensions split into parts.
     """
 
@@ -202,6 +203,7 @@ class Ledger:
     attending: set[str] = field(default_factory=set)
     bindings: list[Binding] = field(default_factory=list)
     widths: list[Width] = field(default_factory=list)
+    entered: list[Width] = field(default_factory=list)
     splits: list[Split] = field(default_factory=list)
 
     def freeze(self, axis: Axis | None, why: str) -> None:

@@ -19,7 +19,7 @@ from compress.channels import rules
 from compress.channels.aliases import Write, after_write
 from compress.channels.call import Call
 from compress.channels.history import Drift, Fault, History, Shape, Step, arguments
-from compress.channels.labels import NONE, NOT_A_CHANNEL, Axis, Ids, Labels, Ledger, Slot
+from compress.channels.labels import NONE, NOT_A_CHANNEL, Axis, Ids, Labels, Ledger, Slot, Width
 from compress.channels.modes import FunctionWatch, Recorder, memory_of, plain_forward
 from compress.channels.notes import Notes
 from compress.channels.pointwise import FILLS
@@ -79,6 +79,7 @@ class Run:
         self,
         model: nn.Module,
         view: View,
+        *,
         slots: Sequence[Slot] | None,
         first: Trace | None = None,
         wishes: Mapping[int, int] = _NO_WISHES,
@@ -255,6 +256,10 @@ class Run:
 
     def _enter(self, name: str) -> Any:
         def hook(_: nn.Module, args: object, kwargs: object) -> None:
+            if self.history.before is None:
+                for tensor in tensors_in([args, kwargs]):
+                    axes = [axis for axis in self.labels(tensor).values() if not axis.parts]
+                    self.ledger.entered.extend(Width(name, len(axis.ids), axis.ids) for axis in axes)
             self.modules.append((name, (args, kwargs)))
 
         return hook

@@ -20,7 +20,7 @@ from torch import Tensor
 from compress.channels import reshaping
 from compress.channels.call import Call
 from compress.channels.labels import Ids, Labels
-from compress.channels.notes import Note, Notes
+from compress.channels.notes import Notes
 from compress.channels.pointwise import is_number
 
 

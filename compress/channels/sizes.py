@@ -30,7 +30,7 @@ class Elsewhere(NamedTuple):
 
 
 def sizes_of(example: Inputs) -> tuple[str, ...]:
-    """Which of BATCH and SIZE the inputs ``example`` have: a matrix of numbers holds features, one of tokens a sequence."""
+    """Which of BATCH and SIZE inputs have: a matrix of numbers holds features, one of tokens a sequence."""
     tensors = [tensor for tensor in example.tensors if tensor.ndim]
     sized = any(tensor.ndim > 2 or (tensor.ndim > 1 and not tensor.is_floating_point()) for tensor in tensors)  # noqa: PLR2004
     return (*((BATCH,) if tensors else ()), *((SIZE,) if sized else ()))

@@ -6,6 +6,7 @@ and carries the labels along. Whatever runs can be traced: there is no graph to 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from compress.channels.copying import copied
 from compress.channels.history import ids_of
 from compress.channels.labels import Ids, Ledger, Slot
-from compress.channels.modes import LentWrittenError
+from compress.channels.modes import LentWrittenError, Recorder, memory_of, plain_forward
 from compress.channels.run import Run, Trace
 from compress.channels.sizes import other_inputs, sizes_of
 from compress.channels.view import View
@@ -151,12 +152,27 @@ def _run_once(
     """A first run in the way ``view``: with the choices of the run ``alike`` of the same network, if there was one."""
 
     def run(lent: Sequence[Tensor]) -> Trace:
+        _warm_up(_copy(model, lent), view, lent)
         return _result(Run(_copy(model, lent), view, slots=slots, wishes=wishes, alike=alike), lent)
 
     try:
         return run(list(model.parameters()))
     except LentWrittenError:
         return run(())
+
+
+def _warm_up(model: nn.Module, view: View, lent: Iterable[Tensor]) -> None:
+    """Run ``model`` unrecorded: what Python keeps from a first call on, a table by the size, is then there for all."""
+    view.set_modes_(model)
+    args, kwargs = copy.deepcopy((view.example.args, dict(view.example.kwargs)))
+    unheard = Recorder(lambda *_: None, {memory_of(one) for one in lent})
+    with plain_forward(model.parameters()), unheard:
+        try:
+            model(*args, **kwargs)
+        except LentWrittenError:
+            raise
+        except Exception:  # noqa: BLE001 - the recorded run fails too, and says so
+            return
 
 
 def _result(run: Run, lent: Sequence[Tensor]) -> Trace:
