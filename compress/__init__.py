@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from compress.data import image_folder as image_folder
     from compress.data import load_data as load_data
     from compress.errors import CompressError as CompressError
-    from compress.half import to_half as to_half
     from compress.lowrank import LowRankConfig as LowRankConfig
     from compress.lowrank import factorize as factorize
     from compress.lowrank import plan_factorization as plan_factorization
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from compress.pruning.unstructured import prune_weights as prune_weights
     from compress.quantization.aware import QuantizeAwareConfig as QuantizeAwareConfig
     from compress.quantization.aware import quantize_aware_fit as quantize_aware_fit
+    from compress.quantization.half import to_half as to_half
     from compress.quantization.static import quantize as quantize
     from compress.recipe import load_recipe as load_recipe
     from compress.recipe import run_recipe as run_recipe
@@ -68,7 +68,7 @@ _HOME = {
     "recalibrate": "compress.pruning.recalibration",
     "run_recipe": "compress.recipe",
     "save": "compress.artifact",
-    "to_half": "compress.half",
+    "to_half": "compress.quantization.half",
     "to_semi_structured_": "compress.pruning.semi_structured",
 }
 

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from compress.cli import main
+from compress.commands.cli import main
 
 sys.exit(main())

@@ -29,8 +29,8 @@ from compress.exported import ExportedModel, capture, from_archive, to_archive
 from compress.exported.archive import MAGIC
 from compress.exported.onnx import OnnxModel, to_onnx
 from compress.files import write_atomically
-from compress.half import HalfModel
 from compress.pruning.unstructured import make_permanent_
+from compress.quantization.half import HalfModel
 from compress.quantization.model import KIND, QuantizedModel
 from compress.substitute import TYPE, read_substitutes, restored, substitutes_in, type_name
 

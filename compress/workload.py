@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress import artifact, data, distillation, train
+from compress import artifact, data, train
 from compress.cache import cache_path, cached_model
 from compress.data import ImageData
 from compress.errors import CompressError, ConfigError
@@ -115,9 +115,7 @@ def dense_model(workload: Workload, *, progress: bool = True) -> nn.Module:
     if workload.fit is None:
         return workload.build().eval()
     config = workload.fit
-    path = cache_path(
-        f"dense-{workload.name}", ingredients(workload), (data, distillation, train, workload.model_factory)
-    )
+    path = cache_path(f"dense-{workload.name}", ingredients(workload), (data, train, workload.model_factory))
 
     def trained() -> nn.Module:
         model = initial_model(workload, config.seed)

@@ -20,7 +20,7 @@ UNCACHED = ("-p", "no:cacheprovider")
 
 CONFTEST = f"""
 import pytest
-from compress.meter import Meter
+from compress.pytest_plugin.meter import Meter
 from compress.results import Environment, Measurement
 
 class Data:
@@ -75,7 +75,7 @@ def test_cpu_memory(gate, cpu_memory, compressed, dense):
 
 # Time that needs no clock, shown to pytest-benchmark as the plugin's own is.
 TIMED = f"""
-from compress.benchmarking import PytestBenchmark
+from compress.pytest_plugin.benchmarking import PytestBenchmark
 
 @pytest.fixture
 def cpu_latency(request):

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import compress
-from compress.options import COULD_NOT_MEASURE
+from compress.pytest_plugin.options import COULD_NOT_MEASURE
 from tests.asleep_project import ENTRIES, ENTRY, make_asleep_project
 
 ROOT = Path(compress.__file__).parents[1]

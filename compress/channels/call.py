@@ -73,16 +73,3 @@ class Call:
 
 Rule = Callable[[Call], Labels | Sequence[Labels] | None]
 """What an operation does to labels: those of its output, or of each of its outputs; None where it cannot tell."""
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Every tensor in nested lists, tuples, mappings and their views."""
-    if isinstance(value, Tensor):
-        yield value
-    elif value is None or isinstance(value, (int, float)):
-        return
-    elif isinstance(value, Mapping):
-        yield from tensors_in(value.values())
-    elif not isinstance(value, str) and hasattr(value, "__iter__"):
-        for item in value:
-            yield from tensors_in(item)

@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from compress.channels.call import tensors_in
+from compress.inputs import tensors_in
 
 Record = Callable[[OpOverload, Sequence[Any], Mapping[str, Any], Any], None]
 

@@ -17,22 +17,15 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from compress.channels import rules
 from compress.channels.aliases import Write, after_write
-from compress.channels.call import Call, tensors_in
+from compress.channels.call import Call
 from compress.channels.history import Drift, Fault, History, Shape, Step, arguments
 from compress.channels.labels import NONE, NOT_A_CHANNEL, Axis, Ids, Labels, Ledger, Slot
 from compress.channels.modes import FailureWatch, Recorder, memory_of, plain_forward
 from compress.channels.notes import Notes
 from compress.channels.scaling import Factor, Sources
+from compress.inputs import Inputs, tensors_in
 
 _NO_WISHES: Mapping[int, int] = MappingProxyType({})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Example:
-    """Inputs for one forward pass."""
-
-    args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -94,7 +87,7 @@ class Run:
             self._own(slot)
         self._keep_whole()
 
-    def forward(self, example: Example, lent: Iterable[Tensor] = ()) -> None:
+    def forward(self, example: Inputs, lent: Iterable[Tensor] = ()) -> None:
         for name, module in self.model.named_modules():
             module.register_forward_pre_hook(self._enter(name), with_kwargs=True, prepend=True)
             module.register_forward_hook(self._leave)

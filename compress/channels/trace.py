@@ -14,15 +14,16 @@ from torch import Tensor, nn
 from compress.channels.copying import copied
 from compress.channels.labels import Ledger, Slot
 from compress.channels.modes import LentWrittenError
-from compress.channels.run import Example, Run, Trace
+from compress.channels.run import Run, Trace
 from compress.errors import ModelError, first_line
+from compress.inputs import Inputs
 
-__all__ = ["Example", "Heads", "Trace", "retrace", "trace"]
+__all__ = ["Heads", "Trace", "retrace", "trace"]
 
 Heads = Literal["dims", "whole"]
 
 
-def trace(model: nn.Module, example: Example, heads: Heads = "dims") -> Trace:
+def trace(model: nn.Module, example: Inputs, heads: Heads = "dims") -> Trace:
     """Run ``model`` on labels of its own. A copy runs, in eval mode: nothing of ``model`` changes.
 
     Args:
@@ -48,14 +49,14 @@ def _whole_heads(ledger: Ledger) -> dict[int, int]:
     }
 
 
-def _first_run(model: nn.Module, example: Example, wishes: Mapping[int, int]) -> Trace:
+def _first_run(model: nn.Module, example: Inputs, wishes: Mapping[int, int]) -> Trace:
     try:
         return _only_run(model, example, wishes, lent=list(model.parameters()))
     except LentWrittenError:
         return _only_run(model, example, wishes, lent=())
 
 
-def _only_run(model: nn.Module, example: Example, wishes: Mapping[int, int], lent: Sequence[Tensor]) -> Trace:
+def _only_run(model: nn.Module, example: Inputs, wishes: Mapping[int, int], lent: Sequence[Tensor]) -> Trace:
     run = Run(_copy(model, lent), slots=None, first=None, wishes=wishes)
     try:
         run.forward(example, lent)
@@ -68,7 +69,7 @@ def _only_run(model: nn.Module, example: Example, wishes: Mapping[int, int], len
     return run.result(writes=not lent)
 
 
-def retrace(model: nn.Module, example: Example, slots: Sequence[Slot], first: Trace) -> Trace:
+def retrace(model: nn.Module, example: Inputs, slots: Sequence[Slot], first: Trace) -> Trace:
     """Run a cut ``model`` on the labels that survived, ``slots``, making the choices of the run before the cut.
 
     ``model`` itself runs, in eval mode, and is of no use afterwards. What fails is not raised but reported, as a

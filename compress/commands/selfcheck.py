@@ -13,7 +13,7 @@ from compress.commands.models import WORKLOAD_HELP
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from compress.selfcheck.trials import Trial
+    from compress.selfcheck.trial import Trial
 
 # Apart from "could not" (1) and a command line that makes no sense (2).
 MISSED = 3

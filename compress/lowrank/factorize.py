@@ -6,15 +6,16 @@ import copy
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
-from compress.errors import ConfigError, ModelError
-from compress.lowrank.call import Inputs, check_model, run
+from compress.errors import ConfigError, DataError, ModelError
+from compress.inputs import Inputs, each_batch, infer, inputs_of
 from compress.lowrank.chains import chains
+from compress.lowrank.checks import check_model
 from compress.lowrank.config import LowRankConfig
 from compress.lowrank.decompositions import decompose, kinds_for
 from compress.lowrank.moments import Whitening, lost_means, whitenings
@@ -34,10 +35,10 @@ _MEASUREMENTS = 7
 
 def factorize(
     model: nn.Module,
-    example_inputs: Inputs,
+    example_inputs: Any,
     config: LowRankConfig = _DEFAULT,
     *,
-    calibration: Iterable[Inputs] | None = None,
+    calibration: Iterable[Any] | None = None,
     measure: Measure | None = None,
     progress: bool = True,
 ) -> nn.Module:
@@ -51,7 +52,7 @@ def factorize(
         model: any model that runs on ``example_inputs``.
         example_inputs: a tensor, a tuple of positional arguments, or a mapping of keyword arguments.
         config: which ranks.
-        calibration: batches of inputs, each like ``example_inputs``, gone through twice. With them the error of the
+        calibration: batches, see :func:`~compress.inputs.each_batch`, gone through twice. With them the error of the
             layers' outputs is made small and not that of their weights, and biases take up what their mean loses.
         measure: the latency of one model over another's; needed for the target "latency" alone.
         progress: whether to show a bar, if stderr is a terminal.
@@ -68,16 +69,16 @@ def factorize(
         model, example_inputs, config, calibration=calibration, measure=measure, progress=progress
     )
     small = _applied(model, plan.replacements)
-    _check_runs(small, model, example_inputs, plan.replacements)
+    _check_runs(small, model, inputs_of(example_inputs), plan.replacements)
     return small
 
 
 def plan_factorization(
     model: nn.Module,
-    example_inputs: Inputs,
+    example_inputs: Any,
     config: LowRankConfig = _DEFAULT,
     *,
-    calibration: Iterable[Inputs] | None = None,
+    calibration: Iterable[Any] | None = None,
     measure: Measure | None = None,
     progress: bool = True,
 ) -> FactorizationPlan:
@@ -85,13 +86,14 @@ def plan_factorization(
     check_model(model)
     if config.by == "latency" and measure is None:
         raise ConfigError("a target for latency needs a function that measures it: measure=")
+    example = inputs_of(example_inputs)
     found, whole = find_sites(model, config)
-    macs = _observe(model, example_inputs, found)
+    macs = _observe(model, example, found)
     whole |= {name: reason for site in found if (reason := _unfit(site, config)) for name in site.layers}
     sites = [site for site in found if _unfit(site, config) is None]
     if isinstance(calibration, (Tensor, Mapping)):
         raise ConfigError(f"calibration must be batches of inputs, got a single {type(calibration).__name__}")
-    batches = None if calibration is None else list(calibration)
+    batches = None if calibration is None else _inputs_in(calibration, example)
     draft = _Draft(
         config=config,
         model=model,
@@ -106,6 +108,14 @@ def plan_factorization(
     shown = track(sites, "factorizing", console=console, transient=True, disable=hidden)
     tables = [table_of(site, draft.weight(site), config) for site in shown]
     return _plan(draft, tables, _choices(draft, tables, config, measure), whole)
+
+
+def _inputs_in(calibration: Iterable[Any], example: Inputs) -> list[Inputs]:
+    # They are gone through twice.
+    batches = list(calibration)
+    if not batches:
+        raise DataError("calibration must hold at least one batch of inputs, got none")
+    return [batch.inputs for batch in each_batch(batches, name="calibration", like=example)]
 
 
 def _unfit(site: Site, config: LowRankConfig) -> str | None:
@@ -151,7 +161,7 @@ def _observe(model: nn.Module, inputs: Inputs, sites: Collection[Site]) -> int:
         site.passes.append(pass_of(layer, given, output))
 
     with watched(sites, see):
-        return macs_of(lambda: run(model, inputs))
+        return macs_of(lambda: infer(model, inputs))
 
 
 def _choices(
@@ -261,7 +271,7 @@ def _applied(model: nn.Module, replacements: Mapping[str, nn.Module]) -> nn.Modu
 def _check_runs(small: nn.Module, model: nn.Module, inputs: Inputs, replacements: Mapping[str, nn.Module]) -> None:
     """Refuse a model that reads a replaced layer's attributes, and so no longer runs."""
     try:
-        run(small, inputs)
+        infer(small, inputs)
     except ModelError as cause:
         raise ModelError(
             f"{type(model).__name__} cannot do without a layer that was replaced, name it in ignore: {cause}"

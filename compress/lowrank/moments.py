@@ -18,8 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from compress.errors import DataError
-from compress.lowrank.call import Inputs, run
+from compress.inputs import Inputs, infer
 from compress.lowrank.decompositions import Stage
 from compress.lowrank.sites import Layer, Site, batched, watched
 
@@ -103,9 +102,6 @@ def whitenings(model: nn.Module, calibration: Iterable[Inputs], sites: Collectio
     """Run the calibration data through the model, and see what reaches each site.
 
     Layers with a bias are whitened by covariances, since a bias takes up what the mean loses; others by second moments.
-
-    Raises:
-        DataError: if there are no calibration data.
     """
     sums = {site: _Sums(site) for site in sites}
 
@@ -113,12 +109,8 @@ def whitenings(model: nn.Module, calibration: Iterable[Inputs], sites: Collectio
         sums[site].add(batched(layer, given))
 
     with watched(sites, see):
-        batches = 0
         for batch in calibration:
-            run(model, batch)
-            batches += 1
-    if not batches:
-        raise DataError("calibration must hold at least one batch of inputs, got none")
+            infer(model, batch)
     return {site: one.whitening(centered=site.layer.bias is not None) for site, one in sums.items() if one.count}
 
 
@@ -139,7 +131,7 @@ def lost_means(
 
     with watched(chains, see):
         for batch in calibration:
-            run(model, batch)
+            infer(model, batch)
     return {name: torch.stack(sums).sum(0) / counts[name] for name, sums in lost.items() if sums}
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from compress.errors import MeasureError
 from compress.exported.model import ExportedModel, dequantize_late_
+from compress.inputs import device_of, evaluating
 from compress.measure import children
 from compress.measure.children import Child, Conditions, saved
 from compress.measure.environment import cpu_class, cuda_class
@@ -25,7 +26,6 @@ from compress.measure.live_tensors import peak_live_bytes
 from compress.measure.malloc_peak import ENVIRONMENT
 from compress.pruning.unstructured import make_permanent_
 from compress.results import Measurement
-from compress.train.evaluation import device_of, evaluating
 
 _SAMPLING_INTERVAL_S = 0.01
 

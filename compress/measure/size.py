@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from compress import artifact
 from compress.exported.model import parameters_of, uncompiled
+from compress.inputs import device_of, evaluating
 from compress.macs import macs_of
 from compress.results import Measurement
-from compress.train.evaluation import device_of, evaluating
 
 
 def num_params(compressed: nn.Module, dense: nn.Module) -> Measurement:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.jit import ScriptModule
 from torch.nn.parameter import is_lazy
 
-from compress.channels.call import tensors_in
-from compress.channels.trace import Example
 from compress.errors import ConfigError, ModelError
 from compress.exported import ExportedModel
+from compress.inputs import Inputs, inputs_of
 from compress.pruning.unstructured import MASK
 
 _QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")
@@ -76,24 +75,16 @@ def check_ignore(model: nn.Module, ignore: Collection[str]) -> None:
             raise ConfigError(f"ignore must name modules of the model, got {name!r}")
 
 
-def check_example(model: nn.Module, example_inputs: Any) -> Example:
+def check_example(model: nn.Module, example_inputs: Any) -> Inputs:
     """The example inputs as arguments of a forward pass.
 
     Raises:
         ConfigError: if they are no tensor, tuple, list or mapping.
         ModelError: if they lie on another device than the model.
     """
-    if isinstance(example_inputs, Tensor):
-        example = Example(args=(example_inputs,))
-    elif isinstance(example_inputs, Mapping):
-        example = Example(kwargs=example_inputs)
-    elif isinstance(example_inputs, (tuple, list)):
-        example = Example(args=tuple(example_inputs))
-    else:
-        kind = type(example_inputs).__name__
-        raise ConfigError(f"example_inputs must be a tensor, a tuple of arguments or a mapping of them, got {kind}")
+    example = inputs_of(example_inputs)
     devices = {tensor.device for tensor in [*model.parameters(), *model.buffers()]}
-    for tensor in tensors_in([example.args, example.kwargs]):
+    for tensor in example.tensors:
         if devices and tensor.device not in devices:
             there = ", ".join(sorted(str(device) for device in devices))
             raise ModelError(f"example_inputs must lie on the model's device, {there}, got {tensor.device}")

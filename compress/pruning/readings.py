@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from compress.errors import ModelError
-from compress.pruning.batches import each_batch, run
+from compress.inputs import BATCH, device_of, each_batch, run
 from compress.pruning.places import Place, State, producing, rows, state_of
 
 Loss = Callable[[Any, Any], Tensor]
@@ -30,7 +30,7 @@ class Evidence:
     """What a reading may use beside the model.
 
     Attributes:
-        batches: see :func:`~compress.pruning.batches.each_batch`.
+        batches: see :func:`~compress.inputs.each_batch`.
         loss: ``(outputs, labels) -> scalar``; :func:`cross_entropy` if None.
         seed: of what is left to chance.
     """
@@ -80,9 +80,9 @@ def gate_gradients(model: nn.Module, cells: Sequence[Sequence[Place]], evidence:
     for name in names:
         state[name].requires_grad_()
     terms: list[list[Tensor]] = [[] for _ in cells]
-    for batch in each_batch(model, evidence.batches):
+    for batch in each_batch(evidence.batches, device=device_of(model)):
         with torch.enable_grad():
-            loss = (evidence.loss or cross_entropy)(run(model, batch.inputs), batch.labels)
+            loss = (evidence.loss or cross_entropy)(run(model, batch.inputs, BATCH), batch.targets)
             if loss.ndim or not loss.requires_grad:
                 raise ModelError("the loss for taylor must be a scalar that depends on the model's weights")
             gradients = torch.autograd.grad(loss, [state[name] for name in names], allow_unused=True)
@@ -146,8 +146,8 @@ def _input_magnitudes(model: nn.Module, batches: Iterable[Any]) -> dict[int, Ten
         for module in model.modules():
             if isinstance(module, (_ConvNd, nn.Linear)):
                 hooks.callback(module.register_forward_pre_hook(note, with_kwargs=True).remove)
-        for batch in each_batch(model, batches):
-            run(model, batch.inputs)
+        for batch in each_batch(batches, device=device_of(model)):
+            run(model, batch.inputs, BATCH)
     return {key: total / counts[key] for key, total in totals.items()}
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from compress.pruning.batches import each_batch, run
+from compress.inputs import BATCH, device_of, each_batch, run
 from compress.pruning.progress import counted
 
 M = TypeVar("M", bound=nn.Module)
@@ -55,8 +55,8 @@ def recalibrate(model: M, batches: Iterable[Any], *, progress: bool = False) -> 
         norm.momentum = None
         norm.training = True
     with torch.no_grad():
-        for batch in each_batch(model, counted(batches, "recalibrating", shown=progress)):
-            run(model, batch.inputs)
+        for batch in each_batch(counted(batches, "recalibrating", shown=progress), device=device_of(model)):
+            run(model, batch.inputs, BATCH)
     for norm, momentum, statistics in before:
         norm.momentum = momentum
         if not norm.num_batches_tracked:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from compress.channels.trace import Example
 from compress.errors import ConfigError
+from compress.inputs import Inputs
 from compress.macs import macs_of
 from compress.pairs import Pairs, pinned_threads, ratio_of
 from compress.pruning.options import Goal, PruneOptions
@@ -40,7 +40,7 @@ class Cutter:
     """
 
     model: nn.Module
-    example: Example
+    example: Inputs
     verified: Callable[[float, int], Verified]
     build: Callable[[Verified], nn.Module]
 
@@ -128,7 +128,7 @@ def _size_of(goal: Goal, cutter: Cutter, options: PruneOptions) -> Size:
 
     def macs(model: nn.Module) -> float:
         with torch.inference_mode():
-            return macs_of(lambda: model(*cutter.example.args, **cutter.example.kwargs))
+            return macs_of(lambda: cutter.example.call(model))
 
     count = {"max_params": _count_params, "max_macs": macs, "max_latency_ms": latency_ms}[goal.name]
     return lambda cut: count(dense if cut is None else cutter.build(cut).eval())
@@ -138,7 +138,7 @@ def _count_params(model: nn.Module) -> float:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _paired(compressed: nn.Module, dense: nn.Module, example: Example, options: PruneOptions) -> Pairs:
+def _paired(compressed: nn.Module, dense: nn.Module, example: Inputs, options: PruneOptions) -> Pairs:
     with pinned_threads(options.threads):
         return options.latency(compressed, dense, example)
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.sparse import to_sparse_semi_structured
 
 from compress.errors import ModelError
+from compress.inputs import device_of
 from compress.pruning.patterns import Pattern, holds
 from compress.pruning.unstructured import make_permanent_
-from compress.train.evaluation import device_of
 
 _TWO_OF_FOUR = Pattern(2, 4)
 _DTYPES = (torch.float16, torch.bfloat16)

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from compress.channels.groups import Group, is_channel_group, resolve
 from compress.channels.labels import Ids
-from compress.channels.trace import Example, Trace, trace
+from compress.channels.trace import Trace, trace
 from compress.errors import ConfigError, ModelError
+from compress.inputs import Inputs
 from compress.pruning.checks import check_example, check_ignore, check_model
 from compress.pruning.choosing import Candidates, Removed, choose, growth_since
 from compress.pruning.importance import Importance, importance_of
@@ -137,7 +138,7 @@ def _candidates(draft: Draft, scores: Scores, goal: Goal, options: PruneOptions)
     )
 
 
-def _cutter(model: nn.Module, example: Example, draft: Draft, candidates: Callable[[Draft], Candidates]) -> Cutter:
+def _cutter(model: nn.Module, example: Inputs, draft: Draft, candidates: Callable[[Draft], Candidates]) -> Cutter:
     ranked = candidates(draft)
 
     def solve(own: Draft, some: Candidates, ratio: float, round_to: int) -> Verified:

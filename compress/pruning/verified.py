@@ -12,7 +12,8 @@ from torch import nn
 from compress.channels.groups import Channels
 from compress.channels.history import Drift
 from compress.channels.labels import Freeze, Ids, Slot
-from compress.channels.trace import Example, Trace, retrace
+from compress.channels.trace import Trace, retrace
+from compress.inputs import Inputs
 from compress.pruning.choosing import Removed
 from compress.pruning.plan import Member
 from compress.pruning.repairs import Repair, repairs
@@ -62,7 +63,7 @@ class Unbound(Exception):  # noqa: N818 - no error, but a finding
 
 
 def verified_cut(
-    model: nn.Module, example: Example, draft: Draft, choice: Callable[[Container[int]], Removed]
+    model: nn.Module, example: Inputs, draft: Draft, choice: Callable[[Container[int]], Removed]
 ) -> Verified:
     """The cut of what ``choice`` says of groups not frozen. Each turn freezes a group more, so it ends.
 

@@ -20,6 +20,7 @@ from compress.data.splits import stratified
 from compress.exported import capture
 from compress.exported.capture import quiet_torch
 from compress.exported.libraries import require_torchao
+from compress.inputs import evaluating
 from compress.quantization import checks
 from compress.quantization.model import count_int8_kernels, quantized_model
 from compress.quantization.observed import converted, layers_of, operations_of, quantizer
@@ -28,7 +29,6 @@ from compress.quantization.simulation import snr_db
 from compress.quantization.static import Quantized
 from compress.train import FitConfig
 from compress.train.config import Autocast
-from compress.train.evaluation import evaluating
 
 _EXAMPLES = 32
 _JUDGED = 1000  # training images that the report's accuracies are of

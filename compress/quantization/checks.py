@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -79,17 +78,11 @@ def calibration_batches(data: Tensor | Iterable[Any], batch_size: int = 64) -> l
 
 
 def has_vnni() -> bool:
-    """Whether this CPU multiplies 8-bit integers without overflow; warns if not.
+    """Whether this CPU multiplies 8-bit integers without overflow.
 
     Without VNNI, pairs of products are added in 16 bits, which 8-bit activations overflow.
     """
-    supported = torch.cpu._is_vnni_supported() or torch.cpu._is_amx_tile_supported()
-    if not supported:
-        warnings.warn(
-            "this CPU has no VNNI: activations get 7 bits (reduce_range), and int8 will hardly be faster than float",
-            stacklevel=2,
-        )
-    return supported
+    return bool(torch.cpu._is_vnni_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def _inputs(batch: Any) -> Tensor:

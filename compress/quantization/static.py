@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from compress.errors import CompressError, ModelError, first_line
 from compress.exported.libraries import require_torchao
+from compress.inputs import evaluating
 from compress.quantization import checks, search
 from compress.quantization.contract import Accuracy, agreement_with, check_drop
 from compress.quantization.model import QuantizedModel, count_int8_kernels
 from compress.quantization.observed import Observer, check_observer
 from compress.quantization.report import QuantizationReport
 from compress.quantization.simulation import snr_db
-from compress.train.evaluation import evaluating
 from compress.train.progress import working
 
 # The compiled model rounds a little differently than its simulation, so the contract is held again on it.

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from compress.channels.trace import Example
 from compress.errors import ConfigError
+from compress.inputs import inputs_of
 from compress.lowrank import LowRankConfig, factorize
 from compress.pairs import pinned_threads, ratio_of
 from compress.pruning.timing import paired_latency
@@ -47,17 +47,16 @@ def apply_factorize(settings: Factorize, model: nn.Module, context: Context) -> 
 
     def latency_ratio(compressed: nn.Module, dense: nn.Module) -> float:
         with pinned_threads(settings.threads):
-            return ratio_of(paired_latency(compressed, dense, Example(args=(example,))))
+            return ratio_of(paired_latency(compressed, dense, inputs_of(example)))
 
     calibration = None
     if settings.calibration_images:
-        batches = TrainingBatches(
+        calibration = TrainingBatches(
             split=context.workload.dataset.train,
             batches=math.ceil(settings.calibration_images / _BATCH_SIZE),
             batch_size=min(_BATCH_SIZE, settings.calibration_images),
             seed=settings.seed,
         )
-        calibration = (images for images, _ in batches)
     return factorize(
         model,
         example,

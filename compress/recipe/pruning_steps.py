@@ -15,6 +15,7 @@ from compress import artifact, train
 from compress.channels.trace import Heads
 from compress.data import Split
 from compress.errors import ArtifactError, ConfigError
+from compress.inputs import device_of
 from compress.pruning.importance import importance_of
 from compress.pruning.options import DEFAULT_RATIO, PruneOptions, goal_of
 from compress.pruning.recalibration import recalibrate
@@ -23,7 +24,6 @@ from compress.pruning.unstructured import Scope, check_settings, prune_weights
 from compress.recipe.context import Context
 from compress.recipe.training_batches import TrainingBatches
 from compress.train import FitConfig
-from compress.train.evaluation import device_of
 from compress.train.processes import best_device
 
 

@@ -12,11 +12,11 @@ from compress import train
 from compress.data import Split
 from compress.data.splits import generator, stratified
 from compress.errors import ConfigError
-from compress.half import HalfModel, Precision, check_precision, to_half
 from compress.pruning.unstructured import make_permanent_
 from compress.quantization.aware import QuantizeAwareConfig, quantize_aware_fit
 from compress.quantization.checks import calibration_batches, check_device
 from compress.quantization.contract import check_drop
+from compress.quantization.half import HalfModel, Precision, check_precision, to_half
 from compress.quantization.model import QuantizedModel
 from compress.quantization.observed import Observer, check_observer
 from compress.quantization.static import QuantizeConfig, quantize_by
@@ -47,7 +47,7 @@ class Quantize:
 
 @dataclass(frozen=True, kw_only=True)
 class Half:
-    """Settings of the step ``half``, see :func:`compress.half.to_half`."""
+    """Settings of the step ``half``, see :func:`compress.quantization.half.to_half`."""
 
     precision: Precision = "bfloat16"
 

@@ -14,9 +14,7 @@ from compress import (
     artifact,
     channels,
     data,
-    distillation,
     exported,
-    half,
     lowrank,
     macs,
     pruning,
@@ -50,7 +48,7 @@ def run_recipe(recipe: Recipe, dense: nn.Module, workload: Workload, *, progress
         # What is coupled to what can depend on the shape; the values may be drawn anew in every run.
         "example_input": [list(workload.example_input.shape), str(workload.example_input.dtype)],
     }
-    techniques = (channels, data, distillation, exported, half, lowrank, macs, pruning, quantization, substitute, train)
+    techniques = (channels, data, exported, lowrank, macs, pruning, quantization, substitute, train)
     steps = (fit_step, lowrank_steps, pruning_steps, quantization_steps, training_batches)
     sources: tuple[ModuleType | Callable[..., Any], ...] = (*techniques, *steps, apply_step, workload.model_factory)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from scipy import special
 
@@ -14,9 +13,7 @@ from compress.gate.judge import both_runs, confirmed_status
 from compress.gate.rules import change_bound, place_ratio
 from compress.gate.statistics import relative_ratio
 from compress.results import METRICS, Measurement
-
-if TYPE_CHECKING:
-    from compress.selfcheck.trials import Trial
+from compress.selfcheck.trial import Trial
 
 TOLERANCE = METRICS["cpu_latency_ms"].tolerance
 # What the gate promises: of identical models, and of slow-downs as large as its tolerance.

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from compress.gate.rules import change_bound
 from compress.selfcheck.rates import LEAST_DETECTED, MOST_FALSE_ALARMS, TOLERANCE, Rates, held, lower_bound, upper_bound
-from compress.selfcheck.trials import Plan, Trial
+from compress.selfcheck.trial import Trial
+from compress.selfcheck.trials import Plan
 
 _HEADINGS = (
     "slow-down",

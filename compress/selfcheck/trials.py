@@ -22,12 +22,12 @@ from torch import nn
 
 from compress.errors import CompressError
 from compress.gate.checks import Status, precise_enough
-from compress.gate.judge import both_runs
 from compress.measure.children import Children, Conditions
 from compress.measure.latency import looks, runs_in, time_measurement
 from compress.pairs import Pairs
 from compress.results import Measurement
 from compress.selfcheck.rates import status_against
+from compress.selfcheck.trial import Trial
 
 SLOWDOWNS = (0.02, 0.03, 0.05, 0.10)
 
@@ -67,28 +67,6 @@ class Plan:
         np.random.default_rng(self.seed).shuffle(trials)
         # What the first trial is compared with.
         return [0.0, *trials.tolist()]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """One trial.
-
-    Attributes:
-        slowdown: fraction by which the second model was slower.
-        first: what was measured.
-        second: what the second look measured, None if there was none.
-        seconds: how long all of it took.
-    """
-
-    slowdown: float
-    first: Measurement
-    second: Measurement | None
-    seconds: float
-
-    @property
-    def measured(self) -> Measurement:
-        """All that was measured, which a baseline would keep."""
-        return self.first if self.second is None else both_runs(self.first, self.second)
 
 
 def run_trials(

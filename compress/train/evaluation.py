@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 
 from compress.data import Split
 from compress.errors import CompressError, DataError, ModelError, first_line
+from compress.inputs import device_of, evaluating
 from compress.train.processes import Processes, alone, as_device
 from compress.train.progress import track
 
@@ -125,29 +124,10 @@ def logits_of(model: nn.Module, images: Tensor, num_classes: int, *, role: str =
     return logits
 
 
-def device_of(model: nn.Module) -> torch.device:
-    """Where the model's first parameter lies; a model without any runs on the CPU."""
-    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-
-
 def _ranks(logits: Tensor, labels: Tensor) -> Tensor:
     own = logits.gather(1, labels[:, None])
     before = torch.arange(logits.shape[1], device=logits.device) < labels[:, None]
     return ((logits > own) | ((logits == own) & before)).sum(dim=1)
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode, and afterwards each module's own mode again."""
-    modes = [(module, module.training) for module in model.modules()]
-    # An exported graph has one mode, the one it was exported in, and refuses to be asked for another.
-    with contextlib.suppress(NotImplementedError):
-        model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _share_of_false(correct: Tensor) -> float:

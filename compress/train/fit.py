@@ -71,9 +71,9 @@ def fit(
     """A copy of ``model`` trained on ``data.train``; ``model`` and the caller's random state are left as they are.
 
     SGD with Nesterov momentum on the cross-entropy, and with a ``teacher`` on the distance to what that puts out for
-    the same images, see :mod:`compress.distillation`. The best epoch is chosen on examples held out from the training
-    split, never on the test split; of equally good ones the latest. On a CPU the result depends on the arguments
-    alone, to the bit, as long as the number of threads and processes stays the same.
+    the same images, see :mod:`compress.train.distillation`. The best epoch is chosen on examples held out from the
+    training split, never on the test split; of equally good ones the latest. On a CPU the result depends on the
+    arguments alone, to the bit, as long as the number of threads and processes stays the same.
 
     Under torchrun every process calls it, takes its part of each batch and returns the same weights.
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from compress.distillation import hint_loss, soft_loss, tap_
 from compress.train.config import FitConfig
+from compress.train.distillation import hint_loss, soft_loss, tap_
 from compress.train.evaluation import logits_of
 from compress.train.processes import Processes
 

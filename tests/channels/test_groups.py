@@ -1,13 +1,14 @@
 import torch
 
 from compress.channels.groups import is_channel_group, resolve
-from compress.channels.trace import Example, trace
+from compress.channels.trace import trace
+from compress.inputs import Inputs
 from tests.nets import Net, conv, conv_bn, head, pooled
 
 
 def groups_of(net: Net) -> dict[frozenset[str], tuple[int, str | None]]:
     """For each group of channels, by where it lives: how many they are and why they stay."""
-    channels = resolve(trace(net, Example(args=(torch.randn(1, 3, 8, 8),))))
+    channels = resolve(trace(net, Inputs(args=(torch.randn(1, 3, 8, 8),))))
     return {
         frozenset(f"{channels.slots[slot].tensor}[{channels.slots[slot].dim}]" for slot in group.members): (
             group.num_channels,
@@ -46,7 +47,7 @@ def test_a_residual_is_one_group_and_a_concatenation_two():
 def test_groups_of_a_grouped_convolution_keep_in_step():
     """Both sides of a grouped convolution hold one cell for each part, bound to lose the same fraction."""
     net = Net(lambda n, x: n.h(pooled(n.b(n.a(x)))), a=conv(3, 8), b=conv(8, 12, groups=2), h=head(12))
-    channels = resolve(trace(net, Example(args=(torch.randn(1, 3, 8, 8),))))
+    channels = resolve(trace(net, Inputs(args=(torch.randn(1, 3, 8, 8),))))
     sizes = [sorted(len(cell.units) for cell in group.cells) for group in channels.groups if group.reason is None]
     assert sizes == [[4, 4], [6, 6]]
 
@@ -60,7 +61,7 @@ def test_what_forward_leaves_out_is_frozen():
 def test_every_place_belongs_to_one_channel():
     """The cells of all groups hold each id once, and each channel once."""
     net = Net(lambda n, x: n.h(pooled(n.b(n.a(x)) + n.a(x))), a=conv_bn(3, 8), b=conv(8, 8, groups=4), h=head(8))
-    channels = resolve(trace(net, Example(args=(torch.randn(1, 3, 8, 8),))))
+    channels = resolve(trace(net, Inputs(args=(torch.randn(1, 3, 8, 8),))))
     cells = [cell for group in channels.groups for cell in group.cells]
     assert sorted(i for cell in cells for i in cell.ids.reshape(-1).tolist()) == list(range(len(channels.units)))
     assert sorted(u for cell in cells for u in cell.units.tolist()) == list(range(len(channels.group_of)))

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from compress.channels.groups import resolve
-from compress.channels.trace import Example, retrace, trace
+from compress.channels.trace import retrace, trace
 from compress.errors import ModelError
+from compress.inputs import Inputs
 from tests.nets import Net, between, conv, conv_bn, head, pooled
 
-X = Example(args=(torch.zeros(1, 3, 8, 8),))
+X = Inputs(args=(torch.zeros(1, 3, 8, 8),))
 
 
 def test_a_trace_leaves_the_model_as_it_was():
@@ -33,7 +34,7 @@ def test_a_trace_leaves_the_model_as_it_was():
     net.a.eval()
     x = torch.zeros(1, 3, 4, 4)
     state = torch.get_rng_state()
-    trace(net, Example(args=(x,)))
+    trace(net, Inputs(args=(x,)))
     assert torch.equal(torch.get_rng_state(), state)
     assert net.training
     assert not net.a.training

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import compress
-from compress.cli import main
+from compress.commands.cli import main
 from compress.gate.schema import baseline_schema
 from tests.gate.samples import baseline_of, params
 

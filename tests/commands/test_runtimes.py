@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from compress.cli import main
+from compress.commands.cli import main
 
 
 def test_the_table_has_a_row_for_each_batch_precision_and_runtime(tmp_path, capsys):

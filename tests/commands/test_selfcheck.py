@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from compress.cli import main
+from compress.commands.cli import main
 from compress.selfcheck import trials
 
 COMMAND = ["selfcheck", "--workload", "tests.workloads:tiny_workload", "--trials=2", "--slowed-trials=1", "--quiet"]

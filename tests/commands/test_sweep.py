@@ -4,7 +4,7 @@ import importlib.util
 
 import pytest
 
-from compress.cli import main
+from compress.commands.cli import main
 from compress.report.sweep_file import read_sweep
 from compress.sweep import run
 from tests.sweep.recipes import FIT, ZERO, write_recipe

@@ -256,7 +256,13 @@ def reading() -> nn.Module:
         (net, X, {"calibration": []}, DataError, "calibration must hold at least one batch of inputs, got none"),
         (net, X, {"calibration": X}, ConfigError, "calibration must be batches of inputs, got a single Tensor"),
         (net, X[:, :2], {}, ModelError, "the forward pass on the given inputs failed: "),
-        (net, "images", {}, ConfigError, "inputs must be a tensor, a tuple of arguments or a mapping of them, got str"),
+        (
+            net,
+            "images",
+            {},
+            ConfigError,
+            "example_inputs must be a tensor, a tuple of arguments or a mapping of them, got str",
+        ),
         (lambda: 3, X, {}, ModelError, "the model must be a torch.nn.Module, got int"),
         (
             lambda: torch.jit.trace(net(), X),

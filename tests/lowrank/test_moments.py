@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compress.errors import DataError
+from compress.inputs import inputs_of
 from compress.lowrank.chains import chains
 from compress.lowrank.decompositions import decompose
 from compress.lowrank.moments import lost_means, whitenings
@@ -36,7 +36,7 @@ def chain_of(layer: nn.Module, kind: str, ranks: tuple[int, int] | None, calibra
     site = Site(layers={"": layer})
     if calibration is None:
         return chains(site, decompose(site.weight, kind).stages(ranks))[""]
-    whitening = whitenings(layer, calibration, [site])[site]
+    whitening = whitenings(layer, map(inputs_of, calibration), [site])[site]
     found = decompose(whitening.applied(site.weight), kind)
     return chains(site, whitening.undone(found.stages(ranks or found.full)))[""]
 
@@ -125,15 +125,9 @@ def test_the_mean_that_a_chain_loses_is_known():
     sites = [Site(layers={"0": model[0]}), Site(layers={"1": model[1]})]
     made = {site: chains(site, decompose(site.weight, "channel").stages((2, 2))) for site in sites}
     data = [correlated((4, 3, 9, 9), seed, mean=1.0) for seed in (1, 2)]
-    lost = lost_means(model, data, made)
+    lost = lost_means(model, map(inputs_of, data), made)
     assert list(lost) == ["0"]
     x = torch.cat(data)
     with torch.no_grad():
         expected = (model[0](x) - made[sites[0]]["0"](x)).mean((0, 2, 3))
     torch.testing.assert_close(lost["0"].float(), expected, rtol=1e-4, atol=1e-5)
-
-
-def test_no_data_are_refused():
-    """An empty set of batches is a mistake, not a wish for none."""
-    with pytest.raises(DataError, match="at least one batch of inputs, got none"):
-        whitenings(nn.Linear(2, 2), [], [])

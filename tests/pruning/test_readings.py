@@ -5,8 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from compress.channels.groups import resolve
-from compress.channels.trace import Example, trace
+from compress.channels.trace import trace
 from compress.errors import ModelError
+from compress.inputs import Inputs
 from compress.pruning import readings
 from compress.pruning.places import mixing, places_of
 from compress.pruning.readings import Evidence
@@ -34,7 +35,7 @@ NOTHING = Evidence()
 
 def read(model: nn.Module, reading: readings.Reading, evidence: Evidence = NOTHING) -> dict[str, list[Tensor]]:
     """What the reading gives for each group that may go, by the layer that puts its channels out first."""
-    channels = resolve(trace(model, Example(args=(X[:1],))))
+    channels = resolve(trace(model, Inputs(args=(X[:1],))))
     weights = mixing(channels)
     groups = [group for group in channels.groups if group.reason is None]
     cells = [places_of(channels, cell, weights) for group in groups for cell in group.cells]
@@ -131,7 +132,7 @@ def test_frozen_and_half_precision_models_have_gradients():
     """What does not learn can be ranked all the same, in any floating type."""
     model = residual_net().bfloat16().requires_grad_(requires_grad=False)
     evidence = Evidence(batches=[(X.bfloat16(), LABELS)])
-    channels = resolve(trace(model, Example(args=(X[:1].bfloat16(),))))
+    channels = resolve(trace(model, Inputs(args=(X[:1].bfloat16(),))))
     cells = [places_of(channels, group.cells[0], mixing(channels)) for group in channels.groups if not group.reason]
     for reading in (readings.gate_gradients, readings.activations):
         assert all(matrix.isfinite().all() for rows in reading(model, cells, evidence) for matrix in rows)

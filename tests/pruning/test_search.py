@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from compress.channels.trace import Example
 from compress.errors import ConfigError
+from compress.inputs import Inputs
 from compress.measure.size import count_macs
 from compress.pruning.options import PruneOptions
 from compress.pruning.structured import apply_plan, plan_pruning, prune_channels
@@ -40,7 +40,7 @@ class FakeClock:
         self.unwanted = unwanted
         self.drift = 1.0
 
-    def __call__(self, compressed: nn.Module, dense: nn.Module, example: Example) -> list[tuple[float, float]]:
+    def __call__(self, compressed: nn.Module, dense: nn.Module, example: Inputs) -> list[tuple[float, float]]:
         assert not compressed.training
         assert not dense.training
         assert example.args[0] is X
@@ -168,7 +168,7 @@ def test_threads_are_pinned_while_time_is_measured_and_no_longer():
     """Latency is taken on as many threads as were asked for."""
     seen = []
 
-    def latency(compressed: nn.Module, dense: nn.Module, _: Example) -> list[tuple[float, float]]:
+    def latency(compressed: nn.Module, dense: nn.Module, _: Inputs) -> list[tuple[float, float]]:
         seen.append(torch.get_num_threads())
         return [(1.0, num_params(compressed) / num_params(dense))]
 

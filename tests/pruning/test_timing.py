@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from compress.channels.trace import Example
+from compress.inputs import Inputs
 from compress.pruning.timing import paired_latency
 
 
@@ -25,7 +25,7 @@ def test_models_are_called_in_turn_the_order_alternating():
     """After a warm-up dense and compressed alternate in who is first, and every pair holds times of both."""
     calls: list[str] = []
     small, large = Counting("small", calls), Counting("large", calls)
-    pairs = paired_latency(small, large, Example(args=(torch.zeros(2),), kwargs={"scale": 2.0}))
+    pairs = paired_latency(small, large, Inputs(args=(torch.zeros(2),), kwargs={"scale": 2.0}))
     assert 15 <= len(pairs) <= 200
     timed = calls[-2 * len(pairs) :]
     assert timed[:8] == ["large", "small", "small", "large"] * 2

@@ -180,11 +180,10 @@ def test_another_type_than_float32_is_refused(tiny_images, dtype):
 
 
 def test_a_cpu_without_vnni_gets_seven_bits(monkeypatch, tiny_dense, tiny_images):
-    """It is warned of, and every activation stays within 127."""
+    """Every activation stays within 127; no warning turns a strict test session red for its CPU."""
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    with pytest.warns(UserWarning, match=r"no VNNI.*reduce_range"):
-        found = search.prepare(tiny_dense, [tiny_images], "minmax", progress=False)
+    found = search.prepare(tiny_dense, [tiny_images], "minmax", progress=False)
     assert found.reduce_range
     quantized = search.built(found, 0)
     bounds = [node.args[4] for node in quantized.graph.graph.nodes if "quantize_per_tensor" in str(node.target)]
@@ -207,7 +206,7 @@ def test_ranges_come_from_the_observer_that_was_asked_for(tiny_dense, tiny_image
         found = search.prepare(tiny_dense, [inputs], observer, progress=False)
         graph = search.built(found, 0).graph.graph
         scales[observer] = next(node.args[1] for node in graph.nodes if "quantize_per_tensor" in str(node.target))
-    assert scales["minmax"] == pytest.approx((100.0 - float(inputs.min())) / 255)
+    assert scales["minmax"] == pytest.approx((100.0 - float(inputs.min())) / (127 if found.reduce_range else 255))
     assert scales["histogram"] < scales["minmax"]
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from compress.errors import ConfigError, ModelError
-from compress.half import HalfModel
 from compress.pruning.unstructured import prune_weights
+from compress.quantization.half import HalfModel
 from compress.quantization.model import QuantizedModel
 from compress.quantization.static import Quantized
 from compress.recipe import load_recipe, quantization_steps, run_recipe

@@ -11,10 +11,10 @@ from scipy import stats
 from compress.gate import checks
 from compress.gate.checks import Status, precise_enough
 from compress.gate.statistics import paired_ratio
-from compress.gate_session import GateSession
+from compress.pytest_plugin.gate_session import GateSession
 from compress.results import Measurement
 from compress.selfcheck.rates import Rates, held, lower_bound, rates, upper_bound, verdict
-from compress.selfcheck.trials import Trial
+from compress.selfcheck.trial import Trial
 from tests.clocks import CLOCKS, quiet, take_runs
 from tests.gate.samples import DEVICE, PROVENANCE
 

@@ -4,7 +4,8 @@ import dataclasses
 
 from compress.selfcheck.rates import Rates
 from compress.selfcheck.table import render
-from compress.selfcheck.trials import Plan, Trial
+from compress.selfcheck.trial import Trial
+from compress.selfcheck.trials import Plan
 from tests.gate.samples import latency
 
 PLAN = Plan(workload="digits", device="cpu-avx2-1t")

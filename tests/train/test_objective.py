@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from compress.distillation import soft_loss
 from compress.errors import ArtifactError, ConfigError, ModelError
 from compress.train import FitConfig, evaluate, fit
+from compress.train.distillation import soft_loss
 from compress.train.objective import Objective, prepare_teacher
 from compress.train.processes import alone
 from tests.train.test_fit import SHORT, interrupting, same_state

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from compress.distillation import hint_loss, soft_loss, tap_
 from compress.errors import ConfigError, ModelError
+from compress.train.distillation import hint_loss, soft_loss, tap_
 
 
 def test_the_soft_loss_is_that_of_the_paper():

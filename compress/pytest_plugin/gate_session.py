@@ -20,8 +20,8 @@ from compress.gate.limits import Limit
 from compress.gate.recording import Provenance, Recorded, record
 from compress.gate.transport import pack, unpack
 from compress.gate.verdict import Verdict
-from compress.meter import NO_CUDA, Meter
-from compress.outcomes import NotMeasured
+from compress.pytest_plugin.meter import NO_CUDA, Meter
+from compress.pytest_plugin.outcomes import NotMeasured
 from compress.report.markdown import render_markdown
 from compress.report.table import MARKS, Table, build_table
 from compress.report.terminal import render_terminal

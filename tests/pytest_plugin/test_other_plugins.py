@@ -11,7 +11,7 @@ import importlib.util
 import pytest
 
 from compress.gate.baseline import load_baseline
-from compress.options import COULD_NOT_MEASURE
+from compress.pytest_plugin.options import COULD_NOT_MEASURE
 from tests.asleep_project import TESTS, make_asleep_project
 
 pytestmark = pytest.mark.nightly
@@ -90,7 +90,7 @@ def test_a_process_that_crashes(project):
 def test_a_latency_on_several_processes(project):
     """Benchmarks are disabled there, which is said and not taken for a pass."""
     project.write_conftest("""
-from compress.benchmarking import PytestBenchmark
+from compress.pytest_plugin.benchmarking import PytestBenchmark
 
 @pytest.fixture
 def cpu_latency(request):

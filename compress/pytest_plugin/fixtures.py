@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from compress.benchmarking import Looks, PytestBenchmark
-from compress.meter import NO_CUDA, Measure, Meter
-from compress.pytest_run import RUN, stop_on_error, uncaptured
+from compress.pytest_plugin.benchmarking import Looks, PytestBenchmark
+from compress.pytest_plugin.meter import NO_CUDA, Measure, Meter
+from compress.pytest_plugin.run import RUN, stop_on_error, uncaptured
 
 if TYPE_CHECKING:
     from torch import nn
 
     from compress.gate.baseline import Baseline
     from compress.gate.limits import Limit
-    from compress.gate_session import Gate
     from compress.measure.children import Children, Conditions
     from compress.measure.memory import MemoryReport
+    from compress.pytest_plugin.gate_session import Gate
     from compress.recipe import Recipe
     from compress.results import Measurement
     from compress.train import Evaluation
@@ -125,8 +125,8 @@ def gate(
 ) -> Gate:
     """Call it with a meter and the two models: ``gate(num_params, compressed, dense)``."""
     from compress.gate.recording import Provenance
-    from compress.gate_session import Gate
     from compress.measure.environment import environment
+    from compress.pytest_plugin.gate_session import Gate
 
     session = request.config.stash[RUN].gate_session()
     if session.provenance is None:

@@ -1,6 +1,6 @@
 """The pytest plugin: the hooks that tie a run to the gate.
 
-Options are in ``compress.options``, fixtures in ``compress.fixtures``, what a run comes to in ``compress.conclusion``.
+Options are in ``options``, fixtures in ``fixtures``, what a run comes to in ``conclusion``.
 Loaded in every pytest session of its environment, so nothing here imports torch, numpy or the gate itself before a test
 asks for it.
 """
@@ -14,13 +14,13 @@ from typing import Literal, Protocol
 import pytest
 
 from compress.errors import CompressError
-from compress.html_session import HTML, html_session
-from compress.options import COULD_NOT_MEASURE, Settings, add_options, read_settings
-from compress.outcomes import NotMeasured
-from compress.pytest_run import CONCLUSION, RUN, PytestRun, asks_for_gate
+from compress.pytest_plugin.html_session import HTML, html_session
+from compress.pytest_plugin.options import COULD_NOT_MEASURE, Settings, add_options, read_settings
+from compress.pytest_plugin.outcomes import NotMeasured
+from compress.pytest_plugin.run import RUN, PytestRun, asks_for_gate
 from compress.termination import TERMINATED_STATUS, Terminated, terminable
 
-pytest_plugins = ["compress.fixtures"]
+pytest_plugins = ["compress.pytest_plugin.fixtures"]
 
 
 class _Worker(Protocol):
@@ -146,7 +146,7 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
         told["layers"] = html.tell() if html is not None else ""
         session.config.workeroutput["compress"] = {**told, "unreadable": run.unreadable}  # type: ignore[attr-defined]
     elif _concerns_us(run) and not session.config.getoption("collectonly"):
-        from compress.finish import finish
+        from compress.pytest_plugin.finish import finish
 
         finish(session, run)
     yield
@@ -154,8 +154,13 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Show the reference table, and what the run came to."""
-    conclusion, session = config.stash.get(CONCLUSION, None), config.stash[RUN].session
-    if conclusion is None or session is None or not (session.verdicts or conclusion.lines):
+    session = config.stash[RUN].session
+    if session is None:
+        return
+    from compress.pytest_plugin.conclusion import CONCLUSION
+
+    conclusion = config.stash.get(CONCLUSION, None)
+    if conclusion is None or not (session.verdicts or conclusion.lines):
         return
     writer = terminalreporter._tw
     terminalreporter.section("compressed models")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import compress
-from compress.options import OPTIONS
+from compress.pytest_plugin.options import OPTIONS
 
 # Hypothesis would be imported anew at the end of every run, which takes longer than the run.
 QUIET = ("-p", "no:hypothesispytest", "-p", "no:cacheprovider")

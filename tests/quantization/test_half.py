@@ -6,7 +6,7 @@ from torch import nn
 
 from compress import artifact
 from compress.errors import ArtifactError, ConfigError, ModelError
-from compress.half import HalfModel, to_half
+from compress.quantization.half import HalfModel, to_half
 from compress.quantization.simulation import snr_db
 from tests.workloads import tiny_net
 

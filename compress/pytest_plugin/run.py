@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 
 from compress.errors import BaselineError, CompressError
-from compress.options import Settings
-from compress.outcomes import WORST_LAST, NotMeasured, Outcome, outcome_of, reason_of
+from compress.pytest_plugin.options import Settings
+from compress.pytest_plugin.outcomes import WORST_LAST, NotMeasured, Outcome, outcome_of, reason_of
 
 if TYPE_CHECKING:
-    from compress.conclusion import Conclusion
     from compress.gate.demands import Rules
-    from compress.gate_session import GateSession
+    from compress.pytest_plugin.gate_session import GateSession
 
 
 @dataclass(kw_only=True, eq=False)
@@ -55,7 +54,7 @@ class PytestRun:
     def gate_session(self) -> GateSession:
         """The gate of this run."""
         if self.session is None:
-            from compress.gate_session import GateSession
+            from compress.pytest_plugin.gate_session import GateSession
 
             self.session = GateSession(folder=self.settings.baselines, compare=self.compare, rules=self.rules())
         return self.session
@@ -92,7 +91,6 @@ class PytestRun:
 
 # Where the plugin keeps them in pytest's config.
 RUN = pytest.StashKey[PytestRun]()
-CONCLUSION: pytest.StashKey[Conclusion] = pytest.StashKey()
 
 
 def asks_for_gate(item: pytest.Item) -> bool:
@@ -101,7 +99,7 @@ def asks_for_gate(item: pytest.Item) -> bool:
     definitions = list(info.name2fixturedefs.get("gate", ())) if info is not None else []
     while definitions:
         definition = definitions.pop()
-        if definition.func.__module__ == "compress.fixtures":
+        if definition.func.__module__ == "compress.pytest_plugin.fixtures":
             return True
         if "gate" not in definition.argnames:
             return False

@@ -10,8 +10,8 @@ import pytest
 
 import compress
 from compress import artifact, train, workload
-from compress.cli import main
 from compress.commands import models
+from compress.commands.cli import main
 from tests.workloads import tiny_net
 
 ROOT = Path(compress.__file__).parents[1]

@@ -12,10 +12,10 @@ import pytest
 from compress.errors import BaselineError
 from compress.gate.checks import Status
 from compress.gate.demands import Excuse, Gap, describe, missing
-from compress.gate_session import GateSession
-from compress.options import COULD_NOT_MEASURE
-from compress.outcomes import Outcome
-from compress.pytest_run import PytestRun
+from compress.pytest_plugin.gate_session import GateSession
+from compress.pytest_plugin.options import COULD_NOT_MEASURE
+from compress.pytest_plugin.outcomes import Outcome
+from compress.pytest_plugin.run import PytestRun
 
 _PYTEST_DECIDES = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
 
@@ -66,6 +66,9 @@ class Conclusion:
         if self.failed:
             return pytest.ExitCode.TESTS_FAILED
         return COULD_NOT_MEASURE if self.gaps else exitstatus
+
+
+CONCLUSION: pytest.StashKey[Conclusion] = pytest.StashKey()
 
 
 def conclude(run: PytestRun, *, only_timings: bool) -> Conclusion:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from compress.errors import CompressError
-from compress.options import Settings
+from compress.pytest_plugin.options import Settings
 
 if TYPE_CHECKING:
-    from compress.gate_session import GateSession
     from compress.pareto import Sweep
+    from compress.pytest_plugin.gate_session import GateSession
     from compress.results import LayerChange
 
 

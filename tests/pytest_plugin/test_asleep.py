@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from compress.options import COULD_NOT_MEASURE
+from compress.pytest_plugin.options import COULD_NOT_MEASURE
 from tests.asleep_project import ENTRIES, ENTRY, LIMITS, TESTS, make_asleep_project
 
 HELD, REGRESSED, USAGE_ERROR = 0, 1, 4

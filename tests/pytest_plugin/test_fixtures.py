@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from compress.measure import memory
-from compress.options import COULD_NOT_MEASURE
 from compress.pairs import pinned_threads
+from compress.pytest_plugin.options import COULD_NOT_MEASURE
 from tests.plugin_project import RECIPE, Project, make_project
 
 QUICK = "not cpu_memory and not cpu_latency and not cpu_time"

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from compress.benchmarking import Looks
 from compress.gate.checks import precise_enough
-from compress.pytest_run import RUN
+from compress.pytest_plugin.benchmarking import Looks
+from compress.pytest_plugin.run import RUN
 
 
 def test_each_pair_of_models_has_a_test_s_time_of_its_own():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from compress.options import OPTIONS, read_settings
+from compress.pytest_plugin.options import OPTIONS, read_settings
 
 # Key of the ini file, its value there, the setting, what it comes to; relative paths start at the root.
 GIVEN = [

@@ -5,7 +5,7 @@ import pytest
 from compress.errors import BaselineError, CompressError
 from compress.gate.checks import Status
 from compress.gate.limits import Limit
-from compress.gate_session import GateSession
+from compress.pytest_plugin.gate_session import GateSession
 from tests.gate.samples import PROVENANCE, latency, memory, params
 
 SLOW, CLOSE, FAST = 1.5, 1.0, 0.5

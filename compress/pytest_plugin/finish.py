@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from compress.conclusion import Conclusion, conclude
 from compress.errors import CompressError
-from compress.html_session import HTML
-from compress.options import COULD_NOT_MEASURE
-from compress.pytest_run import CONCLUSION, PytestRun
+from compress.pytest_plugin.conclusion import CONCLUSION, Conclusion, conclude
+from compress.pytest_plugin.html_session import HTML
+from compress.pytest_plugin.options import COULD_NOT_MEASURE
+from compress.pytest_plugin.run import PytestRun
 
 
 def finish(session: pytest.Session, run: PytestRun) -> None:

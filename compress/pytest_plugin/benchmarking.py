@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from compress.errors import MeasureError
-from compress.pytest_run import RUN
+from compress.pytest_plugin.run import RUN
 
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
