@@ -29,7 +29,7 @@ from rich.progress import Progress
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # benchmarks is no installed package
 
-from benchmarks.coverage_models import FAMILIES, families, names_of
+from benchmarks.coverage_models import FAMILIES, is_installed, module_of, names_of
 from benchmarks.coverage_table import markdown
 from benchmarks.zoo_models import ZOO
 from compress.files import write_atomically
@@ -70,9 +70,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what is missing, and write the table."""
     options = _parser().parse_args(arguments)
     results: dict[str, Row] = json.loads(options.results.read_text()) if options.results.exists() else {}
+    families = options.family or [family for family in FAMILIES if is_installed(family)]
+    # Once for all of their processes.
+    _CONTEXT.set_forkserver_preload([*_PRELOADED, *map(module_of, families)])
     jobs = [
         (tool, family, name)
-        for family in options.family or families()
+        for family in families
         for name in names_of(family)
         if not options.only or name in options.only
         for tool in options.tool or _tools_for(family, compare=options.compare)
@@ -110,9 +113,7 @@ def _parser() -> argparse.ArgumentParser:
 
 # A process of each network's own, with the memory of none before it, but with the libraries imported once.
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(
-    ["torch._dynamo", "torchvision", "timm", "torch_pruning", "transformers", "benchmarks.coverage_checks"]
-)
+_PRELOADED = ("torch._dynamo", "torch_pruning", "benchmarks.coverage_checks")
 
 
 def _measured(tool: str, family: str, name: str, *, limit: float) -> tuple[str, Row]:

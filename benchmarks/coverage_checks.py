@@ -44,7 +44,7 @@ Factory = Callable[[], nn.Module]
 def _prunes(one: Subject, factory: Factory) -> Row:
     _prunes_tiny(_by_compress)
     started = time.perf_counter()
-    plan = plan_pruning(one.model, one.example, RATIO, **_outputs_of(one))
+    plan = plan_pruning(one.model, one.example, RATIO)
     smaller = apply_plan(one.model, plan)
     row = {"seconds": time.perf_counter() - started, **_left(smaller)}
     reasons = Counter(_short(group.frozen) for group in plan.groups if group.frozen)
@@ -56,11 +56,6 @@ def _prunes(one: Subject, factory: Factory) -> Row:
     del masked
     row |= {"trains": _trains(smaller, one), "loads": _loads(smaller, one, factory)}
     return row
-
-
-def _outputs_of(one: Subject) -> dict[str, Any]:
-    """The option that names the outputs that count."""
-    return {}
 
 
 def _prunes_tiny(prune: Callable[[Subject], object]) -> None:

@@ -34,10 +34,14 @@ TIMM = (
 FAMILIES = ("classification", "segmentation", "detection", "video", "timm", *ZOO)
 
 
-def families() -> list[str]:
-    """The families whose package is there."""
-    packages = {"timm": "timm", **{family: package for family, (package, _) in ZOO.items()}}
-    return [family for family in FAMILIES if find_spec(packages.get(family, "torchvision")) is not None]
+def is_installed(family: str) -> bool:
+    """Whether the package is there that a family's networks come from."""
+    return find_spec(module_of(family).partition(".")[0]) is not None
+
+
+def module_of(family: str) -> str:
+    """What a family's networks are made with."""
+    return ZOO[family][0] if family in ZOO else "timm" if family == "timm" else "torchvision"
 
 
 def names_of(family: str) -> list[str]:

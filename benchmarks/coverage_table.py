@@ -25,7 +25,7 @@ def markdown(preface: str, families: Iterable[str], results: Rows, before: str =
     kept = dict(re.findall(r"^## (.+?)\n+(.*?)(?=^## |\Z)", before, flags=re.MULTILINE | re.DOTALL))
     lines = [preface]
     for family in families:
-        if any(key.startswith(f"compress {family} ") for key in results):
+        if any(key.split(" ", 2)[1] == family for key in results):
             lines += _section(family, _by_tool(results, family))
         elif family in kept:
             lines += [f"## {family}", "", kept[family].rstrip("\n"), ""]
@@ -46,7 +46,8 @@ def _section(family: str, tools: Mapping[str, Rows]) -> list[str]:
     lines = [f"## {family}", "", _summary(tools), ""]
     lines += [_table_row(_COLUMNS)]
     lines += [_table_row("---:" if column in _NUMBERS else "---" for column in _COLUMNS)]
-    lines += [_line(name, {tool: rows.get(name) for tool, rows in tools.items()}) for name in sorted(tools["compress"])]
+    names = sorted(set().union(*tools.values()))
+    lines += [_line(name, {tool: rows.get(name) for tool, rows in tools.items()}) for name in names]
     return [*lines, ""]
 
 
@@ -55,12 +56,17 @@ def _table_row(cells: Iterable[str]) -> str:
 
 
 def _line(name: str, rows: Mapping[str, Row | None]) -> str:
-    row = rows["compress"] or {}
-    own = [_cell(row["error"]) if "error" in row else _stays_whole(row)]
-    pruned = [f"{row['parameters']:,}", f"{row['left'] / row['parameters']:.3f}", f"{row['seconds']:.2f}"]
-    pruned += [_yes(row.get(what)) for what in ("equal", "batch", "size", "trains", "loads")]
+    *pruned, whole = _pruned(rows.get("compress"))
     others = [_exported(rows.get("exports")), *_int8(rows.get("int8")), _factorized(rows.get("factorizes"))]
-    return _table_row([name, *([""] * 8 if "error" in row else pruned), *others, *own, *_their(rows)])
+    return _table_row([name, *pruned, *others, whole, *_their(rows.get("torch_pruning"))])
+
+
+def _pruned(row: Row | None) -> list[str]:
+    """What pruning made of a network, up to what stays whole."""
+    if row is None or "error" in row:
+        return [""] * 8 + ["" if row is None else _cell(row["error"])]
+    sizes = [f"{row['parameters']:,}", f"{row['left'] / row['parameters']:.3f}", f"{row['seconds']:.2f}"]
+    return [*sizes, *(_yes(row.get(what)) for what in _PROMISES), _stays_whole(row)]
 
 
 def _stays_whole(row: Row) -> str:
@@ -91,8 +97,7 @@ def _factorized(row: Row | None) -> str:
     return f"{row['left'] / row['parameters']:.3f}" if row["runs"] is True else _cell(row["runs"])
 
 
-def _their(rows: Mapping[str, Row | None]) -> list[str]:
-    row = rows.get("torch_pruning")
+def _their(row: Row | None) -> list[str]:
     if row is None or "error" in row:
         return ["" if row is None else _cell(row["error"][:60]), ""]
     return [f"{row['left'] / row['parameters']:.3f}", f"{row['seconds']:.2f}"]
@@ -107,10 +112,10 @@ def _cell(text: str) -> str:
 
 
 def _summary(tools: Mapping[str, Rows]) -> str:
-    rows = tools["compress"]
+    rows = tools.get("compress", {})
     done = {name: row for name, row in rows.items() if "error" not in row}
     if not done:
-        return f"None of {len(rows)} networks was pruned."
+        return " ".join([f"None of {len(rows)} networks was pruned.", *_summary_of_others(tools)])
     seconds = {name: row["seconds"] for name, row in done.items()}
     slowest = ", ".join(f"{name} {seconds[name]:.1f}" for name in sorted(seconds, key=lambda n: -seconds[n])[:5])
     small = [seconds[name] for name, row in done.items() if row["parameters"] < _LARGE]
@@ -125,11 +130,11 @@ def _summary(tools: Mapping[str, Rows]) -> str:
 
 
 _PROMISES = {
-    "equal": "Equal to the masked network are",
-    "batch": "at another batch,",
-    "size": "at another size,",
-    "trains": "Training runs in",
-    "loads": "Saved and loaded are",
+    "equal": "Equal to the masked network:",
+    "batch": "The same at another batch:",
+    "size": "At another size:",
+    "trains": "Trained:",
+    "loads": "Saved and loaded:",
 }
 
 
@@ -140,9 +145,9 @@ def _share(rows: Rows, what: str) -> str:
 
 def _summary_of_others(tools: Mapping[str, Rows]) -> list[str]:
     texts: dict[str, tuple[str, Callable[[Row], bool]]] = {
-        "exports": ("Exported are", lambda row: row.get("equal") is row.get("batch") is True),
-        "int8": ("int8 kernels run in", lambda row: row.get("kernels", 0) > 0),
-        "factorizes": ("Factorized are", lambda row: row.get("runs") is True),
+        "exports": ("Exported:", lambda row: row.get("equal") is row.get("batch") is True),
+        "int8": ("With int8 kernels:", lambda row: row.get("kernels", 0) > 0),
+        "factorizes": ("Factorized:", lambda row: row.get("runs") is True),
     }
     return [
         f"{text} {sum(map(holds, tools[tool].values()))} of {len(tools[tool])}."
@@ -156,8 +161,9 @@ def _comparison(done: Rows, theirs: Rows) -> list[str]:
     if not both:
         return []
     ours, other = (sum(one[name]["seconds"] for name in both) for one in (done, theirs))
+    pruned = sum("error" not in row for row in theirs.values())
     return [
-        f"Torch-Pruning pruned {len([row for row in theirs.values() if 'error' not in row])} of {len(theirs)}; over"
-        f" the {len(both)} that both did it took {other:.1f} s in sum, this {ours:.1f} s: {other / ours:.1f} times"
-        " as long."
+        f"Torch-Pruning pruned {pruned} of {len(theirs)}.",
+        f"Over the {len(both)} that both did it took {other:.1f} s in sum, this {ours:.1f} s:",
+        f"{other / ours:.1f} times as long.",
     ]

@@ -47,7 +47,7 @@ class OverKept(TorchFunctionMode):
 
 
 def _layer_norm(
-    x: Tensor, shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5, *_: Any
+    x: Tensor, shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:
     if len(shape) > 1:
         return functional.layer_norm(x, shape, weight, bias, eps)
@@ -57,13 +57,15 @@ def _layer_norm(
 
 
 def _rms_norm(x: Tensor, shape: Any, weight: Tensor | None = None, eps: float | None = None) -> Tensor:
+    if len(shape) > 1:
+        return functional.rms_norm(x, shape, weight, eps)
     kept = _kept(x, weight, x.ndim - 1)
     some = functional.rms_norm(x[..., kept], (len(kept),), _of(weight, kept), eps)
     return torch.zeros_like(x).index_copy(-1, kept, some)
 
 
 def _group_norm(
-    x: Tensor, groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5, *_: Any
+    x: Tensor, groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:
     kept = _kept(x, weight, 1)
     some = functional.group_norm(x[:, kept], groups, _of(weight, kept), _of(bias, kept), eps)

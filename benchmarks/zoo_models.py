@@ -164,7 +164,11 @@ _HUGGING_FACE: dict[str, Build] = {
         "OPTForCausalLM", {**_TEXT, "ffn_dim": 144, "word_embed_proj_dim": 64, "eos_token_id": None}
     ),
     "phi3": lambda: _causal("Phi3ForCausalLM", _DECODER),
-    "pvt": lambda: _transformer("PvtForImageClassification", {**_PYRAMID, "image_size": 64}, _pixels),
+    "pvt": lambda: _transformer(
+        "PvtForImageClassification",
+        {**_PYRAMID, "hidden_sizes": [16, 32, 80, 64], "image_size": 64},
+        _pixels,
+    ),
     "qwen2": lambda: _causal("Qwen2ForCausalLM", _DECODER),
     "qwen3": lambda: _causal("Qwen3ForCausalLM", _HEADS),
     "qwen3 moe": lambda: _causal("Qwen3MoeForCausalLM", {**_HEADS, **_EXPERTS}),
@@ -217,8 +221,7 @@ def _detector(name: str, task: str = "Detection") -> Subject:
 
 
 _ULTRALYTICS: dict[str, Build] = {
-    **{name: partial(_detector, name) for name in ("yolov5n", "yolov8n", "yolov9t", "yolov10n", "yolo11n")},
-    **{name: partial(_detector, name) for name in ("yolo12n", "yolo26n")},
+    **{name: partial(_detector, name) for name in ("yolov8n", "yolov10n", "yolo11n", "yolo12n", "yolo26n")},
     **{f"{name}-seg": partial(_detector, f"{name}-seg", "Segmentation") for name in ("yolov8n", "yolo11n", "yolo26n")},
     **{f"{name}-cls": partial(_detector, f"{name}-cls", "Classification") for name in ("yolov8n", "yolo11n")},
     "yolo11n-pose": partial(_detector, "yolo11n-pose", "Pose"),
@@ -227,16 +230,17 @@ _ULTRALYTICS: dict[str, Build] = {
 }
 
 
-def _segmenter(decoder: str, encoder: str = "resnet18") -> Subject:
+def _segmenter(decoder: str, encoder: str = "resnet18", side: int = 64) -> Subject:
     import segmentation_models_pytorch as smp  # noqa: PLC0415 - one of several extras
 
-    return _images(getattr(smp, decoder)(encoder, encoder_weights=None, classes=5), 64)
+    return _images(getattr(smp, decoder)(encoder, encoder_weights=None, classes=5), side)
 
 
-_DECODERS = ("DeepLabV3", "DeepLabV3Plus", "FPN", "Linknet", "MAnet", "PAN", "PSPNet", "Segformer")
+_DECODERS = ("DeepLabV3", "DeepLabV3Plus", "FPN", "Linknet", "MAnet", "PSPNet", "Segformer")
 _SMP: dict[str, Build] = {
     **{name: partial(_segmenter, name) for name in (*_DECODERS, "UPerNet", "Unet", "UnetPlusPlus")},
-    "DPT": partial(_segmenter, "DPT", "tu-vit_tiny_patch16_224"),
+    "DPT": partial(_segmenter, "DPT", "tu-vit_tiny_patch16_224", 224),
+    "PAN": partial(_segmenter, "PAN", side=128),
     "Unet mobilenet": partial(_segmenter, "Unet", "mobilenet_v2"),
     "Unet efficientnet": partial(_segmenter, "Unet", "efficientnet-b0"),
 }
@@ -329,15 +333,15 @@ _MONAI: dict[str, Build] = {
         strides=(1, 2, 2),
         upsample_kernel_size=(2, 2),
     ),
-    "SwinUNETR": lambda: _volumes("SwinUNETR", feature_size=12, depths=(1, 1, 1, 1), num_heads=(2, 2, 2, 2)),
+    "SwinUNETR": lambda: _volumes("SwinUNETR", 64, feature_size=12, depths=(1, 1, 1, 1), num_heads=(2, 2, 2, 2)),
     "UNETR": lambda: _volumes("UNETR", img_size=(32, 32, 32), feature_size=8, hidden_size=64, mlp_dim=144, num_heads=4),
 }
 
-# What each family is imported from, and its networks.
+# What each family's networks are made with, which takes seconds to import, and the networks.
 ZOO: dict[str, tuple[str, dict[str, Build]]] = {
-    "transformers": ("transformers", _HUGGING_FACE),
-    "ultralytics": ("ultralytics", _ULTRALYTICS),
+    "transformers": ("transformers.modeling_utils", _HUGGING_FACE),
+    "ultralytics": ("ultralytics.nn.tasks", _ULTRALYTICS),
     "segmentation-models": ("segmentation_models_pytorch", _SMP),
-    "diffusers": ("diffusers", _DIFFUSERS),
-    "monai": ("monai", _MONAI),
+    "diffusers": ("diffusers.models.modeling_utils", _DIFFUSERS),
+    "monai": ("monai.networks.nets", _MONAI),
 }
