@@ -35,7 +35,6 @@ from benchmarks.zoo_models import ZOO
 from compress.files import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
-THREADS = 2
 # What is done to a network. Those that are not small are pruned, unless more is asked for.
 TOOLS = ("compress", "exports", "int8", "factorizes", "torch_pruning")
 
@@ -83,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     with Progress(console=Console(stderr=True)) as progress, ThreadPoolExecutor(options.jobs) as pool:
         task = progress.add_task("networks", total=len(jobs))
-        for key, row in pool.map(lambda job: _measured(*job, limit=options.limit), jobs):
+        for key, row in pool.map(lambda job: _measured(*job, options.threads, limit=options.limit), jobs):
             results[key] = row
             progress.update(task, advance=1, description=key)
             write_atomically(options.results, json.dumps(results, indent=1, sort_keys=True).encode(), OSError)
@@ -105,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--compare", action="store_true", help="Torch-Pruning too (the extra 'comparison')")
     parser.add_argument("--again", action="store_true", help="measure also what the results hold already")
     parser.add_argument("--jobs", type=int, default=1, help="networks at a time; times are honest only with 1")
+    parser.add_argument("--threads", type=int, default=2, help="of each network (default %(default)s)")
     parser.add_argument("--limit", type=float, default=120.0, help="seconds a network may take (default %(default)s)")
     parser.add_argument("--results", type=Path, default=ROOT / "docs" / "coverage.json", help="default %(default)s")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "coverage.md", help="default %(default)s")
@@ -116,9 +116,9 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _PRELOADED = ("torch._dynamo", "torch_pruning", "benchmarks.coverage_checks")
 
 
-def _measured(tool: str, family: str, name: str, *, limit: float) -> tuple[str, Row]:
+def _measured(tool: str, family: str, name: str, threads: int, *, limit: float) -> tuple[str, Row]:
     receiver, sender = _CONTEXT.Pipe(duplex=False)
-    process = _CONTEXT.Process(target=_child, args=(sender, tool, family, name), daemon=True)
+    process = _CONTEXT.Process(target=_child, args=(sender, tool, family, name, threads), daemon=True)
     process.start()
     sender.close()
     try:
@@ -130,14 +130,14 @@ def _measured(tool: str, family: str, name: str, *, limit: float) -> tuple[str, 
     return f"{tool} {family} {name}", row
 
 
-def _child(sender: Connection, tool: str, family: str, name: str) -> None:
+def _child(sender: Connection, tool: str, family: str, name: str, threads: int) -> None:
     gc.freeze()  # or a collection would copy every page of the parent that it walks
     warnings.simplefilter("ignore")
     # The parent does without torch.
     from benchmarks.coverage_checks import check  # noqa: PLC0415
 
     try:
-        row = check(tool, family, name, THREADS)
+        row = check(tool, family, name, threads)
     except Exception as error:  # noqa: BLE001 - whatever a network or a tool raises is the finding
         row = {"error": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
     sender.send(row)

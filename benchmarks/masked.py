@@ -7,7 +7,7 @@ themselves, by code that shares nothing with the cut.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -34,10 +34,24 @@ def masked_dense(model: nn.Module, plan: PruningPlan) -> nn.Module:
                 gone = torch.ones(part.shape[dim], dtype=torch.bool)
                 gone[some] = False
                 part.movedim(dim, 0)[gone] = value
+        _give_length_(state)
+    mode = _OverKept()
+    dense.register_forward_pre_hook(lambda *_: mode.__enter__() and None)
+    dense.register_forward_hook(lambda *_: mode.__exit__(None, None, None), always_call=True)
     return dense
 
 
-class OverKept(TorchFunctionMode):
+def _give_length_(state: Mapping[str, Tensor]) -> None:
+    """Slices of weight norm's directions that are zero get a length: their scale is 0, and 0 / 0 is not."""
+    for name, scale in state.items():
+        for ours, theirs in (("weight_g", "weight_v"), ("original0", "original1")):
+            if name.endswith(ours) and scale.ndim:
+                direction = state[name.removesuffix(ours) + theirs]
+                over = [dim for dim in range(scale.ndim) if scale.shape[dim] == 1]
+                direction.masked_fill_(direction.norm(dim=over, keepdim=True) == 0, 1.0)
+
+
+class _OverKept(TorchFunctionMode):
     """Within it the statistics of norms run over the channels that are not masked."""
 
     def __torch_function__(
