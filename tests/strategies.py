@@ -239,8 +239,13 @@ STEPS = {
 
 
 @st.composite
-def networks(draw: st.DrawFn) -> tuple[nn.Module, Tensor]:
-    """A random network of up to five blocks, lively and in float64, and an input for it."""
+def networks(draw: st.DrawFn, *, with_features: bool = False) -> tuple[nn.Module, Tensor]:
+    """A random network of up to five blocks, lively and in float64, and an input for it; it runs on others too.
+
+    Args:
+        draw: hypothesis' own.
+        with_features: whether it puts out its last features beside the logits, both by name.
+    """
     blocks = draw(
         st.lists(
             st.builds(Block, kind=st.sampled_from(KINDS), width=st.integers(1, 4), act=st.sampled_from(sorted(ACTS))),
@@ -251,8 +256,8 @@ def networks(draw: st.DrawFn) -> tuple[nn.Module, Tensor]:
     seed = draw(st.integers(0, 2**16))
     space = draw(st.sampled_from([2, 1, 3]))
     torch.manual_seed(seed)
-    net = lively(RandomNet(blocks, space=space, flatten=draw(st.booleans())), seed)
-    return net, torch.randn(1, 3, *SPACES[space], dtype=torch.float64)
+    net = RandomNet(blocks, space=space, flatten=draw(st.booleans()), with_features=with_features)
+    return lively(net, seed), torch.randn(1, 3, *SPACES[space], dtype=torch.float64)
 
 
 def ratios() -> st.SearchStrategy[float]:

@@ -37,7 +37,7 @@ def small_net() -> nn.Sequential:
 
 
 def check_equal_to_masked(net: nn.Module, x: Tensor, ratio: float, heads: Heads = "dims") -> nn.Module:
-    """Prune, and hold the result against the masked network on a batch, and its size against the plan."""
+    """Prune, and hold the result against the masked network on a batch and at another size, and count what is left."""
     plan = plan_pruning(net, x, ratio, options=PruneOptions(heads=heads))
     small = apply_plan(net, plan)
     assert num_params(small) == plan.num_params_after
@@ -45,6 +45,7 @@ def check_equal_to_masked(net: nn.Module, x: Tensor, ratio: float, heads: Heads 
     batch = torch.cat([x, x.flip(-1), 0.5 * x])
     dense = masked_dense(net, plan)
     assert largest_difference(small, dense, batch) < 1e-9
+    assert largest_difference(small, dense, torch.cat([x, x.flip(-1)], dim=-1)) < 1e-9
     assert largest_gradient_difference(small, dense, plan, batch) < 1e-8
     return small
 
