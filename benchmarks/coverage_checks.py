@@ -19,6 +19,7 @@ from benchmarks.masked import masked_dense
 from benchmarks.subjects import Arguments, Subject
 from compress.errors import first_line
 from compress.inputs import infer, inputs_of, tensors_in
+from compress.outputs import counted
 from compress.pruning.structured import apply_plan, plan_pruning
 
 Row = dict[str, Any]
@@ -44,7 +45,7 @@ Factory = Callable[[], nn.Module]
 def _prunes(one: Subject, factory: Factory) -> Row:
     _prunes_tiny(_by_compress)
     started = time.perf_counter()
-    plan = plan_pruning(one.model, one.example, RATIO)
+    plan = plan_pruning(one.model, one.example, RATIO, options=compress.PruneOptions(outputs=one.outputs))
     smaller = apply_plan(one.model, plan)
     row = {"seconds": time.perf_counter() - started, **_left(smaller)}
     reasons = Counter(_short(group.frozen) for group in plan.groups if group.frozen)
@@ -95,8 +96,7 @@ def _outputs(one: Subject, model: nn.Module, inputs: Arguments) -> list[Tensor]:
     """The tensors that count among what ``model`` puts out, in float64."""
     torch.manual_seed(0)  # some draw random numbers in eval mode too
     outputs = infer(model, inputs_of(inputs))
-    counted = list(tensors_in(outputs if one.outputs is None else one.outputs(outputs)))
-    return [tensor.double() for tensor in counted if tensor.is_floating_point()]
+    return [tensor.double() for tensor in tensors_in(counted(outputs, one.outputs)) if tensor.is_floating_point()]
 
 
 def _difference(found: list[Tensor], expected: list[Tensor]) -> float:

@@ -6,7 +6,6 @@ themselves, by code that shares nothing with the cut.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from compress.copying import copied
 from compress.pruning.plan import PruningPlan
 
 
@@ -23,7 +23,7 @@ def masked_dense(model: nn.Module, plan: PruningPlan) -> nn.Module:
 
     A removed channel of a norm has weight, bias and mean 0 and variance 1, so that it puts out exact zeros.
     """
-    dense = copy.deepcopy(model)
+    dense = copied(model)
     state = {**dict(dense.named_parameters()), **dict(dense.named_buffers())}
     with torch.no_grad():
         for (name, dim), indices in plan.kept.items():

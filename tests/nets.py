@@ -166,4 +166,4 @@ def _width(module: nn.Module) -> int:
 
 
 def _is_end(reason: str) -> bool:
-    return reason == "model output" or reason.startswith("fed by values without channel labels")
+    return reason.startswith(("model output", "fed by values without channel labels"))

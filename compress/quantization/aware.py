@@ -6,7 +6,6 @@ rounding for the identity; batch norms are folded with the statistics of the bat
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -15,12 +14,14 @@ import torch
 from torch import Tensor, fx, nn
 
 from compress import train
+from compress.copying import copied
 from compress.data import ImageData
 from compress.data.splits import stratified
 from compress.exported import capture
 from compress.exported.capture import quiet_torch
 from compress.exported.libraries import require_torchao
 from compress.inputs import evaluating
+from compress.masks import make_permanent_
 from compress.quantization import checks
 from compress.quantization.model import count_int8_kernels, quantized_model
 from compress.quantization.observed import converted, layers_of, operations_of, quantizer
@@ -105,7 +106,7 @@ def quantize_aware_fit(
     require_torchao()
     checks.check_device("cpu", model)
     checks.check_model(model)
-    model = copy.deepcopy(model)
+    model = make_permanent_(copied(model))
     images = next(iter(data.train.batches(_EXAMPLES, training=True, seed=config.seed)))[0]
     reduce_range = not checks.has_vnni()
     rounded = _rounded(model, images, reduce_range=reduce_range)

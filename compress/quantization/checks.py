@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compress.copying import check_given
 from compress.errors import ConfigError, DataError, ModelError
 from compress.exported import ExportedModel
 
@@ -23,8 +24,9 @@ def check_device(device: torch.device | str, model: nn.Module) -> None:
 
     Raises:
         ConfigError: for CUDA, with what works there.
-        ModelError: if the model lies elsewhere.
+        ModelError: if the model lies elsewhere, or is none that could be quantized.
     """
+    check_given(model, "quantize")
     kind = torch.device(device).type
     if kind == "cuda":
         raise ConfigError(f"{CUDA_INT8}, got device {str(device)!r}")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from compress.copying import check_given, copied
 from compress.errors import ConfigError, ModelError
 
 Precision = Literal["bfloat16", "float16"]
@@ -45,6 +45,7 @@ def to_half(model: nn.Module, precision: Precision = "bfloat16") -> HalfModel:
         ModelError: if the model is not in float32, or a weight would overflow.
     """
     check_precision(precision)
+    check_given(model, "halve")
     largest = torch.finfo(getattr(torch, precision)).max
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if not tensor.is_floating_point():
@@ -54,7 +55,7 @@ def to_half(model: nn.Module, precision: Precision = "bfloat16") -> HalfModel:
             raise ModelError(f"the model must be in float32 to be halved, '{name}' is {kind}")
         if tensor.numel() and not float(tensor.detach().abs().max()) <= largest:
             raise ModelError(f"weights must be at most {largest:g} in {precision}, '{name}' has a larger one")
-    return HalfModel(copy.deepcopy(model), precision)
+    return HalfModel(copied(model), precision)
 
 
 def check_precision(precision: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,9 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from compress.copying import copied
 from compress.errors import CompressError, ModelError, first_line
 from compress.exported.libraries import require_torchao
 from compress.inputs import evaluating
+from compress.masks import make_permanent_
 from compress.quantization import checks, search
 from compress.quantization.contract import Accuracy, agreement_with, check_drop
 from compress.quantization.model import QuantizedModel, count_int8_kernels
@@ -100,7 +101,7 @@ def quantize_by(
     """As :func:`quantize`, by settings, on batches ``[n, ...]`` that are known to be good."""
     require_torchao()
     checks.check_model(model)
-    model = copy.deepcopy(model)
+    model = make_permanent_(copied(model))
     with evaluating(model):
         found = search.prepare(model, batches, config.observer, progress=progress)
         accuracy = evaluate or agreement_with(model, batches)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +11,6 @@ from compress import train
 from compress.data import Split
 from compress.data.splits import generator, stratified
 from compress.errors import ConfigError
-from compress.pruning.unstructured import make_permanent_
 from compress.quantization.aware import QuantizeAwareConfig, quantize_aware_fit
 from compress.quantization.checks import calibration_batches, check_device
 from compress.quantization.contract import check_drop
@@ -58,8 +56,6 @@ class Half:
 def apply_quantize(settings: Quantize, model: nn.Module, context: Context) -> QuantizedModel:
     """Static int8."""
     check_device("cpu", model)
-    # Masks hold through hooks, which a graph would take for part of the network.
-    model = make_permanent_(copy.deepcopy(model))
     held_out, calibration = _apart(context.workload.dataset.train, settings)
 
     def accuracy(candidate: nn.Module) -> float:
@@ -72,7 +68,6 @@ def apply_quantize(settings: Quantize, model: nn.Module, context: Context) -> Qu
 def apply_quantize_aware_fit(settings: QuantizeAwareConfig, model: nn.Module, context: Context) -> QuantizedModel:
     """Fine-tuning in int8."""
     dataset = context.workload.dataset
-    model = make_permanent_(copy.deepcopy(model))
     return quantize_aware_fit(model, dataset, settings, checkpoint=context.checkpoint, progress=context.progress).model
 
 
