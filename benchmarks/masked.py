@@ -86,13 +86,19 @@ def _group_norm(
     return torch.zeros_like(x).index_copy(1, kept, some)
 
 
+def _square(x: Tensor, exponent: Any = 2) -> Tensor:
+    """Squares, marked: their mean may be that of a root mean square norm, any other is taken for one over positions."""
+    squares = torch.pow(x, exponent)
+    squares.are_squares = exponent == 2  # noqa: PLR2004
+    return squares
+
+
 def _mean(x: Tensor, dim: Any = None, keepdim: bool = False, **more: Any) -> Tensor:  # noqa: FBT001, FBT002 - torch's
-    """The mean over slices that are not zero throughout: the squares of a root mean square over channels."""
+    """The mean, that of squares over slices that are not zero throughout."""
     mean = torch.mean(x, **more) if dim is None else torch.mean(x, dim, keepdim, **more)
-    for one in () if dim is None else (dim,) if isinstance(dim, int) else dim:
-        count = len(_kept(x, None, one % x.ndim))
-        if count:
-            mean = mean * (x.shape[one] / count)
+    if getattr(x, "are_squares", False):
+        for one in [dim] if isinstance(dim, int) else dim or ():
+            mean = mean * (x.shape[one] / max(1, len(_kept(x, None, one % x.ndim))))
     return mean
 
 
@@ -109,6 +115,6 @@ _OWN: dict[Callable[..., Any], Callable[..., Tensor]] = {
     functional.layer_norm: _layer_norm,
     functional.group_norm: _group_norm,
     functional.rms_norm: _rms_norm,
-    torch.mean: _mean,
-    Tensor.mean: _mean,
+    **dict.fromkeys((torch.pow, Tensor.pow, Tensor.__pow__, torch.square, Tensor.square), _square),
+    **dict.fromkeys((torch.mean, Tensor.mean), _mean),
 }

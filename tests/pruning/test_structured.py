@@ -57,6 +57,22 @@ def test_pruned_equals_masked(case, ratio, heads):
     check_equal_to_masked(*case, ratio, heads)
 
 
+@settings(deadline=None, max_examples=10)
+@given(case=networks(with_features=True), ratio=st.sampled_from([0.2, 0.5]))
+def test_outputs_that_do_not_count_keep_nothing_whole(case, ratio):
+    """With the logits named, a network loses what it would without its features, and its logits are the masked ones."""
+    net, x = case
+    options = PruneOptions(outputs=lambda out: out["logits"])
+    plan = plan_pruning(net, x, ratio, options=options)
+    small, dense = apply_plan(net, plan), masked_dense(net, plan)
+    net.with_features = False
+    alone = plan_pruning(net, x, ratio)
+    assert plan.num_params_after == alone.num_params_after
+    with torch.no_grad():
+        difference = (small(x)["logits"] - dense(x)["logits"]).abs().max()
+    assert difference <= 1e-9 * dense(x)["logits"].abs().max().clamp(min=1.0)
+
+
 @pytest.mark.nightly
 @settings(deadline=None, max_examples=2000)
 @given(case=networks(), ratio=ratios(), heads=st.sampled_from(["dims", "whole"]))
