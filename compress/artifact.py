@@ -29,8 +29,9 @@ from compress.errors import ArtifactError, ConfigError
 from compress.exported import ExportedModel, capture, from_archive, to_archive
 from compress.exported.archive import MAGIC
 from compress.exported.onnx import OnnxModel, to_onnx
+from compress.fidelity import check_same
 from compress.files import write_atomically
-from compress.inputs import device_of
+from compress.inputs import device_of, inputs_of
 from compress.masks import make_permanent_
 from compress.quantization.half import HalfModel
 from compress.quantization.model import KIND, QuantizedModel
@@ -54,7 +55,7 @@ class _Content(NamedTuple):
     half: str | None  # the type that inputs are cast to
 
 
-def save(model: nn.Module, path: str | Path, example_input: Tensor | None = None) -> None:
+def save(model: nn.Module, path: str | Path, example_inputs: Any = None) -> None:
     """Write ``model`` to ``path``; an existing file is replaced only once the new one is whole.
 
     The file's name says what is written: ``.pt2`` an archive of ``torch.export``, ``.onnx`` an ONNX model, which both
@@ -66,16 +67,17 @@ def save(model: nn.Module, path: str | Path, example_input: Tensor | None = None
     Args:
         model: in eval mode for ``.pt2`` and ``.onnx``.
         path: where to.
-        example_input: ``[n, ...]``, for ``.pt2`` and ``.onnx`` of what is no graph yet.
+        example_inputs: a tensor ``[n, ...]``, a tuple of positional arguments or a mapping of named ones, for ``.pt2``
+            and ``.onnx`` of what is no graph yet.
 
     Raises:
         ArtifactError: if the file cannot be written; the old one is then still there.
         ConfigError: if an example input is needed, or a package to write ONNX.
-        ModelError: if the model cannot be exported.
+        ModelError: if the model cannot be exported, or its graph computes something else.
     """
     path = Path(path)
     write = {".pt2": _as_archive, ".onnx": _as_onnx}.get(path.suffix)
-    content = serialize(model) if write is None else write(model, example_input)
+    content = serialize(model) if write is None else write(model, example_inputs)
     write_atomically(path, content, ArtifactError)
 
 
@@ -102,23 +104,26 @@ def serialize(model: nn.Module) -> bytes:
     return to_safetensors(tensors, {FORMAT: json.dumps(header, sort_keys=True, separators=(",", ":"))})
 
 
-def _as_archive(model: nn.Module, example_input: Tensor | None) -> bytes:
+def _as_archive(model: nn.Module, example_inputs: Any) -> bytes:
     if isinstance(model, ExportedModel):
         return to_archive(model.program, model.notes)
-    return to_archive(_captured(model, example_input))
+    return to_archive(_captured(model, example_inputs))
 
 
-def _as_onnx(model: nn.Module, example_input: Tensor | None) -> bytes:
+def _as_onnx(model: nn.Module, example_inputs: Any) -> bytes:
     if isinstance(model, OnnxModel):
         return model.content
-    return to_onnx(model.program if isinstance(model, ExportedModel) else _captured(model, example_input))
+    return to_onnx(model.program if isinstance(model, ExportedModel) else _captured(model, example_inputs))
 
 
-def _captured(model: nn.Module, example_input: Tensor | None) -> ExportedProgram:
-    if example_input is None:
-        raise ConfigError(f"an example_input is needed to write a {type(model).__name__} as .pt2 or .onnx, got none")
+def _captured(model: nn.Module, example_inputs: Any) -> ExportedProgram:
+    if example_inputs is None:
+        raise ConfigError(f"example_inputs are needed to write a {type(model).__name__} as .pt2 or .onnx, got none")
     check_given(model, "save")
-    return capture(make_permanent_(copied(model)).eval(), example_input)
+    inputs = inputs_of(example_inputs)
+    program = capture(make_permanent_(copied(model)).eval(), inputs)
+    check_same(model, program.module(check_guards=False), inputs, "the exported graph")
+    return program
 
 
 def digest(model: nn.Module) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from compress import train
 from compress.data import Split
 from compress.data.splits import generator, stratified
 from compress.errors import ConfigError
+from compress.inputs import Inputs
 from compress.quantization.aware import QuantizeAwareConfig, quantize_aware_fit
 from compress.quantization.checks import calibration_batches, check_device
 from compress.quantization.contract import check_drop
@@ -76,7 +77,7 @@ def apply_half(settings: Half, model: nn.Module, _: Context) -> HalfModel:
     return to_half(model, settings.precision)
 
 
-def _apart(split: Split, settings: Quantize) -> tuple[Split, list[Tensor]]:
+def _apart(split: Split, settings: Quantize) -> tuple[Split, list[Inputs]]:
     """Training images to hold the contract on, and others to calibrate with; at most half of all for each."""
     half = max(1, len(split) // 2)
     rest, held = stratified(split.labels, min(settings.num_holdout_images, half), settings.seed)
