@@ -194,6 +194,8 @@ class Run:
         return found[::-1]
 
     def _store(self, tensor: Tensor, labels: Labels, *, written: bool) -> None:
+        if tensor.numel() == 0:
+            labels = NONE  # no channel lies in what is empty, as the rest is after a slice of everything
         if written:
             self._spread(Write(tensor, self.labels(tensor), labels))
         if id(tensor) not in self.names and (labels or self.notes.get(tensor) is not None):
