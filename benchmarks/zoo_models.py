@@ -18,12 +18,13 @@ from benchmarks.subjects import Subject
 
 Build = Callable[[], Subject]
 
-_WIDTH = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-_ENCODER = {**_WIDTH, "intermediate_size": 144}
+# Heads of 20, so that a fifth of each is a whole number, even for a rotation.
+_WIDTH = {"hidden_size": 80, "num_hidden_layers": 2, "num_attention_heads": 4}
+_ENCODER = {**_WIDTH, "intermediate_size": 160}
 _VOCABULARY = 101
 _TEXT = {**_ENCODER, "vocab_size": _VOCABULARY, "max_position_embeddings": 80}
 _DECODER = {**_TEXT, "num_key_value_heads": 2, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": None}
-_HEADS = {**_DECODER, "head_dim": 16}
+_HEADS = {**_DECODER, "head_dim": 20}
 _EXPERTS = {"num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48}
 _PYRAMID = {"depths": [1, 1, 1, 1], "hidden_sizes": [16, 32, 48, 64]}
 _VISION = {**_ENCODER, "image_size": 64, "patch_size": 16}
@@ -112,7 +113,7 @@ def _detr() -> Subject:
 
 
 def _gemma(model: str = "Gemma3ForCausalLM") -> Subject:
-    own = {"query_pre_attn_scalar": 16, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]}
+    own = {"query_pre_attn_scalar": 20, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]}
     return _causal(model, {**_HEADS, **own})
 
 
@@ -148,7 +149,7 @@ _HUGGING_FACE: dict[str, Build] = {
     ),
     "mamba2": lambda: _causal(
         "Mamba2ForCausalLM",
-        {**_WIDTH, "vocab_size": _VOCABULARY, "state_size": 8, "num_heads": 8, "head_dim": 16, "n_groups": 2}
+        {**_WIDTH, "vocab_size": _VOCABULARY, "state_size": 8, "num_heads": 8, "head_dim": 20, "n_groups": 2}
         | {"expand": 2, "chunk_size": 8, "eos_token_id": None},
     ),
     "mistral": lambda: _causal("MistralForCausalLM", _DECODER),
