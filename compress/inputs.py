@@ -138,11 +138,11 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 
 def items_of(value: Iterable[Any]) -> Sequence[Any]:
-    """What ``value`` puts out when it is gone through; nothing if it cannot be, as a cache without keys cannot."""
-    try:
-        return list(value)
-    except Exception:  # noqa: BLE001 - whatever its own code raises
-        return ()
+    """What ``value`` puts out when it is gone through, as far as that goes: some caches of whole models fail there."""
+    items: list[Any] = []
+    with contextlib.suppress(Exception):
+        items.extend(value)
+    return items
 
 
 def device_of(model: nn.Module) -> torch.device:
