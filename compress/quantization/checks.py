@@ -77,14 +77,6 @@ def calibration_batches(data: Tensor | Iterable[Any], batch_size: int = 64) -> l
     return batches
 
 
-def has_vnni() -> bool:
-    """Whether this CPU multiplies 8-bit integers without overflow.
-
-    Without VNNI, pairs of products are added in 16 bits, which 8-bit activations overflow.
-    """
-    return bool(torch.cpu._is_vnni_supported() or torch.cpu._is_amx_tile_supported())
-
-
 def _inputs(batch: Any) -> Tensor:
     inputs = batch[0] if isinstance(batch, (tuple, list)) else batch
     if not isinstance(inputs, Tensor):

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from compress.cpu import has_vnni
 from compress.exported import capture
-from compress.quantization.checks import has_vnni
 from compress.quantization.contract import Accuracy, fewest
 from compress.quantization.model import QuantizedModel, quantized_model
 from compress.quantization.observed import Layer, Observer, calibrate_, converted, layers_of, observed
