@@ -10,6 +10,7 @@ from typing import TypeGuard
 
 from compress.gate.checks import Status
 from compress.gate.figures import write_change, write_value
+from compress.gate.identity import identity_sentence
 from compress.gate.verdict import Verdict
 from compress.results import METRICS, Environment, Metric
 
@@ -69,6 +70,7 @@ class Table:
         about: what was measured, and where; one line each.
         notes: what the cells' numbers stand for, from 1.
         summary: how many of each mark there are.
+        identity: what the models were compared with, "" if they were not.
         title: what the run came to, "" for none.
         missing: what was not measured though no row shows it.
     """
@@ -78,6 +80,7 @@ class Table:
     about: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     summary: str = ""
+    identity: str = ""
     title: str = ""
     missing: tuple[str, ...] = ()
 
@@ -120,6 +123,9 @@ def build_table(verdicts: Sequence[Verdict], *, workload: str = "", environment:
         about=_about(workload, environment),
         notes=tuple(_write_note(key, ordered) for key in notes),
         summary=_summary([cell for row in rows for cell in row.cells]),
+        identity=identity_sentence(
+            {verdict.recipe: verdict.kinship for verdict in verdicts if verdict.kinship is not None}
+        ),
     )
 
 

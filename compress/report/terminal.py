@@ -36,6 +36,9 @@ def render_terminal(table: Table, *, width: int = 80, color: bool = False) -> st
     """
     console = text_console(width, color=color)
     with console.capture() as capture:
+        if table.identity:
+            console.print(Text(table.identity))
+            console.print()
         for block in _blocks(table, console):
             console.print(block)
             console.print()

@@ -17,6 +17,7 @@ from compress.train.processes import Processes, alone
 # then the same with a teacher.
 SCRIPT = """
 import dataclasses, hashlib, json, os, sys
+from pathlib import Path
 import torch
 from torch import nn
 from compress.data import from_tensors
