@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from compress.pruning.unstructured import MASK
+from compress.attributes import kept_in
+from compress.copying import copied
+from compress.masks import make_permanent_
 
 _SCALARS = (bool, int, float, str, bytes, type(None))
 # Whoever runs a model sets its mode; it is none of what the model is.
@@ -32,8 +34,12 @@ def fingerprint(model: nn.Module) -> str:
     with its type, shape and bytes in little-endian, row-major order; one that has several names, with all of them.
     Masks of :func:`compress.prune_weights` count as the zeros that they stand for.
 
-    What Python code a module's ``forward`` runs is not seen: two models of one fingerprint may differ in it.
+    Of a module that keeps what a forward pass computed, such as a grid for the last image size, no attribute counts,
+    since the next pass may change it. What Python code a module's ``forward`` runs is not seen: two models of one
+    fingerprint may differ in it.
     """
+    if any(name.endswith("_mask") for name, _ in model.named_buffers()):
+        model = make_permanent_(copied(model))
     total = hashlib.sha256()
     for line in _structure(model):
         total.update(f"{line}\n".encode())
@@ -44,8 +50,10 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def _structure(model: nn.Module) -> Iterator[str]:
+    changing = kept_in(model)
     for name, module in sorted(model.named_modules(remove_duplicate=False)):
-        settings = [f"{key}={_text(value)}" for key, value in sorted(_settings(module).items())]
+        known = {} if name in changing else _settings(module)
+        settings = [f"{key}={_text(value)}" for key, value in sorted(known.items())]
         yield " ".join([f"{name}:", _class(module), *settings])
         if isinstance(module, fx.GraphModule):
             yield from _operations(module.graph)
@@ -117,12 +125,11 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """By the names that each has, in order of the first of them."""
     found: dict[int, Tensor] = {}
     names: dict[int, list[str]] = {}
-    masks = {id(module.weight): module.get_buffer(MASK) for module in model.modules() if MASK in module._buffers}
     for name, tensor in _named(model):
         found.setdefault(id(tensor), tensor)
         names.setdefault(id(tensor), []).append(name)
     for key, shared in sorted(names.items(), key=lambda item: sorted(item[1])):
-        yield ", ".join(sorted(shared)), found[key].detach() * masks[key] if key in masks else found[key]
+        yield ", ".join(sorted(shared)), found[key]
 
 
 def _named(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -131,7 +138,7 @@ def _named(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         place = f"{prefix}." if prefix else ""
         for leaf, tensor in (*module._parameters.items(), *module._buffers.items(), *_constants(module)):
             seen.add(f"{place}{leaf}")
-            if tensor is not None and leaf != MASK:
+            if tensor is not None:
                 yield f"{place}{leaf}", tensor
     for name, value in model.state_dict().items():
         if name not in seen:

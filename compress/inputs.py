@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
@@ -34,8 +34,8 @@ class Inputs:
         args, kwargs = _moved((self.args, dict(self.kwargs)), device)
         return type(self)(args=args, kwargs=kwargs)
 
-    def call(self, model: nn.Module) -> Any:
-        """What ``model`` puts out for them."""
+    def call(self, model: Callable[..., Any]) -> Any:
+        """What ``model``, or what runs it, puts out for them."""
         return model(*self.args, **self.kwargs)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from compress.copying import copied
 from compress.pruning.plan import Member, PruningPlan
 from compress.pruning.structured import apply_plan, plan_pruning
 from compress.pruning.surgery import _smaller
@@ -92,7 +93,7 @@ def masked_dense(model: nn.Module, plan: PruningPlan) -> nn.Module:
     A removed channel of a norm has weight, bias and mean 0 and variance 1, so that it puts out exact zeros. Layer and
     group norms take their statistics over the channels that are kept, the one thing in which a cut differs from zeros.
     """
-    dense = copy.deepcopy(model)
+    dense = copied(model, {})
     state = {**dict(dense.named_parameters()), **dict(dense.named_buffers())}
     with torch.no_grad():
         for (name, dim), indices in plan.kept.items():
@@ -103,12 +104,23 @@ def masked_dense(model: nn.Module, plan: PruningPlan) -> nn.Module:
                 gone = torch.ones(part.shape[dim], dtype=torch.bool)
                 gone[some] = False
                 part.movedim(dim, 0)[gone] = value
+        _give_length_(state)
     for path, norm in list(dense.named_modules()):
         if isinstance(norm, (nn.LayerNorm, nn.GroupNorm)) and Member(f"{path}.weight", 0) in plan.kept:
             place, _, leaf = path.rpartition(".")
             norm.register_buffer("kept", torch.from_numpy(plan.kept[Member(f"{path}.weight", 0)]))
             setattr(dense.get_submodule(place), leaf, _OverKept(norm))
     return dense
+
+
+def _give_length_(state: Mapping[str, Tensor]) -> None:
+    """Slices of weight norm's directions that are zero get a length: their scale is 0, and 0 / 0 is not."""
+    for name, scale in state.items():
+        for ours, theirs in (("weight_g", "weight_v"), ("original0", "original1")):
+            if name.endswith(ours) and scale.ndim:
+                direction = state[name.removesuffix(ours) + theirs]
+                over = [dim for dim in range(scale.ndim) if scale.shape[dim] == 1]
+                direction.masked_fill_(direction.norm(dim=over, keepdim=True) == 0, 1.0)
 
 
 class _OverKept(nn.Module):
@@ -209,4 +221,4 @@ def _width(module: nn.Module) -> int:
 
 
 def _is_end(reason: str) -> bool:
-    return reason == "model output" or reason.startswith("fed by values without channel labels")
+    return reason.startswith(("model output", "fed by values without channel labels"))

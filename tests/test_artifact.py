@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from compress import artifact
+from compress.attributes import shape_of
 from compress.errors import ArtifactError
 from compress.lowrank import LowRankConfig, factorize
 from compress.pruning.structured import prune_channels
@@ -327,7 +328,67 @@ def test_any_pruned_network_comes_back_to_the_bit(tmp_path_factory, case, ratio)
     artifact.save(small, path)
     loaded = artifact.load(path, lambda: copy.deepcopy(net))
     assert same_tensors(loaded, small)
-    assert artifact._shape_of(loaded) == artifact._shape_of(small)
+    assert shape_of(loaded) == shape_of(small)
     assert artifact.serialize(loaded) == path.read_bytes()
     with torch.inference_mode():
         assert loaded(x).equal(small(x))
+
+
+class Keeping(nn.Module):
+    """Keeps what it computed for the last image size; ``how`` says in what."""
+
+    last_shape = None
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 4, 1)
+        self.how, self.width, self.most = how, 16, 0
+        if how == "instance":
+            self.last_shape, self.grid = None, torch.empty(0)
+        elif how == "dict":
+            self.grids = {}
+        elif how.startswith("declared"):
+            self.register_buffer("grid", None, persistent=how == "declared")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.first(x)
+        y = y.reshape(len(x), self.width, *y.shape[2:])
+        return (self.last(y) + self._grid_for(y)).mean((2, 3))
+
+    def _grid_for(self, y: torch.Tensor) -> torch.Tensor:
+        side = y.shape[-1]
+        if self.how == "dict":
+            if side not in self.grids:
+                self.grids[side] = torch.arange(side).float()
+            return self.grids[side]
+        if self.how == "largest":
+            if self.most < side:
+                self.most, self.grid = side, torch.arange(side).float()
+            return self.grid[:side]
+        if self.last_shape != y.shape:
+            self.last_shape = y.shape
+            if self.how == "buffer":
+                self.register_buffer("grid", torch.arange(side).float(), persistent=False)
+            else:
+                self.grid = torch.arange(side).float()
+        return self.grid
+
+
+@pytest.mark.parametrize(
+    "how", ["class", "instance", "dict", "largest", "buffer", "declared", "declared, not persistent"]
+)
+@pytest.mark.parametrize("pruned", [True, False])
+def test_a_model_that_ran_is_saved_and_loaded(path, how, pruned):
+    """What a forward pass keeps does not tell the fresh network that it ran, nor hide how wide a cut model is."""
+    torch.manual_seed(0)
+    model, x = Keeping(how).train(mode=pruned), torch.randn(2, 3, 8, 8)
+    model(x)
+    small = prune_channels(model, x[:1], 0.25) if pruned else model
+    expected = small(x)
+    artifact.save(small, path)
+    loaded = artifact.load(path, lambda: Keeping(how))
+    torch.testing.assert_close(loaded(x), expected, rtol=0, atol=0)
+    assert loaded.width == (12 if pruned else 16)
+    assert loaded.training == pruned
+    other = torch.randn(2, 3, 12, 12)
+    torch.testing.assert_close(loaded(other), small(other), rtol=0, atol=0)

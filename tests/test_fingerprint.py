@@ -12,8 +12,9 @@ from torch import nn
 from compress import artifact
 from compress.exported import ExportedModel, capture
 from compress.fingerprint import fingerprint
+from compress.masks import make_permanent_
 from compress.pruning.structured import prune_channels
-from compress.pruning.unstructured import make_permanent_, prune_weights
+from compress.pruning.unstructured import prune_weights
 from compress.quantization.half import to_half
 from tests.workloads import tiny_net
 
@@ -81,6 +82,27 @@ def test_any_attribute_of_a_users_module_counts():
     found = {fingerprint(Named(heads)) for heads in (1, 2, True, "1", (1,), [1], None, b"1")}
     assert len(found) == 8
     assert fingerprint(Named(object())) == fingerprint(Named(object()))
+
+
+class Keeping(nn.Module):
+    """Keeps a grid for the last image size."""
+
+    def __init__(self):
+        super().__init__()
+        self.size = None
+        self.grid = torch.zeros(0)
+
+    def forward(self, images):
+        self.size, self.grid = images.shape[-1], torch.arange(images.shape[-1])
+        return images * self.grid
+
+
+def test_a_forward_pass_does_not_change_it():
+    """What a pass leaves in the model is none of what the model is, be it a tensor or the size it is for."""
+    model = Keeping()
+    before = fingerprint(model)
+    model(IMAGE)
+    assert fingerprint(model) == before
 
 
 def test_names_shapes_and_types_count():

@@ -22,8 +22,10 @@ class Call:
         args: every argument, defaults included.
         outs: the tensors it returned.
         operands: every tensor among the arguments, those in lists too.
+        is_random: whether chance has a hand in it.
         has_sizes_of_values: whether the operation finds something, and puts out as much as it finds.
         notes: what is known of each of those; nothing of the model's own.
+        is_own: whether a tensor is a parameter or buffer, or a part of one.
         ledger: where ties, freezes and choices go.
         lookup: the labels of a tensor, in parts where it has some.
         inputs: the tensors that the module at work was called on.
@@ -35,8 +37,10 @@ class Call:
     args: Mapping[str, Any]
     outs: Sequence[Tensor]
     operands: Sequence[Tensor]
+    is_random: bool
     has_sizes_of_values: bool
     notes: Sequence[Note | None]
+    is_own: Callable[[Tensor], bool]
     ledger: Ledger
     lookup: Callable[[Tensor], Labels]
     inputs: Callable[[], Iterator[Tensor]]

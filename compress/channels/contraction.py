@@ -9,8 +9,10 @@ import numpy as np
 from torch import Tensor
 
 from compress.channels.call import Call, Rule
-from compress.channels.labels import NONE, NOT_A_CHANNEL, Axis, Labels
+from compress.channels.labels import NONE, NOT_A_CHANNEL, Alignment, Axis, Labels
 from compress.channels.parts import apart_from
+
+_ALIGNED_BYTES = 16  # between the rows of a grouped product's factors
 
 
 class Grouping(IntEnum):
@@ -48,7 +50,8 @@ def _grouping(call: Call) -> Grouping:
     return Grouping.ALIKE if call.part_ids(call.args["weight"], groups) is None else Grouping.PARTS
 
 
-def _contract(call: Call, data: Axis | None, weight: Axis | None) -> None:
+def contract(call: Call, data: Axis | None, weight: Axis | None) -> None:
+    """Sum a product of ``data`` with ``weight`` along a dimension of both."""
     if data is None and weight is not None:
         call.ledger.freeze(weight, "fed by values without channel labels")
         return
@@ -57,12 +60,12 @@ def _contract(call: Call, data: Axis | None, weight: Axis | None) -> None:
 
 
 def _dense(call: Call) -> Axis | None:
-    _contract(call, call.axis("input", 1), call.axis("weight", 1))
+    contract(call, call.axis("input", 1), call.axis("weight", 1))
     return call.axis("weight", 0)
 
 
 def _dense_transposed(call: Call) -> Axis | None:
-    _contract(call, call.axis("input", 1), call.axis("weight", 0))
+    contract(call, call.axis("input", 1), call.axis("weight", 0))
     return call.axis("weight", 1)
 
 
@@ -87,7 +90,7 @@ def _repeated(axis: Axis | None, times: int) -> Axis | None:
 
 def _parts(call: Call) -> Axis | None:
     groups, data = call.args["groups"], call.axis("input", 1)
-    _contract(call, data, _part_axis(call))
+    contract(call, data, _part_axis(call))
     call.ledger.balance(data, groups)
     call.ledger.balance(call.axis("weight", 0), groups)
     return call.axis("weight", 0)
@@ -95,7 +98,7 @@ def _parts(call: Call) -> Axis | None:
 
 def _parts_transposed(call: Call) -> Axis | None:
     groups, data, out = call.args["groups"], call.axis("input", 1), _part_axis(call)
-    _contract(call, data, call.axis("weight", 0))
+    contract(call, data, call.axis("weight", 0))
     call.ledger.balance(call.axis("weight", 0), groups)
     call.ledger.balance(out, groups)
     return out
@@ -108,14 +111,14 @@ def _part_axis(call: Call) -> Axis | None:
 
 def _alike(call: Call) -> Axis | None:
     groups, shared = call.args["groups"], call.axis("weight", 1)
-    _contract(call, call.axis("input", 1), None if shared is None else Axis(np.tile(shared.ids, groups), shared.zero))
+    contract(call, call.axis("input", 1), None if shared is None else Axis(np.tile(shared.ids, groups), shared.zero))
     call.ledger.balance(call.axis("weight", 0), groups)
     return call.axis("weight", 0)
 
 
 def _alike_transposed(call: Call) -> Axis | None:
     groups, shared = call.args["groups"], call.axis("weight", 1)
-    _contract(call, call.axis("input", 1), call.axis("weight", 0))
+    contract(call, call.axis("input", 1), call.axis("weight", 0))
     call.ledger.balance(call.axis("weight", 0), groups)
     return None if shared is None else Axis(np.tile(shared.ids, groups), shared.zero)
 
@@ -165,12 +168,50 @@ def matmul(left: str, right: str, *, bias: str | None = None) -> Rule:
             result[rows] = a[rows]
         if rows + 1 in b:
             result[rows + 1] = b[rows + 1]
-        # A batched product takes both factors from activations; only a matrix is a layer's weight.
-        if not rows:
-            call.ledger.outputs.extend(axis.ids for axis in result.values())
+        # A batched product takes its factors from activations, or matrices of several experts; a matrix is a layer's.
+        made = {rows: left, rows + 1: right}
+        call.ledger.outputs.extend(
+            axis.ids for dim, axis in result.items() if not rows or (dim and call.is_own(call.args[made[dim]]))
+        )
         return result if bias is None else _plus(call, result, bias)
 
     return rule
+
+
+def grouped_matmul(call: Call) -> Labels | None:
+    """``[tokens, k], [experts, k, n], ends of groups [experts], [experts, n] -> [tokens, n]``: a matrix a group.
+
+    Or ``[experts, tokens, k]``, a group each.
+    """
+    tokens, experts = call.args["self"], call.args["mat2"]
+    if experts.ndim != 3:  # noqa: PLR2004 - experts side by side in one matrix
+        return None
+    last, data, weight = tokens.ndim - 1, call.labels("self"), call.labels("mat2")
+    _sum_product(call, data.get(last), weight.get(1))
+    for axis in (weight.get(1), weight.get(2)):
+        if axis is not None:
+            call.ledger.alignments.append(Alignment(axis.ids, _ALIGNED_BYTES // tokens.element_size()))
+    for axis in [*(data.get(dim) for dim in range(last)), weight.get(0), call.axis("bias", 0)]:
+        call.ledger.freeze_ids(_ids(axis), NOT_A_CHANNEL)
+    out = weight.get(2)
+    if out is None:
+        call.ledger.freeze(call.axis("bias", 1), "meets values without channel labels")
+        return NONE
+    call.ledger.outputs.append(out.ids)
+    return {last: _with_bias(call, out, "bias")}
+
+
+def matrix_vector(call: Call) -> Labels:
+    """``[m, k], [k] -> [m]``."""
+    matrix = call.labels("self")
+    _sum_product(call, matrix.get(1), call.axis("vec", 0))
+    return {0: matrix[0]} if 0 in matrix else NONE
+
+
+def dot(call: Call) -> Labels:
+    """``[k], [k] -> []``."""
+    _sum_product(call, call.axis("self", 0), call.axis("tensor" if "tensor" in call.args else "other", 0))
+    return NONE
 
 
 def _sum_product(call: Call, a: Axis | None, b: Axis | None) -> None:
@@ -199,7 +240,7 @@ def _plus(call: Call, result: dict[int, Axis], bias: str) -> Labels:
 def linear(call: Call) -> Labels:
     """``[..., c], [o, c], [o] -> [..., o]``."""
     data, last = call.labels("input"), call.args["input"].ndim - 1
-    _contract(call, data.get(last), call.axis("weight", 1))
+    contract(call, data.get(last), call.axis("weight", 1))
     result = {dim: Axis(axis.ids, zero=False) for dim, axis in data.items() if dim != last}
     out = call.axis("weight", 0)
     if out is None:
@@ -268,6 +309,16 @@ def _normed(call: Call, data: str, dim: int, vectors: Sequence[str]) -> Labels:
     }
 
 
+def weight_norm(call: Call) -> Sequence[Labels]:
+    """``v: [...], g: [1, ..., n, ..., 1] -> [...]``: each slice of ``v`` along ``dim`` as long as ``g`` says.
+
+    The lengths are those of what is left of the slices. Where zeros stand for a cut, they are the same.
+    """
+    dim, labels = call.dim(of="v"), call.labels("v")
+    call.ledger.tie(labels.get(dim), call.axis("g", dim))
+    return [labels, *[NONE] * (len(call.outs) - 1)]
+
+
 TABLE: Mapping[str, Rule] = {
     "convolution": convolution,
     "_convolution": convolution,
@@ -276,7 +327,12 @@ TABLE: Mapping[str, Rule] = {
     "bmm": matmul("self", "mat2"),
     "addmm": matmul("mat1", "mat2", bias="self"),
     "baddbmm": matmul("batch1", "batch2", bias="self"),
+    "_grouped_mm": grouped_matmul,
+    "mv": matrix_vector,
+    "dot": dot,
+    "vdot": dot,
     "embedding": embedding,
+    "_weight_norm_interface": weight_norm,
     "native_batch_norm": batch_norm,
     "_native_batch_norm_legit": batch_norm,
     "_native_batch_norm_legit_no_training": batch_norm,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -38,11 +38,14 @@ class Group:
         cells: its channels.
         members: indices of the slots that it lives in.
         reason: why it must stay whole, None if it need not.
+        alignments: of dimensions that may keep only multiples of some width: how many of the dimension's positions are
+            the group's, and the multiple.
     """
 
     cells: Sequence[Cell]
     members: Sequence[int]
     reason: str | None
+    alignments: Sequence[tuple[int, int]] = ()
 
     @property
     def num_channels(self) -> int:
@@ -94,6 +97,10 @@ def resolve(trace: Trace) -> Channels:
     groups, group_of = _groups(
         units, classes, together, [None if r < 0 else reasons[r] for r in reason_of.tolist()], starts
     )
+    for ids, multiple in trace.ledger.alignments:
+        for index, count in zip(*np.unique(group_of[units[ids[ids >= 0]]], return_counts=True), strict=True):
+            group = groups[index]
+            groups[index] = replace(group, alignments=(*group.alignments, (int(count), multiple)))
     return Channels(
         slots=slots,
         starts=starts[:-1],

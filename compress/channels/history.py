@@ -33,6 +33,8 @@ _WIDTHS = frozenset({
 # Made or left out depending on strides, without changing a value.
 _SILENT = frozenset({"_unsafe_view", "alias", "clone", "detach", "reshape", "view", "_reshape_alias", "contiguous"})
 
+_PLAIN = (int, float, complex, str, torch.dtype, torch.layout, torch.device, torch.memory_format)
+
 _SMALL = 64
 
 
@@ -77,12 +79,13 @@ def step_of(call: Call) -> Step:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return None
     if isinstance(value, (list, tuple)):
         return tuple(_plain(item) for item in value)
     # A NaN is unlike itself.
-    return "nan" if isinstance(value, float) and math.isnan(value) else value
+    if isinstance(value, float) and math.isnan(value):
+        return "nan"
+    # A tensor is no number, and neither is the handle of a profiler's range.
+    return value if isinstance(value, _PLAIN) else None
 
 
 class Fault(NamedTuple):
@@ -149,8 +152,9 @@ class History:
         """
         inputs = call.operands
         notes = [note for note in call.notes if note is not None]
-        # A fill takes at most a shape and a type from its operand.
-        tainted = call.op not in FILLS and (any(note.tainted for note in notes) or any(map(known, inputs)))
+        # A fill takes at most a shape and a type from its operand; what chance made is no constant either.
+        of_weights = any(note.tainted for note in notes) or any(map(known, inputs))
+        tainted = call.is_random or (of_weights and call.op not in FILLS)
         if tainted:
             for out in call.outs:
                 self.notes.of(out).tainted = True

@@ -102,6 +102,13 @@ class Parts(NamedTuple):
     num_parts: int
 
 
+class Alignment(NamedTuple):
+    """A dimension of which as many positions must stay as are a multiple of something."""
+
+    ids: Ids
+    multiple: int
+
+
 class Binding(NamedTuple):
     """A dimension that may be as wide as another because Python code takes the one width for the other.
 
@@ -151,6 +158,7 @@ class Ledger:
         ties: ids that stand or fall together.
         freezes: ids that must stay.
         parts: dimensions that must keep equally many positions in each part.
+        alignments: dimensions that a kernel takes only in multiples of some width.
         outputs: ids of output dimensions of weights: the slices which produce the channel.
         choices: what this run chose where more than one way was open.
         attended: ids of the factors of batched products, whose parts are heads.
@@ -168,6 +176,7 @@ class Ledger:
     ties: list[Tie] = field(default_factory=list)
     freezes: list[Freeze] = field(default_factory=list)
     parts: list[Parts] = field(default_factory=list)
+    alignments: list[Alignment] = field(default_factory=list)
     outputs: list[Ids] = field(default_factory=list)
     choices: list[int] = field(default_factory=list)
     attended: list[Ids] = field(default_factory=list)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import gc
+import random
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch._ops import OpOverload
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from compress.inputs import tensors_in
 
@@ -48,19 +50,47 @@ class Recorder(TorchDispatchMode):
         return result
 
 
-class FailureWatch(TorchFunctionMode):
-    """Remembers what the innermost function that failed was called on: some fail before any ATen call is made."""
+class FunctionWatch(TorchFunctionMode):
+    """Hears functions as Python calls them, before they become ATen calls.
 
-    def __init__(self) -> None:
+    Recurrent layers are handed on whole: their ATen calls are others on each device, and as many as there are steps.
+
+    Attributes:
+        record: to whom those are handed.
+        failed: what the innermost function that failed was called on: some fail before any ATen call is made.
+    """
+
+    def __init__(self, record: Record) -> None:
         super().__init__()
+        self.record = record
         self.failed: list[Tensor] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
         try:
-            return func(*args, **(kwargs or {}))
+            if func in _WHOLE:
+                with _disable_current_modes():
+                    result = func(*args, **kwargs)
+                self.record(_whole(func, args), args, kwargs, result)
+                return result
+            return func(*args, **kwargs)
         except Exception:
-            self.failed = self.failed or list(tensors_in([args, kwargs or {}]))
+            self.failed = self.failed or list(tensors_in([args, kwargs]))
             raise
+
+
+_LAYERS = (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)
+_CELLS = (torch.lstm_cell, torch.gru_cell, torch.rnn_tanh_cell, torch.rnn_relu_cell)
+_WHOLE = frozenset({*_LAYERS, *_CELLS})
+
+
+def _whole(func: Any, args: Sequence[Any]) -> OpOverload:
+    """The ATen operation that a function of the same name comes down to."""
+    packet = getattr(torch.ops.aten, func.__name__)
+    # A layer takes packed sequences too: their data and the sizes of the batch at each step.
+    packed = func in _LAYERS and isinstance(args[1], Tensor) and not args[1].is_floating_point()
+    overload: OpOverload = packet.data if packed else (packet.input if func in _LAYERS else packet.default)
+    return overload
 
 
 def memory_of(tensor: Tensor) -> int:
@@ -95,6 +125,9 @@ def plain_forward(tensors: Iterable[Tensor]) -> Iterator[None]:
     fast_path = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices))
+        # A network may ask other generators too, and every run is to be given the same answers.
+        stack.callback(random.setstate, random.getstate())
+        stack.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002 - the one that networks ask
         stack.enter_context(torch.no_grad())
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.callback(torch.backends.mha.set_fastpath_enabled, fast_path)

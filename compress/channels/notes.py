@@ -24,6 +24,7 @@ class Note:
         ragged: whether its sizes depend on values.
         squared: whether it holds squares: their mean is the statistic of a norm.
         source: the layer's output that it is a part of.
+        filled_in: the path of the module that filled it with one value; None if it was not.
     """
 
     labels: Labels = field(default_factory=lambda: NONE)
@@ -33,6 +34,7 @@ class Note:
     ragged: bool = False
     squared: bool = False
     source: Any = None
+    filled_in: str | None = None
 
 
 class Notes:

@@ -156,7 +156,8 @@ def reduction(*, skips_zeros: bool = False, zero_of_zeros: bool = True) -> Rule:
     def rule(call: Call) -> Sequence[Labels]:
         ndim = call.args["self"].ndim
         over = _dims(call.args.get("dim"), ndim)
-        may_run = skips_zeros and _is_number(order := call.args.get("ord", 2)) and order > 0
+        order = call.args.get("ord", call.args.get("p"))
+        may_run = skips_zeros and (order is None or (_is_number(order) and order > 0))
         keep = call.args.get("keepdim", False)
         result: dict[int, Axis] = {}
         for dim, axis in apart_from(call.ledger, call.in_parts("self"), over).items():
@@ -244,9 +245,13 @@ FILLS: Sequence[str] = (
 )
 # fmt: on
 
+# Values drawn by chance, each for itself.
+_DRAWN_INTO: Sequence[str] = ("bernoulli", "exponential", "normal", "random", "uniform")
+_DRAWN_LIKE: Sequence[str] = ("rand_like", "randn_like")
+
 TABLE: Mapping[str, Rule] = {
-    **dict.fromkeys(UNTAGGED, pointwise),
-    **dict.fromkeys(FILLS, fill),
+    **dict.fromkeys((*UNTAGGED, *_DRAWN_INTO), pointwise),
+    **dict.fromkeys((*FILLS, *_DRAWN_LIKE), fill),
     "scalar_tensor": unlabelled,
     "glu": glu,
     "_adaptive_avg_pool2d": along_space(2),
@@ -275,6 +280,7 @@ TABLE: Mapping[str, Rule] = {
     "torchvision::roi_pool": regions,
     "sum": reduction(skips_zeros=True),
     "linalg_vector_norm": reduction(skips_zeros=True),
+    "norm": reduction(skips_zeros=True),
     "mean": mean,
     "amax": reduction(),
     "amin": reduction(),

@@ -25,13 +25,11 @@ def view(call: Call) -> Labels:
         return NONE
     blocks = _blocks(old, new)
     block_of = {dim: at for at, (dims, _) in enumerate(blocks) for dim in dims}
+    labels = _one_a_block(call, labels, block_of)
     owners = Counter(block_of[dim] for dim in labels)
     result: dict[int, Axis] = {}
     for dim, axis in labels.items():
         at = block_of[dim]
-        if owners[at] > 1:
-            call.ledger.freeze(axis, "two channel dimensions merged")
-            continue
         # Parts cannot go on beside channels of another kind; and those behind their channels, once merged, leave no
         # order that holds for any choice of channels.
         lost = {part for part in axis.parts if (part > dim if block_of[part] == at else owners[block_of[part]])}
@@ -41,8 +39,23 @@ def view(call: Call) -> Labels:
             place, axis = reshaped  # noqa: PLW2901 - the same axis, seen from the new shape
             call.ledger.width(axis)
             if not axis.parts:
-                _bind(call, axis)
+                bind(call, axis)
             result[place] = axis
+    return result
+
+
+def _one_a_block(call: Call, labels: Labels, block_of: Mapping[int, int]) -> Labels:
+    """``labels`` where of several dimensions that are merged only the widest may shrink: experts stay, units go."""
+    result = {}
+    for at in dict.fromkeys(block_of[dim] for dim in labels):
+        dims = [dim for dim in labels if block_of[dim] == at]
+        best = max(dims, key=lambda dim: labels[dim].ids.shape[-1])
+        kept = call.ledger.choose(best) if len(dims) > 1 else best
+        result[kept] = labels[kept]
+        for dim in dims:
+            if dim != kept:
+                call.ledger.freeze(labels[dim], "two channel dimensions merged")
+    # What is frozen is none of the parts of what is left.
     return result
 
 
@@ -101,7 +114,7 @@ def _reshaped(call: Call, axis: Axis, dim: int, blocks: Sequence[_Block]) -> tup
         call.ledger.balance(found, len(found.rows))
         heads = [one for one in parts if one in own][-1]
         call.ledger.splits.append(Split(call.ledger.calls, found, heads))
-        _bind(call, axis)
+        bind(call, axis)
     return kept, found
 
 
@@ -134,7 +147,7 @@ def _shrinking(call: Call, own: Sequence[int], varying: Collection[int], sizes: 
     return kept if kept in own else best
 
 
-def _bind(call: Call, axis: Axis) -> None:
+def bind(call: Call, axis: Axis) -> None:
     """Note that the width may be the one that the module was called with: ``reshape(B, N, C)``, ``C // heads``."""
     size = axis.ids.size
     for tensor in call.inputs():

@@ -8,12 +8,18 @@ from functools import cache
 import torch
 from torch._ops import OpOverload
 
-from compress.channels import contraction, pointwise, reshaping, selection
+from compress.channels import contraction, pointwise, recurrence, reshaping, selection
 from compress.channels.call import Call, Rule
 from compress.channels.labels import NONE, Labels
 from compress.channels.parts import fits
 
-TABLE: Mapping[str, Rule] = {**pointwise.TABLE, **reshaping.TABLE, **selection.TABLE, **contraction.TABLE}
+TABLE: Mapping[str, Rule] = {
+    **pointwise.TABLE,
+    **reshaping.TABLE,
+    **selection.TABLE,
+    **contraction.TABLE,
+    **recurrence.TABLE,
+}
 
 
 def base_name(op: OpOverload) -> str:

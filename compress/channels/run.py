@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from compress.channels import rules
@@ -20,10 +21,12 @@ from compress.channels.aliases import Write, after_write
 from compress.channels.call import Call
 from compress.channels.history import Drift, Fault, History, Shape, Step, arguments
 from compress.channels.labels import NONE, NOT_A_CHANNEL, Axis, Ids, Labels, Ledger, Slot
-from compress.channels.modes import FailureWatch, Recorder, memory_of, plain_forward
+from compress.channels.modes import FunctionWatch, Recorder, memory_of, plain_forward
 from compress.channels.notes import Notes
+from compress.channels.pointwise import FILLS
 from compress.channels.scaling import Factor, Sources
-from compress.inputs import Inputs, tensors_in
+from compress.channels.view import View
+from compress.inputs import tensors_in
 
 _NO_WISHES: Mapping[int, int] = MappingProxyType({})
 
@@ -33,17 +36,21 @@ class Trace:
     """What a run showed.
 
     Attributes:
+        view: how the network was run.
         slots: every labelled dimension of every parameter and buffer.
         ledger: ties, freezes and choices.
         used: names of the tensors that took part.
         steps: the calls, for comparison with a later run of the network cut smaller.
-        output_shapes: the shapes of the output tensors, in order, None where they depend on values.
+        output_shapes: the shapes of the output tensors that count, in order, None where they depend on values.
         factors: products with a number that weights could make good, by the number of the step.
         faults: where a replay behaved otherwise than the run it follows; empty for a first run.
         drifts: where it differed only in a number that something was multiplied by.
         writes: whether the forward pass writes into parameters.
+        others: runs in other ways, on the same slots, whose ties and freezes are in this ledger too.
+        notes: what could not be run, a sentence each.
     """
 
+    view: View
     slots: Sequence[Slot]
     ledger: Ledger
     used: frozenset[str]
@@ -53,6 +60,8 @@ class Trace:
     faults: Sequence[Fault] = ()
     drifts: Sequence[Drift] = ()
     writes: bool = False
+    others: Sequence[Trace] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Run:
@@ -61,11 +70,13 @@ class Run:
     def __init__(
         self,
         model: nn.Module,
+        view: View,
         slots: Sequence[Slot] | None,
         first: Trace | None,
         wishes: Mapping[int, int] = _NO_WISHES,
     ) -> None:
         self.model = model
+        self.view = view
         self.ledger = Ledger(replay=None if first is None else first.ledger.choices, wishes=wishes)
         self.notes = Notes()
         self.history = History(self.notes, before=None if first is None else first.steps)
@@ -77,31 +88,42 @@ class Run:
         self.sources = Sources(self.notes, is_own=self.is_own)
         self.used: set[str] = set()
         self.modules: list[tuple[str, object]] = []
-        self.watch = FailureWatch()
+        self.watch = FunctionWatch(self.record)
         self.output_shapes: list[Shape] = []
-        self.slots = list(_new_slots(self.state) if slots is None else slots)
+        self.slots = list(_new_slots(self.state, _kernels(model)) if slots is None else slots)
         self.num_ids = sum(slot.ids.size for slot in self.slots)
         self.owned: dict[str, dict[int, Axis]] = {name: {} for name in self.state}
         self.shared: dict[str, Slot] = {}
         for slot in self.slots:
             self._own(slot)
-        self._keep_whole()
 
-    def forward(self, example: Inputs, lent: Iterable[Tensor] = ()) -> None:
+    def forward(self, lent: Iterable[Tensor] = ()) -> None:
+        self.view.set_modes_(self.model)
         for name, module in self.model.named_modules():
             module.register_forward_pre_hook(self._enter(name), with_kwargs=True, prepend=True)
             module.register_forward_hook(self._leave)
         # A forward pass may write into its inputs.
-        args, kwargs = copy.deepcopy((example.args, dict(example.kwargs)))
+        args, kwargs = copy.deepcopy((self.view.example.args, dict(self.view.example.kwargs)))
         with plain_forward(self.state.values()), self.watch, Recorder(self.record, {memory_of(one) for one in lent}):
             output = self.model(*args, **kwargs)
-        for tensor in _outputs(output):
+            counted = self.view.counted(output)
+        when = "in training" if self.view.in_training else ""
+        for name, tensor in counted:
+            reason = " ".join(word for word in ("model output", name, when) if word)
             self.output_shapes.append(None if self.notes.is_ragged(tensor) else tuple(tensor.shape))
             for axis in self.labels(tensor).values():
-                self.ledger.freeze_ids(axis.ids, "model output")
+                self.ledger.freeze_ids(self._let_go(axis.ids), reason)
+
+    def _let_go(self, ids: Ids) -> Ids:
+        """``ids`` without those that a run before, of which only some outputs counted, had a say in."""
+        if self.view.outputs is None or self.view.known is None:
+            return ids
+        known = [slot.ids.reshape(-1) for slot in self.slots if slot.tensor in self.view.known]
+        return ids[~np.isin(ids, np.concatenate([np.empty(0, np.int64), *known]))]
 
     def result(self, *, writes: bool = False) -> Trace:
         return Trace(
+            view=self.view,
             slots=self.slots,
             ledger=self.ledger,
             used=frozenset(self.used),
@@ -134,9 +156,11 @@ class Run:
             op=rules.base_name(op),
             args=bound,
             operands=operands,
+            is_random=torch.Tag.nondeterministic_seeded in op.tags,
             has_sizes_of_values=torch.Tag.dynamic_output_shape in op.tags or op._schema.name == "torchvision::nms",
             notes=[None if id(tensor) in self.names else self.notes.get(tensor) for tensor in operands],
             outs=list(tensors_in([result])),
+            is_own=self.sources.is_own_or_moved,
             ledger=self.ledger,
             lookup=self.labels,
             inputs=lambda: tensors_in([self.modules[-1][1]] if self.modules else []),
@@ -151,6 +175,8 @@ class Run:
         self.history.add(call, found, known=self.is_own, enclosing=self.enclosing)
         if call.op == "square" or (call.op == "pow" and _is_two(bound["exponent"])):
             self.notes.of(call.out).squared = True
+        if call.op in FILLS:
+            self.notes.of(call.out).filled_in = self.ledger.module
         for out, labels in zip(call.outs, found, strict=False):
             self._store(out, labels, written=op._schema.is_mutable)
 
@@ -208,13 +234,6 @@ class Run:
         slot = self.shared[name]
         return slot.ids if len(slot.ids) == parts else None
 
-    def _keep_whole(self) -> None:
-        """Freeze what is bound together by more than tensors: recurrent layers keep sizes and flat weights aside."""
-        for path, module in self.model.named_modules():
-            if isinstance(module, nn.RNNBase):
-                for name, _ in module.named_parameters(prefix=path):
-                    self._freeze_tensor(name, f"recurrent layers stay whole (layer '{path}')")
-
     def _freeze_tensor(self, name: str, reason: str) -> None:
         for axis in self.owned.get(name, {}).values():
             self.ledger.freeze_ids(axis.ids, reason)
@@ -239,13 +258,19 @@ def _state_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from model.named_buffers()
 
 
-def _new_slots(state: Mapping[str, Tensor]) -> Iterator[Slot]:
+def _kernels(model: nn.Module) -> set[int]:
+    """The identities of convolutions' weights, or of what those are computed from: kernels over space."""
+    convolutions = [module for module in model.modules() if isinstance(module, _ConvNd)]
+    return {id(tensor) for module in convolutions for tensor in (*module.parameters(), *module.buffers())}
+
+
+def _new_slots(state: Mapping[str, Tensor], kernels: Container[int]) -> Iterator[Slot]:
     """Ids for every dimension that could shrink; whole numbers count or point, and are no channels."""
     count = 0
     for name, tensor in state.items():
         if not (tensor.is_floating_point() or tensor.is_complex()):
             continue
-        for dim, size in enumerate(tensor.shape):
+        for dim, size in enumerate(tensor.shape[:2] if id(tensor) in kernels else tensor.shape):
             if size > 1:
                 yield Slot(tensor=name, dim=dim, ids=np.arange(count, count + size))
                 count += size
@@ -254,10 +279,3 @@ def _new_slots(state: Mapping[str, Tensor]) -> Iterator[Slot]:
 def _is_two(exponent: object) -> bool:
     """An exponent may be a tensor, which is no truth value."""
     return isinstance(exponent, (int, float)) and exponent == 2  # noqa: PLR2004
-
-
-def _outputs(output: Any) -> Iterator[Tensor]:
-    if isinstance(output, (Tensor, Mapping, tuple, list)):
-        yield from tensors_in([output])
-    elif hasattr(output, "__dict__"):
-        yield from tensors_in([vars(output)])

@@ -70,7 +70,8 @@ class Sources:
             return
         if call.op == "add" and self._add_bias(call):
             return
-        if call.op == "cat" and all(map(self._is_own_or_moved, inputs)):
+        parts = {"cat": inputs, "index": inputs[:1]}.get(call.op, ())
+        if parts and all(map(self.is_own_or_moved, parts)):
             self.notes.of(call.out).own = True
         for tensor, note in zip(inputs, call.notes, strict=True):
             if note is not None and note.source is not None:
@@ -89,10 +90,14 @@ class Sources:
         for turn, (source, labels) in self._products.items():
             ids = _ids(labels)
             # A layer used twice would have to be scaled for both.
-            once = all(self._uses[int(slices[0])] == 1 for slices in source.slices)
+            once = all(self._num_uses(int(slices[0])) == 1 for slices in source.slices)
             if once and not any(other != turn and np.isin(_ids(read), ids).any() for other, read in source.reads):
                 found[turn] = Factor(_slices(source, ids))
         return found
+
+    def _num_uses(self, some_id: int) -> int:
+        """How often the tensor that ``some_id`` belongs to was used: one of a tensor's ids comes first."""
+        return self._uses[max(first for first in self._uses if first <= some_id)]
 
     def _move(self, call: Call, tensor: Tensor, note: Note | None) -> None:
         own = self.is_own(tensor) or (note is not None and note.own)
@@ -106,7 +111,7 @@ class Sources:
         # A transposed convolution's weight has its outputs in parts, of dimension 1.
         if not names or names[0] != _LAYERS[call.op][0] or call.args.get("transposed"):
             return
-        if not all(self._is_own_or_moved(call.args[name]) for name in names):
+        if not all(self.is_own_or_moved(call.args[name]) for name in names):
             return
         # A matrix enters a product transposed: its output dimension is the last.
         dims = [1 if name == "mat2" else 0 for name in names]
@@ -120,7 +125,7 @@ class Sources:
         """Whether the call adds its bias to what a layer put out; it is then made by both."""
         note, other = call.notes[0], call.args["other"]
         source = None if note is None else note.source
-        if source is None or not isinstance(other, Tensor) or not self._is_own_or_moved(other):
+        if source is None or not isinstance(other, Tensor) or not self.is_own_or_moved(other):
             return False
         axis = call.lookup(other).get(other.ndim - 1)
         if other.ndim != 1 or axis is None or len(axis.ids) != len(source.channels) or call.args["alpha"] != 1:
@@ -129,7 +134,8 @@ class Sources:
         self.notes.of(call.out).source = source
         return True
 
-    def _is_own_or_moved(self, tensor: Tensor) -> bool:
+    def is_own_or_moved(self, tensor: Tensor) -> bool:
+        """Whether a tensor is one of the model's, or a part of one."""
         note = self.notes.get(tensor)
         return self.is_own(tensor) or (note is not None and note.own)
 

@@ -6,10 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from compress.channels.call import Call, Rule
 from compress.channels.labels import FIXED, NONE, Axis, Labels, Ledger, moved
 from compress.channels.parts import alike, apart_from, joined, picked
+from compress.channels.reshaping import bind
+
+_MASKS = (torch.bool, torch.uint8)
 
 
 def slice_(call: Call) -> Labels:
@@ -68,8 +73,10 @@ def split(call: Call) -> Sequence[Labels]:
     if axis is None:
         return [picked(labels, dim, slice(end - size, end)) for size, end in zip(sizes, ends.tolist(), strict=True)]
     _balance(call.ledger, axis, sizes)
-    # The sizes may be written down, or be a fraction of the whole.
+    # The sizes may be written down, or be a fraction of the whole, or those that the module was called with.
     call.ledger.width(axis)
+    if len(set(sizes)) > 1:
+        bind(call, axis)
     pieces = [axis._replace(ids=piece) for piece in np.split(axis.ids, ends[:-1], axis=-1)]
     for piece in pieces:
         call.ledger.width(piece)
@@ -173,7 +180,7 @@ def index(call: Call) -> Labels:
         call.ledger.freeze(call.axis("self", dim), "channels picked by index")
     if any(indices[dim].dtype.is_floating_point or indices[dim].ndim != indices[at[0]].ndim for dim in at):
         return _all_frozen(call)
-    if any(str(indices[dim].dtype) in {"torch.bool", "torch.uint8"} for dim in at):
+    if any(indices[dim].dtype in _MASKS for dim in at):
         return _all_frozen(call)
     together = at == list(range(at[0], at[0] + len(at)))
     first = at[0] if together else 0
@@ -188,21 +195,77 @@ def _all_frozen(call: Call) -> Labels:
 
 
 def index_put(call: Call) -> Labels | None:
-    """``[n, ...], index [k], [k, ...] -> [n, ...]``: rows written one by one."""
-    into, values = call.args["self"], call.args["values"]
-    at = call.args["indices"]
-    if len(at) != 1 or at[0] is None or at[0].ndim != 1 or values.ndim != into.ndim:
+    """``[*n, *c], indices of n, [..., *c] -> [*n, *c]``: whole slices written, chosen by index or by mask."""
+    into, values, indices = call.args["self"], call.args["values"], call.args["indices"]
+    if any(one is None for one in indices):
         return None
-    for tensor in (into, values):
-        call.ledger.freeze(call.lookup(tensor).get(0), "channels picked by index")
-    call.freeze(at[0], "channels used as indices")
+    for one in indices:
+        call.freeze(one, "channels used as indices")
+    chosen = sum(one.ndim if one.dtype in _MASKS else 1 for one in indices)
+    shift = into.ndim - values.ndim
+    for name, dims in (("self", range(chosen)), ("values", range(chosen - shift))):
+        for dim in dims:
+            call.ledger.freeze(call.axis(name, dim), "channels picked by index")
     result = {}
-    for dim in range(1, into.ndim):
-        axes = [call.axis("self", dim), call.axis("values", dim)]
+    for dim in range(chosen, into.ndim):
+        axes = [call.axis("self", dim), call.axis("values", dim - shift)]
+        if dim < shift or values.shape[dim - shift] != into.shape[dim]:
+            call.ledger.freeze(axes[1], "one channel spread over many")
+            axis = None if axes[0] is None else axes[0]._replace(zero=False)
+        else:
+            axis = _aligned(call.ledger, axes) if any(axes) else None
+        if axis is not None:
+            result[dim] = axis
+    return result
+
+
+def index_add(call: Call) -> Labels:
+    """``[..., n, ...], index [k], [..., k, ...] -> [..., n, ...]``: slices of ``dim`` written or added one by one."""
+    call.freeze(call.args["index"], "channels used as indices")
+    return _written(call, call.dim(), "source")
+
+
+def _written(call: Call, at: int, source: str) -> Labels:
+    """The labels of ``self`` once ``source`` was written to some indices of its dimension ``at``."""
+    for name in ("self", source):
+        call.ledger.freeze(call.axis(name, at), "channels picked by index")
+    result = {}
+    for dim in [dim for dim in range(call.args["self"].ndim) if dim != at]:
+        axes = [call.axis("self", dim), call.axis(source, dim)]
         axis = _aligned(call.ledger, axes) if any(axes) else None
         if axis is not None:
             result[dim] = axis
     return result
+
+
+def gather(call: Call) -> Labels | None:
+    """``[..., n, ...], index [..., m, ...] -> [..., m, ...]``: along ``dim`` an index for each position."""
+    source, at = call.args["index"], call.dim()
+    if any(source.shape[dim] != call.args["self"].shape[dim] for dim in range(source.ndim) if dim != at):
+        return None
+    call.ledger.freeze(call.axis("self", at), "channels picked by index")
+    return _of_indices(call, at, {dim: axis for dim, axis in call.labels("self").items() if dim != at})
+
+
+def scatter(call: Call) -> Labels | None:
+    """``[..., n, ...], index and values [..., m, ...] -> [..., n, ...]``: along ``dim`` an index for each position."""
+    index, at = call.args["index"], call.dim()
+    others = [dim for dim in range(index.ndim) if dim != at]
+    source = "src" if isinstance(call.args.get("src"), Tensor) else "self"
+    if any(index.shape[dim] != call.args[name].shape[dim] for dim in others for name in ("self", source)):
+        return None
+    result = _of_indices(call, at, _written(call, at, source))
+    keeps = source == "src" or call.args.get("value") == 0
+    return {dim: axis._replace(zero=axis.zero and keeps) for dim, axis in result.items()}
+
+
+def _of_indices(call: Call, at: int, labels: Labels) -> Labels:
+    """``labels`` where indices of every position choose along ``at`` alone: they must be the same for all channels."""
+    indices = call.labels("index")
+    for dim, axis in labels.items():
+        call.ledger.tie(axis, indices.get(dim))
+    call.ledger.freeze(indices.get(at), "channels used as indices")
+    return labels
 
 
 def pad(call: Call) -> Labels:
@@ -234,5 +297,9 @@ TABLE: Mapping[str, Rule] = {
     "index_select": index_select,
     "index": index,
     "index_put": index_put,
+    "index_add": index_add,
+    "index_copy": index_add,
+    "gather": gather,
+    **dict.fromkeys(("scatter", "scatter_add", "scatter_reduce"), scatter),
     "constant_pad_nd": pad,
 }

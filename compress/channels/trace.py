@@ -7,36 +7,105 @@ and carries the labels along. Whatever runs can be traced: there is no graph to 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
+import numpy as np
 from torch import Tensor, nn
 
-from compress.channels.copying import copied
 from compress.channels.labels import Ledger, Slot
 from compress.channels.modes import LentWrittenError
 from compress.channels.run import Run, Trace
-from compress.errors import ModelError, first_line
+from compress.channels.view import View
+from compress.copying import copied
+from compress.errors import CompressError, ModelError, first_line
 from compress.inputs import Inputs
+from compress.outputs import Outputs
 
 __all__ = ["Heads", "Trace", "retrace", "trace"]
 
 Heads = Literal["dims", "whole"]
 
 
-def trace(model: nn.Module, example: Inputs, heads: Heads = "dims") -> Trace:
+def trace(model: nn.Module, example: Inputs, heads: Heads = "dims", outputs: Outputs | None = None) -> Trace:
     """Run ``model`` on labels of its own. A copy runs, in eval mode: nothing of ``model`` changes.
+
+    Where parameters take no part, it runs in train mode too: there are heads that only training uses.
 
     Args:
         model: any that runs on ``example``.
         example: its inputs.
         heads: whether the channels of an attention are the dimensions of its heads, or whole heads.
+        outputs: which outputs count; all if None.
 
     Raises:
+        ConfigError: if ``outputs`` names no output.
         ModelError: if the model cannot be copied, if its forward pass fails, or puts out no tensor.
     """
-    found = _first_run(model, example, wishes={})
+    found = _first_run(model, View(example=example, outputs=outputs), heads, slots=None)
+    unused = [name for name, _ in model.named_parameters() if name not in found.used]
+    if not unused:
+        return found
+    training = View(example=example, outputs=outputs, known=found.used)
+    try:
+        other = _first_run(model, training, heads, found.slots)
+    except _BrokenOffError as broken:
+        note = (
+            f"{len(unused)} parameters take no part in eval mode ('{unused[0]}'), and in train mode {broken}: training"
+            " the pruned network may fail"
+        )
+        return replace(_joined(found, _cut_along(broken.seen)), others=(), notes=(note,))
+    return _joined(found, other) if other.used - found.used else found
+
+
+class _BrokenOffError(ModelError):
+    """A run in train mode failed.
+
+    Attributes:
+        seen: what it showed until then.
+    """
+
+    def __init__(self, message: str, seen: Trace) -> None:
+        super().__init__(message)
+        self.seen = seen
+
+
+def _cut_along(broken: Trace) -> Trace:
+    """``broken``, in which what it used for the first time may only lose channels that are known from eval mode.
+
+    Of others nobody knows where they would have gone.
+    """
+    known = [slot.ids.reshape(-1) for slot in broken.slots if slot.tensor in (broken.view.known or ())]
+    new = [slot.ids.reshape(-1) for slot in broken.slots if slot.tensor not in (broken.view.known or ())]
+    familiar, others = (np.concatenate([np.empty(0, np.int64), *some]) for some in (known, new))
+    pairs = [pair for tie in broken.ledger.ties for pair in ((tie.first, tie.second), (tie.second, tie.first))]
+    tied = [ids[np.isin(to, familiar)] for ids, to in pairs]
+    alone = others[~np.isin(others, np.concatenate([np.empty(0, np.int64), *tied]))]
+    broken.ledger.freeze_ids(alone, "used only in training, where the forward pass failed")
+    return broken
+
+
+def _joined(found: Trace, other: Trace) -> Trace:
+    """``found``, with what ``other`` showed beside; ``found`` made the choices that are repeated on its own view."""
+    ledger, more = found.ledger, other.ledger
+    joined = replace(
+        ledger,
+        ties=[*ledger.ties, *more.ties],
+        freezes=[*ledger.freezes, *more.freezes],
+        parts=[*ledger.parts, *more.parts],
+        alignments=[*ledger.alignments, *more.alignments],
+        outputs=[*ledger.outputs, *more.outputs],
+        attending=ledger.attending | more.attending,
+        bindings=[*ledger.bindings, *more.bindings],
+        widths=[*ledger.widths, *more.widths],
+    )
+    return replace(found, ledger=joined, slots=other.slots, used=found.used | other.used, others=(other,))
+
+
+def _first_run(model: nn.Module, view: View, heads: Heads, slots: Sequence[Slot] | None) -> Trace:
+    found = _run_once(model, view, slots, wishes={})
     wishes = _whole_heads(found.ledger) if heads == "whole" else {}
-    return _first_run(model, example, wishes) if wishes else found
+    return _run_once(model, view, slots, wishes) if wishes else found
 
 
 def _whole_heads(ledger: Ledger) -> dict[int, int]:
@@ -49,36 +118,41 @@ def _whole_heads(ledger: Ledger) -> dict[int, int]:
     }
 
 
-def _first_run(model: nn.Module, example: Inputs, wishes: Mapping[int, int]) -> Trace:
+def _run_once(model: nn.Module, view: View, slots: Sequence[Slot] | None, wishes: Mapping[int, int]) -> Trace:
     try:
-        return _only_run(model, example, wishes, lent=list(model.parameters()))
+        return _run_lent(model, view, slots, wishes, lent=list(model.parameters()))
     except LentWrittenError:
-        return _only_run(model, example, wishes, lent=())
+        return _run_lent(model, view, slots, wishes, lent=())
 
 
-def _only_run(model: nn.Module, example: Inputs, wishes: Mapping[int, int], lent: Sequence[Tensor]) -> Trace:
-    run = Run(_copy(model, lent), slots=None, first=None, wishes=wishes)
+def _run_lent(
+    model: nn.Module, view: View, slots: Sequence[Slot] | None, wishes: Mapping[int, int], lent: Sequence[Tensor]
+) -> Trace:
+    run = Run(_copy(model, lent), view, slots=slots, first=None, wishes=wishes)
     try:
-        run.forward(example, lent)
-    except LentWrittenError:
+        run.forward(lent)
+    except (LentWrittenError, CompressError):
         raise
     except Exception as error:
-        raise ModelError(f"the forward pass on the example inputs failed: {first_line(error)}") from error
-    if not run.output_shapes:
+        message = f"the forward pass on the example inputs failed: {first_line(error)}"
+        if view.in_training:
+            raise _BrokenOffError(message, run.result(writes=not lent)) from error
+        raise ModelError(message) from error
+    if not run.output_shapes and not view.in_training:
         raise ModelError("the forward pass on the example inputs put out no tensor")
     return run.result(writes=not lent)
 
 
-def retrace(model: nn.Module, example: Inputs, slots: Sequence[Slot], first: Trace) -> Trace:
-    """Run a cut ``model`` on the labels that survived, ``slots``, making the choices of the run before the cut.
+def retrace(model: nn.Module, slots: Sequence[Slot], first: Trace) -> Trace:
+    """Run a cut ``model`` on the labels that survived, ``slots``, in the way and with the choices of the run ``first``.
 
-    ``model`` itself runs, in eval mode, and is of no use afterwards. What fails is not raised but reported, as a
-    fault with the channels that it concerns.
+    ``model`` itself runs, and is of no use afterwards. What fails is not raised but reported, as a fault with the
+    channels that it concerns.
     """
-    run = Run(model.eval(), slots=slots, first=first)
+    run = Run(model, first.view, slots=slots, first=first)
     try:
         # Its weights are views of the uncut ones, unless it is a true cut.
-        run.forward(example, () if first.writes else list(model.parameters()))
+        run.forward(() if first.writes else list(model.parameters()))
     except Exception as error:  # noqa: BLE001 - whatever a cut breaks is a reason to take the cut back
         layer = run.modules[-1][0] if run.modules else ""
         reason = f"the cut breaks the forward pass: {first_line(error)} (layer '{layer}')"
@@ -90,8 +164,8 @@ def retrace(model: nn.Module, example: Inputs, slots: Sequence[Slot], first: Tra
 
 
 def _copy(model: nn.Module, lent: Iterable[Tensor]) -> nn.Module:
-    """A copy in eval mode, whose parameters are those of ``model`` as far as they are ``lent``: they may be big."""
+    """A copy, whose parameters are those of ``model`` as far as they are ``lent``: they may be big."""
     try:
-        return copied(model, {id(tensor): tensor for tensor in lent}).eval()
+        return copied(model, {id(tensor): tensor for tensor in lent})
     except Exception as error:
         raise ModelError(f"the model cannot be copied: {first_line(error)}") from error

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
+import json
 from typing import Any, Self
 
 import torch
@@ -12,7 +14,9 @@ from torch.export import ExportedProgram
 
 from compress.errors import ArtifactError, ConfigError, ModelError, first_line
 from compress.exported.capture import quiet_torch
+from compress.exported.structure import Signature
 
+_NESTING = "compress.signature"
 _EXTRA = "pip install 'pytest-compress[onnx]'"
 
 
@@ -21,8 +25,13 @@ def to_onnx(program: ExportedProgram) -> bytes:
 
     Raises:
         ConfigError: if onnx or onnxscript is missing.
-        ModelError: if an operation has no counterpart in ONNX.
+        ModelError: if an operation has no counterpart in ONNX, or the graph is in bfloat16.
     """
+    for name, tensor in [*program.state_dict.items(), *program.constants.items()]:
+        if isinstance(tensor, Tensor) and tensor.dtype == torch.bfloat16:
+            raise ModelError(
+                f"ONNX Runtime runs no bfloat16 on the CPU, '{name}' is: save the model in float32, or as .pt2"
+            )
     try:
         import onnxscript  # noqa: F401, PLC0415 - optional
         from torch.onnx.errors import OnnxExporterError  # noqa: PLC0415
@@ -38,6 +47,8 @@ def to_onnx(program: ExportedProgram) -> bytes:
     proto = exported.model_proto
     # Where each node was in somebody's source tree.
     del proto.metadata_props[:]
+    nesting = proto.metadata_props.add()
+    nesting.key, nesting.value = _NESTING, json.dumps(dataclasses.asdict(Signature.of(program)), sort_keys=True)
     for part in (*proto.graph.node, *proto.graph.initializer, *proto.graph.value_info):
         del part.metadata_props[:]
         part.doc_string = ""
@@ -58,12 +69,18 @@ class OnnxModel(nn.Module):
         self.training = False
         self._open(place)
 
-    def forward(self, inputs: Tensor) -> Any:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         if self._threads != torch.get_num_threads():
             self._open("the model")
-        outputs = self._session.run(None, {self._input: inputs.numpy()})
-        tensors = tuple(map(torch.from_numpy, outputs))
-        return tensors[0] if len(tensors) == 1 else tensors
+        names = [one.name for one in self._session.get_inputs()]
+        tensors = dict(zip(names, args, strict=False)) | kwargs
+        if self._signature is not None:
+            tensors = dict(zip(names, self._signature.tensors(args, kwargs), strict=True))
+        arrays = {name: tensor.detach().numpy() for name, tensor in tensors.items()}
+        outputs = tuple(map(torch.from_numpy, self._session.run(None, arrays)))
+        if self._signature is not None:
+            return self._signature.built(iter(outputs))
+        return outputs[0] if len(outputs) == 1 else outputs
 
     def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 - torch's own signature
         """Nothing for False.
@@ -91,4 +108,13 @@ class OnnxModel(nn.Module):
         # onnxruntime's errors have no base of their own.
         except Exception as cause:
             raise ArtifactError(f"{place} is damaged, or cannot be run by ONNX Runtime: {first_line(cause)}") from cause
-        self._input = self._session.get_inputs()[0].name
+        nesting = self._session.get_modelmeta().custom_metadata_map.get(_NESTING)
+        self._signature = None if nesting is None else _signature(nesting, place)
+
+
+def _signature(nesting: str, place: str) -> Signature:
+    """What :func:`to_onnx` wrote of a graph's inputs and outputs."""
+    try:
+        return Signature(**json.loads(nesting))
+    except (TypeError, ValueError) as cause:
+        raise ArtifactError(f"{place} is damaged: {first_line(cause)}") from cause

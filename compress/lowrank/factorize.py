@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
+from compress.copying import copied
 from compress.errors import ConfigError, DataError, ModelError
 from compress.inputs import Inputs, each_batch, infer, inputs_of
 from compress.lowrank.chains import chains
@@ -21,8 +22,9 @@ from compress.lowrank.decompositions import decompose, kinds_for
 from compress.lowrank.moments import Whitening, lost_means, whitenings
 from compress.lowrank.plan import FactorizationPlan, PlannedLayer
 from compress.lowrank.ranks import Choice, Table, cheapest_within, shared_out, table_of
+from compress.lowrank.reads import reads_in_the_way
 from compress.lowrank.sites import Layer, Site, find_sites, pass_of, watched
-from compress.macs import macs_of
+from compress.macs import Macs, macs_of
 from compress.substitute import Substitute, replace_
 
 Measure = Callable[[nn.Module, nn.Module], float]
@@ -89,8 +91,12 @@ def plan_factorization(
     example = inputs_of(example_inputs)
     found, whole = find_sites(model, config)
     macs = _observe(model, example, found)
+    if config.by == "macs":
+        macs.whole("a target for macs")
     whole |= {name: reason for site in found if (reason := _unfit(site, config)) for name in site.layers}
     sites = [site for site in found if _unfit(site, config) is None]
+    whole |= (read := reads_in_the_way(model, sites, example))
+    sites = [site for site in sites if not read.keys() & site.layers.keys()]
     if isinstance(calibration, (Tensor, Mapping)):
         raise ConfigError(f"calibration must be batches of inputs, got a single {type(calibration).__name__}")
     batches = None if calibration is None else _inputs_in(calibration, example)
@@ -98,7 +104,8 @@ def plan_factorization(
         config=config,
         model=model,
         sites=sites,
-        macs=macs,
+        macs=macs.total,
+        uncounted=macs.uncounted,
         params=sum(parameter.numel() for parameter in model.parameters()),
         batches=batches,
         whitenings={} if batches is None else whitenings(model, batches, sites),
@@ -107,7 +114,19 @@ def plan_factorization(
     hidden = not (progress and console.is_terminal)
     shown = track(sites, "factorizing", console=console, transient=True, disable=hidden)
     tables = [table_of(site, draft.weight(site), config) for site in shown]
+    if config.by in ("macs", "params", "latency") and not any(len(table.errors) for table in tables):
+        raise ModelError(_nothing(draft, tables, whole))
     return _plan(draft, tables, _choices(draft, tables, config, measure), whole)
+
+
+def _nothing(draft: _Draft, tables: Sequence[Table], whole: Mapping[str, str]) -> str:
+    """What to say where no target can be reached, for nothing can be factorized."""
+    reasons = {name: _why_whole(table, draft.config.round_to) for table in tables for name in table.site.layers}
+    name, reason = next(iter({**reasons, **whole}.items()))
+    return (
+        f"no layer of {type(draft.model).__name__} can be factorized so that it gets cheaper, and so no target for"
+        f" {draft.config.by} be reached ('{name}': {reason})"
+    )
 
 
 def _inputs_in(calibration: Iterable[Any], example: Inputs) -> list[Inputs]:
@@ -135,6 +154,7 @@ class _Draft:
     model: nn.Module
     sites: Sequence[Site]
     macs: int
+    uncounted: tuple[str, ...]
     params: int
     batches: Sequence[Inputs] | None
     whitenings: Mapping[Site, Whitening]
@@ -154,7 +174,7 @@ class _Draft:
         return made
 
 
-def _observe(model: nn.Module, inputs: Inputs, sites: Collection[Site]) -> int:
+def _observe(model: nn.Module, inputs: Inputs, sites: Collection[Site]) -> Macs:
     """Note every pass through a site; the MACs of the whole model."""
 
     def see(site: Site, layer: Layer, given: Tensor, output: Tensor) -> None:
@@ -184,7 +204,7 @@ def _as_fast_as(
 
     def at(budget: float) -> tuple[Mapping[Site, Choice], float]:
         choices = shared_out(tables, config, dense=draft.macs, budget=budget)
-        return choices, measure(_applied(draft.model, _by_name(draft.chains(choices))), copy.deepcopy(draft.model))
+        return choices, measure(_applied(draft.model, _by_name(draft.chains(choices))), copied(draft.model))
 
     best, ratio = at(least)
     if ratio > config.target:
@@ -212,6 +232,7 @@ def _plan(
     order = {name: number for number, (name, _) in enumerate(draft.model.named_modules())}
     return FactorizationPlan(
         layers=sorted(layers, key=lambda layer: order[layer.names[0]]),
+        uncounted=draft.uncounted,
         macs_before=draft.macs,
         macs_after=draft.macs - sum(layer.macs_before - layer.macs_after for layer in layers),
         num_params_before=draft.params,
@@ -263,9 +284,8 @@ def _by_name(made: Mapping[Site, Mapping[str, Substitute]]) -> dict[str, Substit
 
 def _applied(model: nn.Module, replacements: Mapping[str, nn.Module]) -> nn.Module:
     """A copy of the model with copies of the new layers."""
-    # Together, so that weights tied across layers stay tied in the copy.
-    copied, new = copy.deepcopy((model, dict(replacements)))
-    return replace_(copied, new)
+    # The new layers together, so that weights tied across them stay tied in the copy.
+    return replace_(copied(model), copy.deepcopy(dict(replacements)))
 
 
 def _check_runs(small: nn.Module, model: nn.Module, inputs: Inputs, replacements: Mapping[str, nn.Module]) -> None:

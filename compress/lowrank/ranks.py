@@ -161,7 +161,8 @@ def shared_out(tables: Sequence[Table], config: LowRankConfig, *, dense: int, bu
 
     low, high = _SMALLEST_PRICE, _LARGEST_PRICE
     if (least := at(high)[1]) > budget:
-        reachable = math.ceil(1000 * least / dense) / 1000
+        # Not so few digits that it seems to be the whole.
+        reachable = next((share for digits in (3, 6, 9) if (share := _rounded_up(least / dense, digits)) < 1), 1.0)
         raise ConfigError(f"target must be at least {reachable:g} for this model, got {budget / dense:g} ({config.by})")
     for _ in range(_HALVINGS):
         middle = math.sqrt(low * high)
@@ -170,6 +171,11 @@ def shared_out(tables: Sequence[Table], config: LowRankConfig, *, dense: int, bu
     return {
         table.site: table.choice(pick) for table, pick in zip(tables, picks, strict=True) if pick < len(table.errors)
     }
+
+
+def _rounded_up(share: float, digits: int) -> float:
+    scale: int = 10**digits
+    return math.ceil(share * scale) / scale
 
 
 def _loss(errors: Errors) -> Errors:

@@ -65,11 +65,15 @@ def count_compressed_file_bytes(model: nn.Module) -> int:
 
 
 def count_macs(model: nn.Module, example_input: Tensor) -> int:
-    """Multiply-accumulates for one input, see :func:`compress.macs.macs_of`."""
+    """Multiply-accumulates for one input, see :func:`compress.macs.macs_of`.
+
+    Raises:
+        ModelError: if the model holds operations with weights whose cost is unknown.
+    """
     inputs = example_input.to(device_of(model))
     # In train mode a mere forward pass would move running statistics.
-    with evaluating(model), torch.inference_mode():
-        return macs_of(lambda: uncompiled(model)(inputs)) // len(example_input)
+    with evaluating(model):
+        return macs_of(lambda: uncompiled(model)(inputs)).whole("the metric macs") // len(example_input)
 
 
 def _pair(metric: str, count: Callable[[nn.Module], int], compressed: nn.Module, dense: nn.Module) -> Measurement:

@@ -72,7 +72,8 @@ def choose(candidates: Candidates, frozen: Container[int], ratio: float, round_t
     removed = np.zeros(len(candidates.channels.group_of), dtype=np.bool_)
     for index, group in groups.items():
         one = steps[index]
-        kept = _aligned(one, min(one.count, max(wanted[index], floors[index])), round_to)
+        alignments = [(one.count * one.width, round_to), *group.alignments]
+        kept = _aligned(one, min(one.count, max(wanted[index], floors[index])), alignments)
         for cell, scores in zip(group.cells, candidates.scores[index], strict=True):
             block = len(cell.units) // one.count
             least_first = np.argsort(scores, kind="stable")
@@ -157,7 +158,8 @@ def _step_scores(group: Group, scores: Sequence[Vector], steps: _Steps) -> list[
     return list((total / steps.width).tolist())
 
 
-def _aligned(steps: _Steps, kept: int, round_to: int) -> int:
-    """``kept`` rounded up, so that the channels that stay are a multiple of ``round_to``, or all."""
-    unit = round_to // math.gcd(round_to, steps.width)
+def _aligned(steps: _Steps, kept: int, alignments: Sequence[tuple[int, int]]) -> int:
+    """``kept`` rounded up, so that what stays of each number of channels is a multiple of the other, or all."""
+    units = [multiple // math.gcd(multiple, channels // steps.count) for channels, multiple in alignments]
+    unit = math.lcm(*units)
     return min(steps.count, math.ceil(kept / unit) * unit)

@@ -11,6 +11,7 @@ from torch import nn
 
 from compress.channels.trace import Heads
 from compress.errors import ConfigError
+from compress.outputs import Outputs
 from compress.pruning.checks import check_ratio
 from compress.pruning.readings import Loss
 from compress.pruning.timing import PairedLatency, paired_latency
@@ -34,6 +35,8 @@ class PruneOptions:
             square in each group, so that groups compare.
         heads: how attention gets narrower. "dims" takes the same number of dimensions from each head; "whole" takes
             whole heads and leaves the others as they were. Either way queries and keys lose the same dimensions.
+        outputs: names the outputs that count, of a model with several: ``lambda out: out.logits``. The others (hidden
+            states, caches) may lose channels; by default none may. ``loss`` is given what it names.
         min_kept: the smallest fraction of a group's channels that stays, where the fraction is not asked outright:
             under the scope "global" and in the search for a target.
         round_to: the number of channels that stays in a group is rounded up to a multiple of it, for kernels that like
@@ -56,6 +59,7 @@ class PruneOptions:
     max_latency_ms: float | None = None
     scope: Scope = "layer"
     heads: Heads = "dims"
+    outputs: Outputs | None = None
     min_kept: float = 0.1
     round_to: int | Literal["auto"] = 1
     batches: Iterable[Any] | None = None

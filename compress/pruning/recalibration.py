@@ -10,13 +10,13 @@ Source: Li et al., "EagleEye: Fast Sub-net Evaluation for Efficient Neural Netwo
 from __future__ import annotations
 
 from collections.abc import Iterable
-from copy import deepcopy
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from compress.copying import check_given, copied
 from compress.inputs import BATCH, device_of, each_batch, run
 from compress.pruning.progress import counted
 
@@ -42,7 +42,8 @@ def recalibrate(model: M, batches: Iterable[Any], *, progress: bool = False) -> 
         ConfigError: if there is no batch.
         ModelError: if the forward pass fails, as it does where a norm sees a single value of a channel.
     """
-    model = deepcopy(model)
+    check_given(model, "recalibrate")
+    model = copied(model)
     norms = [norm for norm in model.modules() if isinstance(norm, _NormBase) and _keeps_statistics(norm)]
     if not norms:
         return model

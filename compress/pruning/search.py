@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
+from compress.copying import copied
 from compress.errors import ConfigError
 from compress.inputs import Inputs
 from compress.macs import macs_of
@@ -112,7 +111,7 @@ def _largest_cut(cutter: Cutter, goal: Goal, size: Size, highest: float, round_t
 
 
 def _size_of(goal: Goal, cutter: Cutter, options: PruneOptions) -> Size:
-    dense = copy.deepcopy(cutter.model).eval()
+    dense = copied(cutter.model).eval()
     dense_ms: list[float] = []
 
     def latency_ms(model: nn.Module) -> float:
@@ -127,8 +126,7 @@ def _size_of(goal: Goal, cutter: Cutter, options: PruneOptions) -> Size:
         return value
 
     def macs(model: nn.Module) -> float:
-        with torch.inference_mode():
-            return macs_of(lambda: cutter.example.call(model))
+        return macs_of(lambda: cutter.example.call(model)).whole("max_macs")
 
     count = {"max_params": _count_params, "max_macs": macs, "max_latency_ms": latency_ms}[goal.name]
     return lambda cut: count(dense if cut is None else cutter.build(cut).eval())

@@ -7,7 +7,7 @@ only a network whose channels still meet as they met before is handed out.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -103,8 +103,8 @@ def plan_pruning(
     check_model(model)
     check_ignore(model, ignore)
     example = check_example(model, example_inputs)
-    first = trace(model, example, options.heads)
-    evidence = Evidence(batches=options.batches or (), loss=options.loss, seed=options.seed)
+    first = trace(model, example, options.heads, options.outputs)
+    evidence = Evidence(batches=options.batches or (), loss=options.loss, outputs=options.outputs, seed=options.seed)
 
     def candidates(draft: Draft) -> Candidates:
         scores = score(model, draft.channels, draft.frozen, criterion, evidence)
@@ -143,7 +143,7 @@ def _cutter(model: nn.Module, example: Inputs, draft: Draft, candidates: Callabl
 
     def solve(own: Draft, some: Candidates, ratio: float, round_to: int) -> Verified:
         try:
-            return verified_cut(model, example, own, lambda frozen: choose(some, frozen, ratio, round_to))
+            return verified_cut(model, own, lambda frozen: choose(some, frozen, ratio, round_to))
         except Unbound as found:
             ledger = replace(own.first.ledger, freezes=[*own.first.ledger.freezes, *found.freezes])
             again = _drafted(replace(own.first, ledger=ledger))
@@ -173,10 +173,23 @@ def _plan(model: nn.Module, found: Found) -> PruningPlan:
         kept=kept,
         num_params_before=sum(parameter.numel() for parameter in parameters.values()),
         num_params_after=sum(_size_after(name, parameter, kept) for name, parameter in parameters.items()),
-        notes=found.notes,
+        notes=(*found.notes, *draft.first.notes, *_held_by_outputs(draft, groups)),
         repairs=found.cut.repairs,
         scales=found.cut.scales,
     )
+
+
+def _held_by_outputs(draft: Draft, groups: Sequence[PlannedGroup]) -> Iterator[str]:
+    """Which of several outputs keep channels, and how to let those go."""
+    if draft.first.view.outputs is not None or len(draft.first.output_shapes) == 1:
+        return
+    reasons = [group.frozen.partition("model output ") for group in groups if group.frozen is not None]
+    names = dict.fromkeys(name for _, found, name in reasons if found)
+    if names:
+        yield (
+            f"kept whole by the outputs {', '.join(names)}: if only some of them count, name those, as in"
+            f" PruneOptions(outputs=lambda out: ...)"
+        )
 
 
 def _planned(draft: Draft, index: int, group: Group, removed: Removed) -> PlannedGroup:

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
-from compress.channels.copying import copied
 from compress.channels.labels import Ids
+from compress.copying import copied
 from compress.pruning.plan import Member
 from compress.pruning.repairs import Repair
 
@@ -45,7 +47,12 @@ def cut(
             tensor = smaller[member.tensor]
             shape = [-1 if dim == member.dim else 1 for dim in range(tensor.ndim)]
             tensor.mul_(torch.from_numpy(factors).to(tensor).reshape(shape))
-    return _with(model, {id(state[name]): tensor for name, tensor in smaller.items()}, repairs)
+    result = _with(model, {id(state[name]): tensor for name, tensor in smaller.items()}, repairs)
+    for module in result.modules():
+        if isinstance(module, nn.RNNBase):
+            # On CUDA its tensors are to be one piece of memory; elsewhere this does nothing.
+            module.flatten_parameters()
+    return result
 
 
 def outline(model: nn.Module, kept: Mapping[Member, Ids], repairs: Iterable[Repair]) -> nn.Module:
@@ -73,7 +80,8 @@ def _with(model: nn.Module, tensors: Mapping[int, Tensor], repairs: Iterable[Rep
     smaller = copied(model, tensors)
     new = {id(tensor) for tensor in tensors.values()}
     for module in smaller.modules():
-        if any(id(tensor) in new for tensor in _tensors(module)):
+        if isinstance(module, nn.Transformer) or any(id(tensor) in new for tensor in _tensors(module)):
+            _recompute_weights(module)
             _tell_width(module)
     for repair in repairs:
         setattr(smaller.get_submodule(repair.module), repair.attribute, repair.after)
@@ -102,6 +110,16 @@ def _take_by_part(tensor: Tensor, kept: Ids) -> Tensor:
         for piece, columns in zip(tensor.chunk(len(kept)), kept, strict=True)
     ]
     return torch.cat(pieces)
+
+
+@torch.no_grad()
+def _recompute_weights(module: nn.Module) -> None:
+    """Weights that the hooks of torch's older weight and spectral norms compute before each forward pass."""
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, WeightNorm):
+            setattr(module, hook.name, hook.compute_weight(module))
+        elif isinstance(hook, SpectralNorm):
+            setattr(module, hook.name, hook.compute_weight(module, do_power_iteration=False))
 
 
 def _tell_width(module: nn.Module) -> None:
@@ -152,6 +170,14 @@ def _attention(module: nn.MultiheadAttention) -> None:
         module.embed_dim = module.kdim = module.vdim = module.in_proj_weight.shape[1]
 
 
+def _transformer(module: nn.Transformer) -> None:
+    # It has no tensors of its own, and compares its inputs' width with its first layers'.
+    layers = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
+    first = next((one for one in module.modules() if isinstance(one, layers)), None)
+    if first is not None:
+        module.d_model = first.linear1.weight.shape[1]
+
+
 def _prelu(module: nn.PReLU) -> None:
     module.num_parameters = module.weight.shape[0]
 
@@ -160,9 +186,23 @@ def _embedding(module: nn.Embedding) -> None:
     module.embedding_dim = module.weight.shape[1]
 
 
+def _recurrent(module: nn.RNNBase) -> None:
+    shapes = {name: tensor.shape for name, tensor in module.named_parameters(recurse=False)}
+    module.input_size, module.hidden_size = shapes["weight_ih_l0"][1], shapes["weight_hh_l0"][1]
+    if module.proj_size:
+        module.proj_size, module.hidden_size = shapes["weight_hr_l0"]
+
+
+def _recurrent_cell(module: nn.RNNCellBase) -> None:
+    module.input_size, module.hidden_size = module.weight_ih.shape[1], module.weight_hh.shape[1]
+
+
 def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    """Its own, and those that its own are computed from."""
     yield from module.parameters(recurse=False)
     yield from module.buffers(recurse=False)
+    if isinstance(parametrizations := getattr(module, "parametrizations", None), nn.ModuleDict):
+        yield from parametrizations.parameters()
 
 
 # Widths that modules keep beside their tensors, and read in forward or show in their repr.
@@ -173,7 +213,10 @@ _WIDTHS: Sequence[tuple[type[nn.Module], Callable[..., None]]] = (
     (nn.LayerNorm, _layer_norm),
     (nn.RMSNorm, _layer_norm),
     (nn.GroupNorm, _group_norm),
+    (nn.Transformer, _transformer),
     (nn.PReLU, _prelu),
     (nn.MultiheadAttention, _attention),
     (nn.Embedding, _embedding),
+    (nn.RNNBase, _recurrent),
+    (nn.RNNCellBase, _recurrent_cell),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,6 @@ from compress.channels.groups import Channels
 from compress.channels.history import Drift
 from compress.channels.labels import Freeze, Ids, Slot
 from compress.channels.trace import Trace, retrace
-from compress.inputs import Inputs
 from compress.pruning.choosing import Removed
 from compress.pruning.plan import Member
 from compress.pruning.repairs import Repair, repairs
@@ -62,9 +62,7 @@ class Unbound(Exception):  # noqa: N818 - no error, but a finding
         self.freezes = freezes
 
 
-def verified_cut(
-    model: nn.Module, example: Inputs, draft: Draft, choice: Callable[[Container[int]], Removed]
-) -> Verified:
+def verified_cut(model: nn.Module, draft: Draft, choice: Callable[[Container[int]], Removed]) -> Verified:
     """The cut of what ``choice`` says of groups not frozen. Each turn freezes a group more, so it ends.
 
     Raises:
@@ -77,13 +75,34 @@ def verified_cut(
         if not removed.any():
             return Verified(draft=draft, removed=removed, kept=kept)
         told = repairs(model, draft.channels, draft.first.ledger.widths, removed)
-        smaller = cut(model, kept, told) if draft.first.writes else outline(model, kept, told)
-        second = retrace(smaller, example, _survivors(draft.channels, removed), draft.first)
-        blamed = _violations(draft, second)
+        blamed, drifts = _checked(draft, removed, partial(_smaller, model, kept, told))
         if not blamed:
-            scales = _scales(draft, second.drifts, kept)
-            return Verified(draft=draft, removed=removed, kept=kept, repairs=told, scales=scales)
+            return Verified(draft=draft, removed=removed, kept=kept, repairs=told, scales=_scales(draft, drifts, kept))
         _freeze(draft, blamed)
+
+
+def _smaller(model: nn.Module, kept: Mapping[Member, Ids], told: Sequence[Repair], view: Trace) -> nn.Module:
+    return cut(model, kept, told) if view.writes else outline(model, kept, told)
+
+
+def _checked(
+    draft: Draft, removed: Removed, smaller: Callable[[Trace], nn.Module]
+) -> tuple[list[_Blame], Sequence[Drift]]:
+    """What made the network another one in the first way of running it that shows it, and what is to be made good."""
+    survivors = _survivors(draft.channels, removed)
+    second = retrace(smaller(draft.first), survivors, draft.first)
+    good = [drift for drift in second.drifts if drift.turn in draft.first.factors]
+    blamed = _violations(draft, second, [drift for drift in second.drifts if drift not in good])
+    made_good = np.concatenate([np.empty(0, np.int64), *(draft.first.factors[drift.turn].ids for drift in good)])
+    for view in draft.first.others:
+        if blamed:
+            break
+        again = retrace(smaller(view), survivors, view)
+        # What is multiplied is multiplied in every way of running the network, so here nothing new may come.
+        known = [view.factors[drift.turn].ids if drift.turn in view.factors else None for drift in again.drifts]
+        new = [ids is None or not np.isin(ids, made_good).all() for ids in known]
+        blamed = _violations(draft, again, [drift for drift, is_new in zip(again.drifts, new, strict=True) if is_new])
+    return blamed, good
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -130,7 +149,7 @@ def _survivors(channels: Channels, removed: Removed) -> list[Slot]:
     return survivors
 
 
-def _violations(draft: Draft, second: Trace) -> list[_Blame]:
+def _violations(draft: Draft, second: Trace, lasting: Sequence[Drift]) -> list[_Blame]:
     """What made the network another one: channels of groups that are not frozen yet."""
     found: list[_Blame] = []
     for tie in second.ledger.ties:
@@ -140,15 +159,15 @@ def _violations(draft: Draft, second: Trace) -> list[_Blame]:
             found += _blame(draft, units, f"a cut would mix up channels ({tie.place})")
     for freeze in second.ledger.freezes:
         found += _blame(draft, freeze.ids, freeze.reason)
-    lasting = [drift.fault for drift in second.drifts if drift.turn not in draft.first.factors]
-    for fault in [*second.faults, *lasting]:
+    faults = [*second.faults, *(drift.fault for drift in lasting)]
+    for fault in faults:
         for suspects in fault.suspects:
             blamed = _blame(draft, suspects, fault.reason)
             found += blamed
             if blamed:
                 break
-    faults = [*second.faults, *lasting]
-    if faults and not found:
+    # Chance may have led a run in train mode another way.
+    if faults and not found and not second.view.in_training:
         # Nobody knows which group it was, so none is trusted.
         found += _blame(draft, np.arange(len(draft.channels.group_of)), faults[0].reason)
     return found

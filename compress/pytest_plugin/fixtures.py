@@ -36,10 +36,12 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def workload(pytestconfig: pytest.Config) -> Workload:
     """What is measured: a model, its data and an example input, as ``--compress-workload`` names it."""
-    from compress.workload import load_workload
+    from compress.workload import load_workload, untrained
 
+    settings = pytestconfig.stash[RUN].settings
     with stop_on_error(pytestconfig), uncaptured(pytestconfig):
-        return load_workload(pytestconfig.stash[RUN].settings.workload)
+        workload = load_workload(settings.workload)
+        return untrained(workload) if settings.train_dense else workload
 
 
 @pytest.fixture(scope="session")

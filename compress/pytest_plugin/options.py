@@ -47,6 +47,13 @@ OPTIONS = (
         " compress.Workload (default: digits)",
     ),
     Option(
+        flag="--compress-train-dense",
+        ini="compress_train_dense",
+        kind="switch",
+        help="train the dense model as the workload's fit= says, though the workload brings trained weights; it is kept"
+        " in the user's cache directory",
+    ),
+    Option(
         flag="--compress-recipe",
         ini="compress_recipes",
         kind="list",
@@ -147,6 +154,7 @@ class Settings:
     """What the options come to; see :data:`OPTIONS`.
 
     Attributes:
+        train_dense: whether to train the dense model though the workload brings weights.
         recipes: files and folders of recipes.
         recipes_named: whether the command line names them.
         strict: whether what is inconclusive fails.
@@ -154,6 +162,7 @@ class Settings:
     """
 
     workload: str
+    train_dense: bool
     recipes: tuple[Path, ...]
     recipes_named: bool
     baselines: Path
@@ -194,6 +203,7 @@ def read_settings(config: pytest.Config) -> Settings:
     baselines = _paths(config, "--compress-baselines")
     return Settings(
         workload=str(_given(config, "--compress-workload")[0] or "digits"),
+        train_dense=bool(_given(config, "--compress-train-dense")[0]),
         recipes=recipes or (_below_root(config, "benchmarks/recipes"),),
         recipes_named=bool(config.getoption("--compress-recipe")),
         baselines=baselines[0] if baselines else _below_root(config, "baselines"),

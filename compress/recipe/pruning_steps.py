@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,6 +12,7 @@ from torch import nn
 
 from compress import artifact, train
 from compress.channels.trace import Heads
+from compress.copying import copied
 from compress.data import Split
 from compress.errors import ArtifactError, ConfigError
 from compress.inputs import device_of
@@ -230,7 +230,7 @@ def _on_best_device(model: nn.Module, work: Callable[[nn.Module], nn.Module]) ->
     home, target = device_of(model), best_device()
     if home == target:
         return work(model)
-    return work(copy.deepcopy(model).to(target)).to(home)
+    return work(copied(model).to(target)).to(home)
 
 
 def _check_least(name: str, value: int, least: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import asdict
 from types import ModuleType
 from typing import Any
@@ -23,6 +22,7 @@ from compress import (
     train,
 )
 from compress.cache import cache_path, cached_model
+from compress.copying import copied
 from compress.errors import CompressError
 from compress.recipe import fit_step, lowrank_steps, pruning_steps, quantization_steps, training_batches
 from compress.recipe.context import Context
@@ -75,7 +75,7 @@ def run_recipe(recipe: Recipe, dense: nn.Module, workload: Workload, *, progress
 
         return cached_model(path, workload.build, made) if _is_kept(done, recipe) else made()
 
-    return after(len(recipe.steps)).eval() if recipe.steps else deepcopy(dense).eval()
+    return after(len(recipe.steps)).eval() if recipe.steps else copied(dense).eval()
 
 
 def _is_kept(done: tuple[Any, ...], recipe: Recipe) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compress.copying import copied
 from compress.data import Split
 from compress.errors import CompressError, DataError, ModelError, first_line
 from compress.inputs import device_of, evaluating
@@ -68,7 +68,7 @@ def evaluate(
     own = device_of(model)
     target = own if device is None else as_device(device)
     if target != own:
-        model = copy.deepcopy(model).to(target)
+        model = copied(model).to(target)
     ranks = true_class_ranks(model, split, batch_size=batch_size, processes=alone(target), progress=progress)
     top1, top5 = ranks < 1, ranks < _TOP
     return Evaluation(

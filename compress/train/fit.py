@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from torch import Tensor, nn, optim
 from torch.nn import functional as F  # noqa: N812
 from torch.nn.parallel import DistributedDataParallel
 
+from compress.copying import check_given, copied
 from compress.data import ImageData, Split, resident
 from compress.errors import ArtifactError, DataError, ModelError
 from compress.train.checkpoint import State, identity, load_checkpoint_, save_checkpoint, tensors_of
@@ -91,10 +91,11 @@ def fit(
     Raises:
         ConfigError: if the number of processes does not divide the batch size, ``device`` does not exist, or a hint
             names no module of both models.
-        ModelError: if the model cannot be trained, the teacher knows other classes, hints differ in their shapes, or
-            the loss is no longer finite.
+        ModelError: if the model cannot be copied or trained, the teacher knows other classes, hints differ in their
+            shapes, or the loss is no longer finite.
         ArtifactError: if the checkpoint is of another run or damaged, or cannot be written.
     """
+    check_given(model, "train")
     target = best_device() if device is None else as_device(device)
     path = None if checkpoint is None else Path(checkpoint)
     processes = joined(target)
@@ -111,7 +112,7 @@ def fit(
             if path is not None and path.exists() and processes.rank == 0:
                 Console(stderr=True).print(f"training stopped, a rerun resumes from {path}", highlight=False)
             raise
-        trained = copy.deepcopy(model)
+        trained = copied(model)
         trained.load_state_dict(state.best or state.model.state_dict())
         if path is not None and processes.rank == 0:
             path.unlink(missing_ok=True)
@@ -122,10 +123,10 @@ def fit(
 
 def _fresh_state(model: nn.Module, config: FitConfig, device: torch.device) -> State:
     """A copy of the model, ready for its first step."""
-    copied = copy.deepcopy(model).to(device)
+    model = copied(model).to(device)
     if config.channels_last:
-        copied = copied.to(memory_format=torch.channels_last)
-    parameters = [parameter for parameter in copied.parameters() if parameter.requires_grad]
+        model = model.to(memory_format=torch.channels_last)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
         raise ModelError("a model must have parameters that require gradients to be trained, this one has none")
     # Decay would pull scales and shifts to zero, which limits nothing (He et al., "Bag of Tricks", CVPR 2019).
@@ -139,7 +140,7 @@ def _fresh_state(model: nn.Module, config: FitConfig, device: torch.device) -> S
         momentum=config.momentum,
         nesterov=config.momentum > 0,
     )
-    return State(model=copied, optimizer=optimizer)
+    return State(model=model, optimizer=optimizer)
 
 
 def _prepare(state: State, data: ImageData, config: FitConfig, processes: Processes, teacher: nn.Module | None) -> _Run:

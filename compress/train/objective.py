@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from compress.copying import copied
 from compress.train.config import FitConfig
 from compress.train.distillation import hint_loss, soft_loss, tap_
 from compress.train.evaluation import logits_of
@@ -37,7 +37,7 @@ def prepare_teacher(teacher: nn.Module, student_: nn.Module, config: FitConfig, 
     Raises:
         ConfigError: if a hint names no module of one of the two.
     """
-    model = copy.deepcopy(teacher).to(processes.device).eval().requires_grad_(requires_grad=False)
+    model = copied(teacher).to(processes.device).eval().requires_grad_(requires_grad=False)
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)
     processes.spread([*model.parameters(), *model.buffers()])

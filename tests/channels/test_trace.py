@@ -9,7 +9,7 @@ from compress.channels.groups import resolve
 from compress.channels.trace import retrace, trace
 from compress.errors import ModelError
 from compress.inputs import Inputs
-from tests.nets import Net, between, conv, conv_bn, head, pooled
+from tests.nets import Net, between, conv, conv_bn, head
 
 X = Inputs(args=(torch.zeros(1, 3, 8, 8),))
 
@@ -97,16 +97,16 @@ def test_a_model_without_output_tensors_is_refused(output):
 
 
 @pytest.mark.parametrize(
-    "wrap",
+    ("wrap", "names"),
     [
-        lambda a, b: (a, b),
-        lambda a, b: {"a": a, "more": [b]},
-        lambda a, b: type("Output", (), {})() if a is b else Output(a, b),
+        (lambda a, b: (a, [b]), ("[0]", "[1][0]")),
+        (lambda a, b: {"a": a, "more": [{"b": b}]}, ("'a'", "'more'[0]['b']")),
+        (lambda a, b: type("Output", (), {})() if a is b else Output(a, b), ("'a'", "'b'")),
     ],
     ids=["tuple", "mapping", "object"],
 )
-def test_all_tensors_of_an_output_are_frozen(wrap):
-    """Tuples, mappings and plain objects are looked into."""
+def test_all_tensors_of_an_output_are_frozen(wrap, names):
+    """Tuples, mappings and plain objects are looked into, and the reason says where it lies."""
     net = Net(lambda n, x: wrap(n.a(x), n.b(x)), a=conv(3, 8), b=conv(3, 8))
     channels = resolve(trace(net, X))
     reasons = {
@@ -114,7 +114,7 @@ def test_all_tensors_of_an_output_are_frozen(wrap):
         for group in channels.groups
         if channels.slots[group.members[0]].dim == 0
     }
-    assert reasons["a.weight"] == reasons["b.weight"] == "model output"
+    assert (reasons["a.weight"], reasons["b.weight"]) == tuple(f"model output {name}" for name in names)
 
 
 class Output:
@@ -141,17 +141,10 @@ def test_a_retrace_reports_a_failure_as_a_fault():
     net = between(lambda x: x.reshape(-1, 16, 8, 8))
     first = trace(net, X)
     net.b = conv(8, 16)
-    second = retrace(net, X, [slot for slot in first.slots if not slot.tensor.startswith("b.")], first)
+    second = retrace(net, [slot for slot in first.slots if not slot.tensor.startswith("b.")], first)
     assert len(second.faults) == 1
     assert "(layer 'b')" in second.faults[0].reason
     assert second.faults[0].suspects[0].size == 16
-
-
-def test_recurrent_layers_stay_whole():
-    """What keeps sizes beside its tensors is frozen, with what it is tied to."""
-    net = Net(lambda n, x: n.h(n.g(pooled(n.a(x))[None])[0][0]), a=conv(3, 8), g=nn.GRU(8, 8), h=head(8))
-    reasons = {group.reason for group in resolve(trace(net, X)).groups}
-    assert "recurrent layers stay whole (layer 'g')" in reasons
 
 
 def test_other_random_generators_are_not_touched():

@@ -71,8 +71,6 @@ def baseline_of(folder: Path, *measurements, recipe="structured", identity=IDENT
 def held(
     measurement,
     *,
-    limit=None,
-    baseline=None,
     recipe="structured",
     identity=IDENTITY,
     environment=ENVIRONMENT,

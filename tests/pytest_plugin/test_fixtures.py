@@ -211,6 +211,14 @@ def test_fixtures_can_be_overridden(project):
     assert "workload: mine" in run.text
 
 
+def test_a_dense_model_is_trained_only_on_request(project):
+    """``--compress-train-dense`` needs a workload that says how, and tells one without it in one sentence."""
+    run = project.run("-k", "num_params", "--compress-train-dense")
+    assert run.status != 0
+    assert "a dense model is trained as its workload's fit= says, which 'mine' lacks" in run.text
+    assert_no_traceback(run.text)
+
+
 def test_a_meter_serves_in_a_test_of_ones_own(project):
     """Called with two models a meter returns a measurement, and nothing is judged, printed or kept."""
     project.pytester.makepyfile(

@@ -6,6 +6,7 @@ from torch import nn
 
 from compress.errors import ConfigError
 from compress.exported import capture
+from compress.inputs import inputs_of
 from compress.quantization.observed import calibrate_, check_observer, converted, layers_of, observed
 from tests.nets import Net, conv, conv_bn, head, pooled
 
@@ -15,7 +16,7 @@ IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 def graph_of(model: nn.Module, **settings) -> torch.fx.GraphModule:
     """``model`` captured and observed, calibrated with the images."""
     graph = observed(capture(model.eval(), IMAGES), observer="minmax", reduce_range=False, **settings)
-    calibrate_(graph, [IMAGES], progress=False)
+    calibrate_(graph, [inputs_of(IMAGES)], progress=False)
     return graph
 
 
