@@ -133,16 +133,19 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _named(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """By what it is and its name: a parameter that became a buffer is another model, with fewer of them."""
     seen = set()
     for prefix, module in model.named_modules(remove_duplicate=False):
         place = f"{prefix}." if prefix else ""
-        for leaf, tensor in (*module._parameters.items(), *module._buffers.items(), *_constants(module)):
-            seen.add(f"{place}{leaf}")
-            if tensor is not None:
-                yield f"{place}{leaf}", tensor
+        buffers = (*module._buffers.items(), *_constants(module))
+        for kind, tensors in (("parameter", module._parameters.items()), ("buffer", buffers)):
+            for leaf, tensor in tensors:
+                seen.add(f"{place}{leaf}")
+                if tensor is not None:
+                    yield f"{kind} {place}{leaf}", tensor
     for name, value in model.state_dict().items():
         if name not in seen:
-            yield from _within(name, value)
+            yield from _within(f"state {name}", value)
 
 
 def _constants(module: nn.Module) -> list[tuple[str, Tensor]]:

@@ -14,7 +14,7 @@ Outputs = Callable[[Any], Any]
 """What a model puts out to the part of it that counts: ``lambda out: out.logits``."""
 
 
-def counted(output: Any, outputs: Outputs | None) -> Any:
+def selected(output: Any, outputs: Outputs | None) -> Any:
     """The part of ``output`` that counts: all of it if ``outputs`` is None.
 
     Raises:

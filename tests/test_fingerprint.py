@@ -121,6 +121,14 @@ def test_names_shapes_and_types_count():
     assert len(set(models)) == 4
 
 
+def test_a_parameter_is_no_buffer():
+    """The same tensor under the same name, counted or not."""
+    parameter, buffer = nn.Module(), nn.Module()
+    parameter.register_parameter("a", nn.Parameter(torch.ones(2)))
+    buffer.register_buffer("a", torch.ones(2))
+    assert fingerprint(parameter) != fingerprint(buffer)
+
+
 def test_mode_and_memory_layout_do_not_count():
     """Whoever runs a model sets its mode, and channels last are the same numbers."""
     model = net()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shlex
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from compress.gate.baseline import Baseline
 from compress.gate.checks import Check, Side, Status
 from compress.gate.figures import write_change, write_exact, write_value
-from compress.gate.identity import Kinship
+from compress.gate.identity import Kinship, identity_sentence
 from compress.gate.limits import Limit
 from compress.gate.statistics import RatioInterval
 from compress.results import METRICS, Identity, Kind, Measurement, Metric, Unit
@@ -87,6 +87,11 @@ class Verdict:
         if self.status is not Status.PASSED:
             lines += ["", *_next_steps(self, node_id, options)]
         return "\n".join(lines)
+
+
+def models_compared(verdicts: Iterable[Verdict]) -> str:
+    """Which models these are beside those of the baseline, for the head of a report; "" if nothing was compared."""
+    return identity_sentence({verdict.recipe: verdict.kinship for verdict in verdicts if verdict.kinship is not None})
 
 
 def _values(verdict: Verdict) -> str:

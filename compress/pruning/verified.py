@@ -93,6 +93,7 @@ def _checked(
     second = retrace(smaller(draft.first), survivors, draft.first)
     good = [drift for drift in second.drifts if drift.turn in draft.first.factors]
     blamed = _violations(draft, second, [drift for drift in second.drifts if drift not in good])
+    blamed += _other_pieces(draft, removed, draft.first, second)
     made_good = np.concatenate([np.empty(0, np.int64), *(draft.first.factors[drift.turn].ids for drift in good)])
     for view in draft.first.others:
         if blamed:
@@ -102,6 +103,7 @@ def _checked(
         known = [view.factors[drift.turn].ids if drift.turn in view.factors else None for drift in again.drifts]
         new = [ids is None or not np.isin(ids, made_good).all() for ids in known]
         blamed = _violations(draft, again, [drift for drift, is_new in zip(again.drifts, new, strict=True) if is_new])
+        blamed += _other_pieces(draft, removed, view, again)
     return blamed, good
 
 
@@ -170,6 +172,19 @@ def _violations(draft: Draft, second: Trace, lasting: Sequence[Drift]) -> list[_
     if faults and not found and not second.view.in_training:
         # Nobody knows which group it was, so none is trusted.
         found += _blame(draft, np.arange(len(draft.channels.group_of)), faults[0].reason)
+    return found
+
+
+def _other_pieces(draft: Draft, removed: Removed, before: Trace, after: Trace) -> list[_Blame]:
+    """Where a slice took other channels than what is left of its own: its bounds are numbers, and did not follow."""
+    found: list[_Blame] = []
+    # As many as there are in both: where they are not alike in number, more than that was said.
+    for old, new in zip(before.ledger.pieces, after.ledger.pieces, strict=False):
+        units = np.where(old >= 0, draft.channels.units[old], old)
+        left = units[(old < 0) | ~removed[units]]
+        if not np.array_equal(left, new.reshape(-1)):
+            some = np.concatenate([left, new.reshape(-1)])
+            found += _blame(draft, some[some >= 0], "a slice takes other channels once some are gone")
     return found
 
 
