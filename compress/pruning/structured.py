@@ -19,7 +19,7 @@ from compress.channels.trace import Trace, trace
 from compress.errors import ConfigError, ModelError
 from compress.inputs import Inputs
 from compress.pruning.checks import check_example, check_ignore, check_model
-from compress.pruning.choosing import Candidates, Removed, choose, growth_since
+from compress.pruning.choosing import Candidates, choose, growth_since, why_all_stay
 from compress.pruning.importance import Importance, importance_of
 from compress.pruning.options import Goal, PruneOptions, goal_of
 from compress.pruning.plan import Member, PlannedGroup, PruningPlan, note_plans_, plans_of
@@ -173,7 +173,7 @@ def _cutter(model: nn.Module, example: Inputs, draft: Draft, candidates: Callabl
 def _plan(model: nn.Module, found: Found) -> PruningPlan:
     draft, kept = found.cut.draft, found.cut.kept
     groups = [
-        _planned(draft, index, group, found.cut.removed)
+        _planned(draft, index, group, found)
         for index, group in enumerate(draft.channels.groups)
         if is_channel_group(group)
     ]
@@ -203,14 +203,15 @@ def _held_by_outputs(draft: Draft, groups: Sequence[PlannedGroup]) -> Iterator[s
         )
 
 
-def _planned(draft: Draft, index: int, group: Group, removed: Removed) -> PlannedGroup:
+def _planned(draft: Draft, index: int, group: Group, found: Found) -> PlannedGroup:
+    removed = found.cut.removed
     slots = [draft.channels.slots[slot] for slot in group.members]
     gone = sum(int(removed[cell.units].sum()) for cell in group.cells)
     return PlannedGroup(
         members=tuple(Member(slot.tensor, slot.dim) for slot in slots),
         channels=group.num_channels,
         kept=group.num_channels - gone,
-        frozen=draft.frozen.get(index),
+        frozen=draft.frozen.get(index) or (why_all_stay(group, found.ratio) if found.ratio and not gone else None),
     )
 
 

@@ -76,7 +76,8 @@ def outline(model: nn.Module, kept: Mapping[Member, Ids], repairs: Iterable[Repa
 
 def _first_elements(tensor: Tensor, shape: Sequence[int]) -> Tensor:
     flat = tensor.detach().reshape(-1)[: math.prod(shape)].view(*shape)
-    return nn.Parameter(flat, requires_grad=False) if isinstance(tensor, nn.Parameter) else flat.clone()
+    # Whether a weight learns has a say in which operations a product of matrices comes down to.
+    return nn.Parameter(flat, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else flat.clone()
 
 
 def _with(model: nn.Module, tensors: Mapping[int, Tensor], repairs: Iterable[Repair]) -> nn.Module:
