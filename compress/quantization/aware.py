@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 
 from compress import train
 from compress.copying import copied
+from compress.cpu import has_vnni
 from compress.data import ImageData
 from compress.data.splits import stratified
 from compress.exported import capture
@@ -112,7 +113,7 @@ def quantize_aware_fit(
     checks.check_model(model)
     model = make_permanent_(copied(model))
     images = next(iter(data.train.batches(_EXAMPLES, training=True, seed=config.seed)))[0]
-    reduce_range = not checks.has_vnni()
+    reduce_range = not has_vnni()
     rounded = _rounded(model, images, reduce_range=reduce_range)
     trained = train.fit(rounded, data, config, checkpoint=checkpoint, progress=progress, device="cpu").model
     assert isinstance(trained, _Rounded)  # noqa: S101 - what was trained
