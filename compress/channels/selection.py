@@ -87,8 +87,8 @@ def split(call: Call) -> Sequence[Labels]:
 
 def cat(call: Call) -> Labels:
     """``[..., n0, ...], [..., n1, ...], ... -> [..., n0 + n1 + ..., ...]``."""
-    # An empty vector may stand among tensors of any shape; it adds nothing.
-    tensors = [tensor for tensor in call.args["tensors"] if tensor.shape != (0,)]
+    # What is empty adds nothing, and an empty vector may stand among tensors of any shape.
+    tensors = [tensor for tensor in call.args["tensors"] if tensor.numel()]
     if not tensors:
         return NONE
     ndim = call.out.ndim

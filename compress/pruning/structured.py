@@ -19,11 +19,12 @@ from compress.channels.trace import Trace, trace
 from compress.errors import ConfigError, ModelError
 from compress.inputs import Inputs
 from compress.pruning.checks import check_example, check_ignore, check_model
-from compress.pruning.choosing import Candidates, Removed, choose, growth_since
+from compress.pruning.choosing import Candidates, choose, growth_since, why_all_stay
 from compress.pruning.importance import Importance, importance_of
 from compress.pruning.options import Goal, PruneOptions, goal_of
-from compress.pruning.plan import Member, PlannedGroup, PruningPlan
+from compress.pruning.plan import Member, PlannedGroup, PruningPlan, note_plans_, plans_of
 from compress.pruning.readings import Evidence
+from compress.pruning.reconstruct import reconstruct
 from compress.pruning.scores import Scores, score
 from compress.pruning.search import Cutter, Found, find_cut
 from compress.pruning.surgery import cut
@@ -64,7 +65,8 @@ def prune_channels(
 
     Returns:
         The model, in the modes (train or eval) of the given one. Running statistics of norms are those of the kept
-        channels: :func:`compress.recalibrate` them before judging the accuracy.
+        channels: :func:`compress.recalibrate` them before judging the accuracy, or, which brings back far more, have
+        the layers fitted again: :func:`compress.reconstruct`.
 
     Raises:
         ConfigError: if a setting breaks its rule, or a target cannot be reached.
@@ -73,7 +75,10 @@ def prune_channels(
     Source: Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017.
     """
     plan = plan_pruning(model, example_inputs, pruning_ratio, importance, ignore=ignore, options=options)
-    return apply_plan(model, plan)
+    small = apply_plan(model, plan)
+    if options.reconstruct is None:
+        return small
+    return reconstruct(small, model, options.reconstruct, seed=options.seed, progress=options.progress)
 
 
 def apply_plan(model: nn.Module, plan: PruningPlan) -> nn.Module:
@@ -87,7 +92,9 @@ def apply_plan(model: nn.Module, plan: PruningPlan) -> nn.Module:
         tensor = state.get(member.tensor)
         if tensor is None or member.dim >= tensor.ndim or int(kept.max()) >= tensor.shape[member.dim]:
             raise ModelError(f"the pruning plan was made for another model: this one has no such {member}")
-    return cut(model, plan.kept, plan.repairs, plan.scales)
+    small = cut(model, plan.kept, plan.repairs, plan.scales)
+    note_plans_(small, [*plans_of(model), plan])
+    return small
 
 
 def plan_pruning(
@@ -166,7 +173,7 @@ def _cutter(model: nn.Module, example: Inputs, draft: Draft, candidates: Callabl
 def _plan(model: nn.Module, found: Found) -> PruningPlan:
     draft, kept = found.cut.draft, found.cut.kept
     groups = [
-        _planned(draft, index, group, found.cut.removed)
+        _planned(draft, index, group, found)
         for index, group in enumerate(draft.channels.groups)
         if is_channel_group(group)
     ]
@@ -196,14 +203,15 @@ def _held_by_outputs(draft: Draft, groups: Sequence[PlannedGroup]) -> Iterator[s
         )
 
 
-def _planned(draft: Draft, index: int, group: Group, removed: Removed) -> PlannedGroup:
+def _planned(draft: Draft, index: int, group: Group, found: Found) -> PlannedGroup:
+    removed = found.cut.removed
     slots = [draft.channels.slots[slot] for slot in group.members]
     gone = sum(int(removed[cell.units].sum()) for cell in group.cells)
     return PlannedGroup(
         members=tuple(Member(slot.tensor, slot.dim) for slot in slots),
         channels=group.num_channels,
         kept=group.num_channels - gone,
-        frozen=draft.frozen.get(index),
+        frozen=draft.frozen.get(index) or (why_all_stay(group, found.ratio) if found.ratio and not gone else None),
     )
 
 

@@ -18,13 +18,21 @@ from compress import (
     macs,
     pruning,
     quantization,
+    reconstruction,
     substitute,
     train,
 )
 from compress.cache import cache_path, cached_model
 from compress.copying import copied
 from compress.errors import CompressError
-from compress.recipe import fit_step, lowrank_steps, pruning_steps, quantization_steps, training_batches
+from compress.recipe import (
+    fit_step,
+    lowrank_steps,
+    pruning_steps,
+    quantization_steps,
+    reconstruct_step,
+    training_batches,
+)
 from compress.recipe.context import Context
 from compress.recipe.steps import apply_step, step_name
 from compress.recipe.toml import Recipe
@@ -62,8 +70,8 @@ def run_recipe(
         # What is coupled to what can depend on the shape; the values may be drawn anew in every run.
         "example_input": [list(workload.example_input.shape), str(workload.example_input.dtype)],
     }
-    techniques = (channels, data, exported, lowrank, macs, pruning, quantization, substitute, train)
-    steps = (fit_step, lowrank_steps, pruning_steps, quantization_steps, training_batches)
+    techniques = (channels, data, exported, lowrank, macs, pruning, quantization, reconstruction, substitute, train)
+    steps = (fit_step, lowrank_steps, pruning_steps, quantization_steps, reconstruct_step, training_batches)
     sources: tuple[ModuleType | Callable[..., Any], ...] = (*techniques, *steps, apply_step, *workload.code)
 
     def after(number: int) -> nn.Module:
