@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -234,11 +236,17 @@ def _other_pieces(draft: Draft, removed: Removed, before: Trace, after: Trace) -
     # As many as there are in both: where they are not alike in number, more than that was said.
     for old, new in zip(before.ledger.pieces, after.ledger.pieces, strict=False):
         units = np.where(old >= 0, draft.channels.units[old], old)
-        left = units[(old < 0) | ~removed[units]]
-        if not np.array_equal(left, new.reshape(-1)):
-            some = np.concatenate([left, new.reshape(-1)])
+        stays = (old < 0) | ~removed[units]
+        # Parts of the same channels may have become one, so each is looked for by itself.
+        left = {row[own].tobytes() for row, own in zip(_rows(units), _rows(stays), strict=True)}
+        if left != {row.tobytes() for row in _rows(new)}:
+            some = np.concatenate([units[stays], new.reshape(-1)])
             found += _blame(draft, some[some >= 0], "a slice takes other channels once some are gone")
     return found
+
+
+def _rows(ids: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return ids.reshape(math.prod(ids.shape[:-1]), ids.shape[-1])
 
 
 def _blame(draft: Draft, units: Ids, reason: str) -> list[_Blame]:
