@@ -125,7 +125,7 @@ def infer(model: nn.Module, inputs: Inputs, where: str = "the given inputs") -> 
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Every tensor in nested lists, tuples, mappings and their views."""
+    """Every tensor in nested lists, tuples, mappings and their views; what cannot be gone through holds none."""
     if isinstance(value, Tensor):
         yield value
     elif value is None or isinstance(value, (int, float)):
@@ -133,7 +133,11 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, Mapping):
         yield from tensors_in(value.values())
     elif not isinstance(value, str) and hasattr(value, "__iter__"):
-        for item in value:
+        # Caches of whole models say that they are iterable, and some are not.
+        items: list[Any] = []
+        with contextlib.suppress(Exception):
+            items.extend(value)
+        for item in items:
             yield from tensors_in(item)
 
 

@@ -340,3 +340,21 @@ def test_the_same_call_gives_the_same_plan():
     assert str(first) == str(second)
     assert first.kept.keys() == second.kept.keys()
     assert all((first.kept[member] == second.kept[member]).all() for member in first.kept)
+
+
+def test_slices_whose_bounds_do_not_follow_the_cut_are_found_out():
+    """The first channels at one place and the last at another: were the bounds the old ones, some would change places.
+
+    What comes out has the right channels in the right order, and is of another place.
+    """
+    net = Net(
+        lambda n, x: n.h(torch.cat([(y := torch.cat([n.a(x), n.b(x)], 1))[:, :16, 0, 0], y[:, 16:, 1, 1]], 1)),
+        a=conv_bn(3, 16),
+        b=conv_bn(3, 16),
+        h=head(32),
+    )
+    torch.manual_seed(0)
+    lively(net)
+    plan = plan_pruning(net, X.double(), 0.25)
+    assert "a slice takes other channels once some are gone" in str(plan)
+    assert largest_difference(apply_plan(net, plan), masked_dense(net, plan), X.double()) < 1e-12
