@@ -32,6 +32,7 @@ _POOLS = {
     2: (nn.MaxPool2d, nn.AvgPool2d),
     3: (nn.MaxPool3d, nn.AvgPool3d),
 }
+_BARE = {1: nn.InstanceNorm1d, 2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 _ADAPTIVE = {1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}
 
 
@@ -76,6 +77,17 @@ class Attention(nn.Module):
         return y
 
 
+class ScoreAttention(Attention):
+    """Attention whose temperature divides the scores."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, tokens, width = x.shape
+        q, k, v = self.qkv(x).reshape(n, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        weights = (q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5).softmax(-1)
+        y: Tensor = self.out((weights @ v).transpose(1, 2).reshape(n, tokens, width))
+        return y
+
+
 class Maker:
     """Makes the modules of each kind of block, for one, two or three dimensions of space."""
 
@@ -103,6 +115,9 @@ class Maker:
             "layer norm": lambda c, w, act: ([self.conv(c, w), nn.LayerNorm(w), act], w),
             "group norm": lambda c, w, act: ([self.conv(c, w), nn.GroupNorm(2, w), act], w),
             "multi-head": lambda c, w, _: ([self.conv(c, w), nn.MultiheadAttention(w, 2, batch_first=True)], w),
+            "score attention": lambda c, w, _: ([self.conv(c, w), ScoreAttention(w, 2)], w),
+            "bare norm": lambda c, w, act: ([self.conv(c, w), _BARE[self.space](w), act], w),
+            "positions": lambda c, w, act: ([self.conv(c, w), act], w),
             "attention": lambda c, w, _: ([self.conv(c, w), Attention(w, 2)], w),
         }
 
@@ -165,6 +180,12 @@ def _attend(block: nn.ModuleList, x: Tensor) -> Tensor:
     return x + y.transpose(1, 2).reshape(x.shape)
 
 
+def _positions(block: nn.ModuleList, x: Tensor) -> Tensor:
+    """Rows of channels read as maps of positions."""
+    x = block[0](x)
+    return x + block[1](x.flatten(2).transpose(1, 2).reshape(x.shape))
+
+
 STEPS = {
     **dict.fromkeys(KINDS, _run),
     "residual": lambda block, x: (x + _run(block, x)).relu_(),
@@ -177,6 +198,8 @@ STEPS = {
     "layer norm": _layer_norm,
     "multi-head": _attend,
     "attention": _attend,
+    "score attention": _attend,
+    "positions": _positions,
 }
 
 
