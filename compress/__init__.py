@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from compress.lowrank import LowRankConfig as LowRankConfig
     from compress.lowrank import factorize as factorize
     from compress.lowrank import plan_factorization as plan_factorization
+    from compress.masks import make_permanent_ as make_permanent_
     from compress.pruning.options import PruneOptions as PruneOptions
     from compress.pruning.recalibration import recalibrate as recalibrate
+    from compress.pruning.reconstruct import reconstruct as reconstruct
     from compress.pruning.semi_structured import to_semi_structured_ as to_semi_structured_
     from compress.pruning.structured import plan_pruning as plan_pruning
     from compress.pruning.structured import prune_channels as prune_channels
-    from compress.pruning.unstructured import make_permanent_ as make_permanent_
     from compress.pruning.unstructured import prune_weights as prune_weights
     from compress.quantization.aware import QuantizeAwareConfig as QuantizeAwareConfig
     from compress.quantization.aware import quantize_aware_fit as quantize_aware_fit
@@ -58,7 +59,7 @@ _HOME = {
     "load_data": "compress.data",
     "load_recipe": "compress.recipe",
     "load_workload": "compress.workload",
-    "make_permanent_": "compress.pruning.unstructured",
+    "make_permanent_": "compress.masks",
     "plan_factorization": "compress.lowrank",
     "plan_pruning": "compress.pruning.structured",
     "prune_channels": "compress.pruning.structured",
@@ -66,6 +67,7 @@ _HOME = {
     "quantize": "compress.quantization.static",
     "quantize_aware_fit": "compress.quantization.aware",
     "recalibrate": "compress.pruning.recalibration",
+    "reconstruct": "compress.pruning.reconstruct",
     "run_recipe": "compress.recipe",
     "save": "compress.artifact",
     "to_half": "compress.quantization.half",
@@ -98,6 +100,7 @@ __all__ = [
     "quantize",
     "quantize_aware_fit",
     "recalibrate",
+    "reconstruct",
     "run_recipe",
     "save",
     "to_half",

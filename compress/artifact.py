@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Container, Iterable
-from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, overload
 
@@ -24,21 +23,24 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from compress.attributes import Shape, difference, from_json, kept_in, put_back_, shape_of
+from compress.copying import check_given, copied
 from compress.errors import ArtifactError, ConfigError
 from compress.exported import ExportedModel, capture, from_archive, to_archive
 from compress.exported.archive import MAGIC
 from compress.exported.onnx import OnnxModel, to_onnx
+from compress.fidelity import check_same
 from compress.files import write_atomically
-from compress.pruning.unstructured import make_permanent_
+from compress.inputs import device_of, inputs_of
+from compress.masks import make_permanent_
 from compress.quantization.half import HalfModel
 from compress.quantization.model import KIND, QuantizedModel
-from compress.substitute import TYPE, read_substitutes, restored, substitutes_in, type_name
+from compress.substitute import read_substitutes, restored, substitutes_in
 
 FORMAT = "compress-model"
 VERSION = 1
 
 M = TypeVar("M", bound=nn.Module)
-Shape = dict[str, dict[str, Any]]
 
 
 class _Content(NamedTuple):
@@ -47,11 +49,13 @@ class _Content(NamedTuple):
     tensors: dict[str, Tensor]
     aliases: dict[str, str]  # a name that shares its tensor -> the name the tensor is stored under
     shape: Shape  # module name -> its type and plain attributes
+    fleeting: frozenset[str]  # buffers that a state dict leaves out
+    kept: dict[str, list[str]]  # module name -> attributes that held tensors of a forward pass, which are not saved
     substitutes: dict[str, str]  # module name -> the type of the layer that the factory builds there
     half: str | None  # the type that inputs are cast to
 
 
-def save(model: nn.Module, path: str | Path, example_input: Tensor | None = None) -> None:
+def save(model: nn.Module, path: str | Path, example_inputs: Any = None) -> None:
     """Write ``model`` to ``path``; an existing file is replaced only once the new one is whole.
 
     The file's name says what is written: ``.pt2`` an archive of ``torch.export``, ``.onnx`` an ONNX model, which both
@@ -63,16 +67,17 @@ def save(model: nn.Module, path: str | Path, example_input: Tensor | None = None
     Args:
         model: in eval mode for ``.pt2`` and ``.onnx``.
         path: where to.
-        example_input: ``[n, ...]``, for ``.pt2`` and ``.onnx`` of what is no graph yet.
+        example_inputs: a tensor ``[n, ...]``, a tuple of positional arguments or a mapping of named ones, for ``.pt2``
+            and ``.onnx`` of what is no graph yet.
 
     Raises:
         ArtifactError: if the file cannot be written; the old one is then still there.
         ConfigError: if an example input is needed, or a package to write ONNX.
-        ModelError: if the model cannot be exported.
+        ModelError: if the model cannot be exported, or its graph computes something else.
     """
     path = Path(path)
     write = {".pt2": _as_archive, ".onnx": _as_onnx}.get(path.suffix)
-    content = serialize(model) if write is None else write(model, example_input)
+    content = serialize(model) if write is None else write(model, example_inputs)
     write_atomically(path, content, ArtifactError)
 
 
@@ -82,10 +87,15 @@ def serialize(model: nn.Module) -> bytes:
         return model.content
     if isinstance(model, ExportedModel):
         return to_archive(model.program, model.notes)
+    check_given(model, "save")
     network = model.network if isinstance(model, HalfModel) else model
-    network = make_permanent_(deepcopy(network))
+    network = make_permanent_(copied(network))
     tensors, aliases = _distinct(_tensors(network))
-    header: dict[str, Any] = {"version": VERSION, "modules": _shape_of(network), "aliases": aliases}
+    header: dict[str, Any] = {"version": VERSION, "modules": shape_of(network), "aliases": aliases}
+    if kept := kept_in(network):
+        header["kept"] = kept
+    if fleeting := _fleeting(network):
+        header["fleeting"] = fleeting
     if substitutes := substitutes_in(network):
         header["substitutes"] = substitutes
     if isinstance(model, HalfModel):
@@ -94,22 +104,26 @@ def serialize(model: nn.Module) -> bytes:
     return to_safetensors(tensors, {FORMAT: json.dumps(header, sort_keys=True, separators=(",", ":"))})
 
 
-def _as_archive(model: nn.Module, example_input: Tensor | None) -> bytes:
+def _as_archive(model: nn.Module, example_inputs: Any) -> bytes:
     if isinstance(model, ExportedModel):
         return to_archive(model.program, model.notes)
-    return to_archive(_captured(model, example_input))
+    return to_archive(_captured(model, example_inputs))
 
 
-def _as_onnx(model: nn.Module, example_input: Tensor | None) -> bytes:
+def _as_onnx(model: nn.Module, example_inputs: Any) -> bytes:
     if isinstance(model, OnnxModel):
         return model.content
-    return to_onnx(model.program if isinstance(model, ExportedModel) else _captured(model, example_input))
+    return to_onnx(model.program if isinstance(model, ExportedModel) else _captured(model, example_inputs))
 
 
-def _captured(model: nn.Module, example_input: Tensor | None) -> ExportedProgram:
-    if example_input is None:
-        raise ConfigError(f"an example_input is needed to write a {type(model).__name__} as .pt2 or .onnx, got none")
-    return capture(make_permanent_(deepcopy(model)).eval(), example_input)
+def _captured(model: nn.Module, example_inputs: Any) -> ExportedProgram:
+    if example_inputs is None:
+        raise ConfigError(f"example_inputs are needed to write a {type(model).__name__} as .pt2 or .onnx, got none")
+    check_given(model, "save")
+    inputs = inputs_of(example_inputs)
+    program = capture(make_permanent_(copied(model)).eval(), inputs)
+    check_same(model, program.module(check_guards=False), inputs, "the exported graph")
+    return program
 
 
 def digest(model: nn.Module) -> str:
@@ -155,9 +169,8 @@ def _load_into(path: Path, model_factory: Callable[[], nn.Module]) -> nn.Module:
     model = restored(model_factory(), content.substitutes, content.shape, names, path)
     _check_same_network(content, model, path)
     for name, module in model.named_modules():
-        for key, value in content.shape[name].items():
-            if key != TYPE:
-                setattr(module, key, value)
+        put_back_(module, content.shape[name], keeps=name in content.kept)
+    _make_buffers_(model, content, path)
     _put_tensors_(model, content)
     if content.half is None:
         return model
@@ -188,7 +201,15 @@ def _read(path: Path) -> _Content:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         aliases, shape = _read_aliases(header["aliases"], tensors), _read_shape(header["modules"])
         substitutes = read_substitutes(header.get("substitutes", {}), shape)
-        return _Content(tensors, aliases, shape, substitutes, header.get("half"))
+        return _Content(
+            tensors=tensors,
+            aliases=aliases,
+            shape=shape,
+            fleeting=frozenset(header.get("fleeting", ())),
+            kept=_read_kept(header.get("kept", {})),
+            substitutes=substitutes,
+            half=header.get("half"),
+        )
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as cause:
         raise ArtifactError(f"{path} is damaged or no saved model: {cause}") from cause
     except OSError as cause:
@@ -204,12 +225,29 @@ def _read_aliases(aliases: Any, tensors: Container[str]) -> dict[str, str]:
 def _read_shape(modules: Any) -> Shape:
     if not isinstance(modules, dict) or not all(isinstance(module, dict) for module in modules.values()):
         raise ValueError("the attributes of its modules are not there")
-    return {name: {key: _from_json(value) for key, value in module.items()} for name, module in modules.items()}
+    return {name: {key: from_json(value) for key, value in module.items()} for name, module in modules.items()}
+
+
+def _read_kept(kept: Any) -> dict[str, list[str]]:
+    rows = kept.values() if isinstance(kept, dict) else [None]
+    if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in rows):
+        raise ValueError("what its modules kept is no table of names")
+    return dict(kept)
 
 
 def _tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
     """Parameters and buffers by name, those that share one tensor under each of their names."""
     return [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+
+
+def _fleeting(model: nn.Module) -> list[str]:
+    """The names of the buffers that are not persistent."""
+    return [
+        f"{name}.{leaf}".removeprefix(".")
+        for name, module in model.named_modules(remove_duplicate=False)
+        for leaf in sorted(module._non_persistent_buffers_set)
+        if module._buffers.get(leaf) is not None
+    ]
 
 
 def _distinct(named: Iterable[tuple[str, Tensor]]) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -227,54 +265,41 @@ def _distinct(named: Iterable[tuple[str, Tensor]]) -> tuple[dict[str, Tensor], d
     return tensors, aliases
 
 
-def _shape_of(model: nn.Module) -> Shape:
-    return {name: {TYPE: type_name(module), **_plain_attributes(module)} for name, module in model.named_modules()}
-
-
-def _plain_attributes(module: nn.Module) -> dict[str, Any]:
-    """The attributes that JSON can hold; private ones belong to the module's own bookkeeping."""
-    return {key: _to_json(value) for key, value in vars(module).items() if key[0] != "_" and _is_plain(value)}
-
-
-def _is_plain(value: object) -> bool:
-    if isinstance(value, (list, tuple)):
-        return all(map(_is_plain, value))
-    return value is None or type(value) in (bool, int, float, str)
-
-
-def _to_json(value: object) -> Any:
-    """Tuples, which are common, as arrays; lists, which are rare, marked."""
-    if isinstance(value, tuple):
-        return [_to_json(item) for item in value]
-    if isinstance(value, list):
-        return {"list": [_to_json(item) for item in value]}
-    return value
-
-
-def _from_json(value: Any) -> Any:
-    if isinstance(value, list):
-        return tuple(_from_json(item) for item in value)
-    if isinstance(value, dict):
-        return [_from_json(item) for item in value["list"]]
-    return value
-
-
 def _check_same_network(content: _Content, model: nn.Module, path: Path) -> None:
     """Module by module: the same names, the same types, the same attributes, whatever their values."""
-    ours = _shape_of(model)
+    ours = shape_of(model)
     for name in sorted(content.shape.keys() | ours.keys()):
         saved, built = content.shape.get(name), ours.get(name)
         if saved is None or built is None:
             where = "the model, not in the file" if saved is None else "the file, not in the model"
             raise ArtifactError(f"{path} holds another network than the factory builds: module '{name}' is in {where}")
-        if saved.keys() != built.keys() or saved[TYPE] != built[TYPE]:
-            what = f"is a {saved.get(TYPE)} in the file and a {built[TYPE]} in the model"
-            if saved.get(TYPE) == built[TYPE]:
-                what = f"differs in its attributes: {', '.join(sorted(saved.keys() ^ built.keys()))}"
+        if what := difference(saved, built, content.kept.get(name, [])):
             raise ArtifactError(f"{path} holds another network than the factory builds: module '{name}' {what}")
     names = {name for name, _ in _tensors(model)}
-    if missing := names ^ (content.tensors.keys() | content.aliases.keys()):
+    saved_names = content.tensors.keys() | content.aliases.keys()
+    if missing := (names ^ saved_names) - {name for name in saved_names if _is_made(name, content, model)}:
         raise ArtifactError(f"{path} holds another network than the factory builds: tensor '{min(missing)}' differs")
+
+
+def _is_made(name: str, content: _Content, model: nn.Module) -> bool:
+    """Whether a tensor of the file is a buffer that only a forward pass makes."""
+    place, _, leaf = name.rpartition(".")
+    module = dict(model.named_modules(remove_duplicate=False)).get(place)
+    return module is not None and (name in content.fleeting or leaf in module._buffers)
+
+
+def _make_buffers_(model: nn.Module, content: _Content, path: Path) -> None:
+    """Register the buffers that a forward pass made, empty."""
+    device, built = device_of(model), {name for name, _ in _tensors(model)}
+    for name in sorted((content.tensors.keys() | content.aliases.keys()) - built):
+        place, _, leaf = name.rpartition(".")
+        module = model.get_submodule(place)
+        # It may have been a plain None before.
+        vars(module).pop(leaf, None)
+        try:
+            module.register_buffer(leaf, torch.empty(0, device=device), persistent=name not in content.fleeting)
+        except KeyError as cause:
+            raise ArtifactError(f"{path} is damaged or no saved model: no buffer can be called '{name}'") from cause
 
 
 def _put_tensors_(model: nn.Module, content: _Content) -> None:

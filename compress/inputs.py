@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
@@ -34,8 +34,8 @@ class Inputs:
         args, kwargs = _moved((self.args, dict(self.kwargs)), device)
         return type(self)(args=args, kwargs=kwargs)
 
-    def call(self, model: nn.Module) -> Any:
-        """What ``model`` puts out for them."""
+    def call(self, model: Callable[..., Any]) -> Any:
+        """What ``model``, or what runs it, puts out for them."""
         return model(*self.args, **self.kwargs)
 
 
@@ -125,7 +125,7 @@ def infer(model: nn.Module, inputs: Inputs, where: str = "the given inputs") -> 
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Every tensor in nested lists, tuples, mappings and their views; what cannot be gone through holds none."""
+    """Every tensor in nested lists, tuples, mappings and their views."""
     if isinstance(value, Tensor):
         yield value
     elif value is None or isinstance(value, (int, float)):
@@ -133,12 +133,16 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, Mapping):
         yield from tensors_in(value.values())
     elif not isinstance(value, str) and hasattr(value, "__iter__"):
-        # Caches of whole models say that they are iterable, and some are not.
-        items: list[Any] = []
-        with contextlib.suppress(Exception):
-            items.extend(value)
-        for item in items:
+        for item in items_of(value):
             yield from tensors_in(item)
+
+
+def items_of(value: Iterable[Any]) -> Sequence[Any]:
+    """What ``value`` puts out when it is gone through, as far as that goes: some caches of whole models fail there."""
+    items: list[Any] = []
+    with contextlib.suppress(Exception):
+        items.extend(value)
+    return items
 
 
 def device_of(model: nn.Module) -> torch.device:

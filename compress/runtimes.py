@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from compress.errors import CompressError, ConfigError, ModelError, first_line
 from compress.exported import capture
@@ -16,38 +16,43 @@ from compress.exported.capture import quiet_torch
 from compress.exported.compiling import compiled
 from compress.exported.model import ExportedModel, uncompiled
 from compress.exported.onnx import OnnxModel, to_onnx
+from compress.fidelity import check_same
+from compress.inputs import Inputs, inputs_of
 
-Call = Callable[[Tensor], Any]
+Call = Callable[..., Any]
 
 
-def prepare(model: nn.Module, example_input: Tensor, *, runtime: str = "eager") -> Call:
-    """``model``, in eval mode, made ready to be called on inputs of ``example_input``'s shape, type and device.
+def prepare(model: nn.Module, example_inputs: Any, *, runtime: str = "eager") -> Call:
+    """``model``, in eval mode, made ready to be called on inputs of the examples' shapes, types and device.
 
     Whatever a runtime compiles, it compiles here: the first call of the result is as fast as any.
 
     Args:
-        model: on the device of ``example_input``.
-        example_input: ``[n, ...]``.
+        model: on the device of the inputs.
+        example_inputs: a tensor ``[n, ...]``, a tuple of positional arguments or a mapping of named ones.
         runtime: one of :data:`RUNTIMES`: PyTorch's eager mode; Inductor (``torch.compile``) with frozen weights; ONNX
             Runtime, on the CPU; or the package of AOTInductor, which runs without Python.
 
     Raises:
         ConfigError: if there is no such runtime, or what it needs is not installed.
-        ModelError: if the model cannot be captured or compiled.
+        ModelError: if the model cannot be captured or compiled, or what runs computes something else.
     """
     check_runtime(runtime)
+    inputs = inputs_of(example_inputs)
     model = model.eval()
     if isinstance(model, OnnxModel) and runtime != "onnxruntime":
         raise ConfigError(f"an ONNX model runs under onnxruntime alone, got runtime {runtime!r}")
     try:
-        call = _PREPARE[runtime](model, example_input)
+        call = _PREPARE[runtime](model, inputs)
         with torch.inference_mode():
-            call(example_input)
+            inputs.call(call)
     except CompressError:
         raise
     except Exception as cause:
         reason = first_line(cause)
         raise ModelError(f"{type(model).__name__} does not run under {runtime}: {reason}") from cause
+    if runtime != "eager" and _is_float32(model):
+        check_same(model, call, inputs, f"the runtime {runtime}")
     return call
 
 
@@ -61,24 +66,31 @@ def check_runtime(runtime: str) -> None:
         raise ConfigError(f"runtime must be one of {', '.join(RUNTIMES)}, got {runtime!r}")
 
 
-def _eager(model: nn.Module, _: Tensor) -> Call:
+def _is_float32(model: nn.Module) -> bool:
+    """Whether two ways to run the model differ by the order of additions alone; integers and halves round on top."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return not isinstance(model, OnnxModel) and all(one.dtype in (torch.float32, torch.int64) for one in tensors)
+
+
+def _eager(model: nn.Module, _: Inputs) -> Call:
     return uncompiled(model)
 
 
-def _inductor(model: nn.Module, _: Tensor) -> Call:
+def _inductor(model: nn.Module, _: Inputs) -> Call:
     return compiled(uncompiled(model))
 
 
-def _onnxruntime(model: nn.Module, example_input: Tensor) -> Call:
+def _onnxruntime(model: nn.Module, inputs: Inputs) -> Call:
     if isinstance(model, OnnxModel):
         return model
-    if example_input.device.type != "cpu":
-        raise ConfigError(f"the runtime onnxruntime is for the CPU, got an input on {example_input.device}")
-    return OnnxModel(to_onnx(model.program if isinstance(model, ExportedModel) else capture(model, example_input)))
+    for tensor in inputs.tensors:
+        if tensor.device.type != "cpu":
+            raise ConfigError(f"the runtime onnxruntime is for the CPU, got an input on {tensor.device}")
+    return OnnxModel(to_onnx(model.program if isinstance(model, ExportedModel) else capture(model, inputs)))
 
 
-def _aotinductor(model: nn.Module, example_input: Tensor) -> Call:
-    program = capture(uncompiled(model), example_input, fixed=True)
+def _aotinductor(model: nn.Module, inputs: Inputs) -> Call:
+    program = capture(uncompiled(model), inputs, fixed=True)
     # Where gradients are on, Inductor does not freeze, and finds none of the patterns of int8: those need constants.
     with tempfile.TemporaryDirectory(prefix="compress-aotinductor-") as folder, quiet_torch(), torch.no_grad():
         package = str(Path(folder, "model.pt2"))
@@ -87,7 +99,7 @@ def _aotinductor(model: nn.Module, example_input: Tensor) -> Call:
     return loaded
 
 
-_PREPARE: dict[str, Callable[[nn.Module, Tensor], Call]] = {
+_PREPARE: dict[str, Callable[[nn.Module, Inputs], Call]] = {
     "eager": _eager,
     "inductor": _inductor,
     "onnxruntime": _onnxruntime,

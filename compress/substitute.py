@@ -8,14 +8,16 @@ their attributes. Only the types listed here can come out of a file.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Container, Iterator, Mapping
+import math
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
+from compress.composed import composed, composed_at_need, composed_shape
 from compress.errors import ArtifactError
 
 M = TypeVar("M", bound=nn.Module)
@@ -40,12 +42,83 @@ _LAYERS: Mapping[type[nn.Module], tuple[str, ...]] = {
 
 
 class Substitute(nn.Sequential):
-    """Layers, one after another, that stand where the network's factory puts a layer of the type ``replaces``."""
+    """Layers, one after another, that stand where the network's factory puts a layer of the type ``replaces``.
+
+    Code that reads the replaced layer's weight, bias, widths or stride reads here what the layers amount to.
+
+    Attributes:
+        replaces: the type.
+        inputs_first: whether a weight of that type is ``[in, out]``.
+    """
+
+    inputs_first = False
 
     # The default is for slices, which torch makes by calling the class.
-    def __init__(self, *layers: Any, replaces: str = "") -> None:
+    def __init__(self, *layers: Any, replaces: str = "", inputs_first: bool = False) -> None:
         super().__init__(*layers)
         self.replaces = replaces
+        if inputs_first:
+            self.inputs_first = True
+
+    def __getattr__(self, name: str) -> Any:
+        if name in READABLE and "_modules" in vars(self) and len(self):
+            return READABLE[name](self)
+        return super().__getattr__(name)
+
+    def composed_weight(self) -> Tensor:
+        """The weight that the layers amount to, as the replaced layer would store it."""
+        weight = composed(list(self))
+        return weight.T if self.inputs_first else weight
+
+
+def _weight(chain: Substitute) -> Tensor:
+    shape = composed_shape(list(chain))
+    shape = shape[::-1] if chain.inputs_first else shape
+    return composed_at_need(chain.composed_weight, shape, chain[0].get_parameter("weight"))
+
+
+def _of_first(name: str) -> Callable[[Substitute], Any]:
+    return lambda chain: getattr(chain[0], name)
+
+
+def _of_last(name: str) -> Callable[[Substitute], Any]:
+    return lambda chain: getattr(chain[-1], name)
+
+
+def _along(name: str, together: Callable[[Sequence[int]], int]) -> Callable[[Substitute], Any]:
+    """What a convolution does along each dimension: one of the layers does it, and the others do nothing there."""
+
+    def read(chain: Substitute) -> Any:
+        values = [getattr(layer, name) for layer in chain]
+        words = [value for value in values if isinstance(value, str)]
+        return words[0] if words else tuple(map(together, zip(*values, strict=True)))
+
+    return read
+
+
+def _padding_mode(chain: Substitute) -> Any:
+    modes = [layer.padding_mode for layer in chain]
+    return next((mode for mode in modes if mode != "zeros"), "zeros")
+
+
+# What a replaced layer can be asked for.
+READABLE: Mapping[str, Callable[[Substitute], Any]] = {
+    "weight": _weight,
+    "bias": _of_last("bias"),
+    "in_features": _of_first("in_features"),
+    "out_features": _of_last("out_features"),
+    "nx": _of_first("in_features"),
+    "nf": _of_last("out_features"),
+    "in_channels": _of_first("in_channels"),
+    "out_channels": _of_last("out_channels"),
+    "kernel_size": _along("kernel_size", math.prod),
+    "stride": _along("stride", math.prod),
+    "dilation": _along("dilation", math.prod),
+    "padding": _along("padding", sum),
+    "output_padding": _along("output_padding", sum),
+    "groups": _of_first("groups"),
+    "padding_mode": _padding_mode,
+}
 
 
 def type_name(module: nn.Module) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from compress.cache import cache_path, cached_model
 from compress.data import ImageData
 from compress.errors import CompressError, ConfigError
 from compress.models import googlenet
+from compress.models.googlenet import WEIGHTS
+from compress.outputs import Outputs
 from compress.train import FitConfig
 
 
@@ -31,9 +33,12 @@ class Workload:
         model_args: keyword arguments of ``model_factory``, of types that JSON knows.
         data: loads the data set; called once, when it is first needed.
         example_input: ``[1, ...]``, one input as the model is served it; latency and memory are measured on it.
+        outputs: which of what the model puts out counts, its logits: ``lambda out: out.logits``; all of it if left
+            out. Recipes prune, factorize, train and judge by it.
         weights: the trained dense model, as :func:`compress.save` wrote it.
-        fit: how to train the dense model where ``weights`` are not given. With neither, ``model_factory`` is taken to
-            return a trained model.
+        fit: how to train the dense model, where neither ``weights`` nor a keyword argument of that name in
+            ``model_args`` brings it trained. With none of the three, ``model_factory`` is taken to return a trained
+            model.
 
     Raises:
         ConfigError: if ``model_factory`` is neither a function nor a class.
@@ -44,6 +49,7 @@ class Workload:
     data: Callable[[], ImageData]
     example_input: Tensor
     model_args: Mapping[str, Any] = field(default_factory=dict)
+    outputs: Outputs | None = None
     weights: str | Path | None = None
     fit: FitConfig | None = None
 
@@ -52,6 +58,16 @@ class Workload:
         # Its name and its source file are part of what a cached model is found again by.
         if not (inspect.isfunction(factory) or inspect.ismethod(factory) or inspect.isclass(factory)):
             raise ConfigError(f"model_factory must be a function or a class, got {factory!r} (workload {self.name!r})")
+
+    @property
+    def code(self) -> tuple[Callable[..., Any], ...]:
+        """The functions of it that a result depends on."""
+        return (self.model_factory, *([self.outputs] if inspect.isfunction(self.outputs) else []))
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether it brings weights, so that nothing needs to be trained."""
+        return self.weights is not None or self.model_args.get("weights") is not None
 
     def build(self) -> nn.Module:
         """The dense network, fresh from its factory."""
@@ -63,8 +79,8 @@ class Workload:
         return self.data()
 
 
-# Few epochs, so that the first run takes about a minute on two cores; accuracy is close to what more of them reach.
-DIGITS_FIT = FitConfig(epochs=6, batch_size=32, learning_rate=0.01, validation_fraction=0.0)
+# What benchmarks/training/digits.toml says too: how the weights that come with the package were trained.
+DIGITS_FIT = FitConfig(epochs=12, batch_size=32, learning_rate=0.02, validation_fraction=0.0)
 
 
 def load_workload(spec: str) -> Workload:
@@ -112,28 +128,37 @@ def dense_model(workload: Workload, *, progress: bool = True) -> nn.Module:
     """
     if workload.weights is not None:
         return artifact.load(workload.weights, workload.build).eval()
-    if workload.fit is None:
-        return workload.build().eval()
     config = workload.fit
-    path = cache_path(f"dense-{workload.name}", ingredients(workload), (data, train, workload.model_factory))
+    if config is None or workload.is_trained:
+        return workload.build().eval()
+    path = cache_path(f"dense-{workload.name}", ingredients(workload), (data, train, *workload.code))
 
     def trained() -> nn.Module:
         model = initial_model(workload, config.seed)
         checkpoint = path.with_suffix(".checkpoint")
-        return train.fit(model, workload.dataset, config, checkpoint=checkpoint, progress=progress).model
+        return train.fit(
+            model, workload.dataset, config, outputs=workload.outputs, checkpoint=checkpoint, progress=progress
+        ).model
 
     return cached_model(path, workload.build, trained).eval()
 
 
-def initial_model(workload: Workload, seed: int) -> nn.Module:
-    """The dense network as its factory builds it, random weights drawn with ``seed``.
+def untrained(workload: Workload) -> Workload:
+    """The same without the weights that it brings, so that its dense model is trained as ``fit`` says.
 
-    A keyword argument ``weights`` of the factory, which in torchvision's networks too names trained ones, is left out.
+    Raises:
+        ConfigError: if the workload has no ``fit``.
     """
-    model_args = {name: value for name, value in workload.model_args.items() if name != "weights"}
+    if workload.fit is None:
+        raise ConfigError(f"a dense model is trained as its workload's fit= says, which {workload.name!r} lacks")
+    return replace(workload, weights=None, model_args=_without_weights(workload))
+
+
+def initial_model(workload: Workload, seed: int) -> nn.Module:
+    """The dense network as its factory builds it, random weights drawn with ``seed``."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return workload.model_factory(**model_args)
+        return workload.model_factory(**_without_weights(workload))
 
 
 def ingredients(workload: Workload) -> dict[str, Any]:
@@ -142,6 +167,7 @@ def ingredients(workload: Workload) -> dict[str, Any]:
         "data": [workload.dataset.sha256, workload.dataset.train_sha256],
         "fit": None if workload.fit is None else asdict(workload.fit),
         "model": workload.model_factory.__qualname__,
+        "outputs": getattr(workload.outputs, "__qualname__", str(workload.outputs)),
         "model_args": dict(workload.model_args),
     }
 
@@ -149,14 +175,18 @@ def ingredients(workload: Workload) -> dict[str, Any]:
 def _on_googlenet(dataset: ImageData, spec: str) -> Workload:
     """The reference network on any set of small images, trained where this package has weights for them."""
     model_args: dict[str, Any] = {"num_classes": len(dataset.classes)}
-    fit: FitConfig | None = DIGITS_FIT if spec == "digits" else FitConfig()
-    if spec == "cifar100":
-        model_args["weights"], fit = spec, None
+    if spec in WEIGHTS:
+        model_args["weights"] = spec
     return Workload(
         name=dataset.name,
         model_factory=googlenet,
         model_args=model_args,
         data=lambda: dataset,
         example_input=torch.randn(1, *dataset.image_shape, generator=torch.Generator().manual_seed(0)),
-        fit=fit,
+        fit=DIGITS_FIT if spec == "digits" else FitConfig(),
     )
+
+
+def _without_weights(workload: Workload) -> dict[str, Any]:
+    # In torchvision's networks too the argument of that name is what brings trained ones.
+    return {name: value for name, value in workload.model_args.items() if name != "weights"}

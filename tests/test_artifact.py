@@ -5,6 +5,7 @@ import json
 import resource
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import hypothesis.strategies as st
 import pytest
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from compress import artifact
+from compress.attributes import shape_of
 from compress.errors import ArtifactError
 from compress.lowrank import LowRankConfig, factorize
 from compress.pruning.structured import prune_channels
@@ -327,7 +329,107 @@ def test_any_pruned_network_comes_back_to_the_bit(tmp_path_factory, case, ratio)
     artifact.save(small, path)
     loaded = artifact.load(path, lambda: copy.deepcopy(net))
     assert same_tensors(loaded, small)
-    assert artifact._shape_of(loaded) == artifact._shape_of(small)
+    assert shape_of(loaded) == shape_of(small)
     assert artifact.serialize(loaded) == path.read_bytes()
     with torch.inference_mode():
         assert loaded(x).equal(small(x))
+
+
+class Keeping(nn.Module):
+    """Keeps what it computed for the last image size; ``how`` says in what."""
+
+    last_shape = None
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 4, 1)
+        self.how, self.width, self.most = how, 16, 0
+        if how == "instance":
+            self.last_shape, self.grid = None, torch.empty(0)
+        elif how in ("object", "array"):
+            self.cache = None
+        elif how == "dict":
+            self.grids = {}
+        elif how.startswith("declared"):
+            self.register_buffer("grid", None, persistent=how == "declared")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.first(x)
+        y = y.reshape(len(x), self.width, *y.shape[2:])
+        return (self.last(y) + GRIDS.get(self.how, in_attribute)(self, y)).mean((2, 3))
+
+
+def grid(side: int) -> torch.Tensor:
+    """What is worth keeping."""
+    return torch.arange(side).float()
+
+
+def in_attribute(model: Keeping, y: torch.Tensor) -> torch.Tensor:
+    """In an attribute or a buffer that was declared, beside the shape that it is for."""
+    if model.last_shape != y.shape:
+        model.last_shape, model.grid = y.shape, grid(y.shape[-1])
+    return model.grid
+
+
+def in_buffer(model: Keeping, y: torch.Tensor) -> torch.Tensor:
+    """In a buffer that was not."""
+    if model.last_shape != y.shape:
+        model.last_shape = y.shape
+        model.register_buffer("grid", grid(y.shape[-1]), persistent=False)
+    return model.grid
+
+
+def in_dict(model: Keeping, y: torch.Tensor) -> torch.Tensor:
+    """By size."""
+    return model.grids.setdefault(y.shape[-1], grid(y.shape[-1]))
+
+
+def in_object(model: Keeping, y: torch.Tensor) -> torch.Tensor:
+    """In an object within an object, beside a number."""
+    if model.most != y.shape[-1]:
+        model.most = y.shape[-1]
+        model.cache = SimpleNamespace(rows=[SimpleNamespace(grid=grid(model.most))])
+    return model.cache.rows[0].grid
+
+
+def in_array(model: Keeping, y: torch.Tensor) -> torch.Tensor:
+    """Of another library."""
+    if model.most != y.shape[-1]:
+        model.most, model.cache = y.shape[-1], grid(y.shape[-1]).numpy()
+    return torch.from_numpy(model.cache)
+
+
+def for_the_largest(model: Keeping, y: torch.Tensor) -> torch.Tensor:
+    """Of which smaller ones take a part."""
+    if model.most < y.shape[-1]:
+        model.most, model.grid = y.shape[-1], grid(y.shape[-1])
+    return model.grid[: y.shape[-1]]
+
+
+GRIDS = {
+    "dict": in_dict,
+    "object": in_object,
+    "array": in_array,
+    "largest": for_the_largest,
+    "buffer": in_buffer,
+}
+
+
+@pytest.mark.parametrize(
+    "how", ["class", "instance", "dict", "object", "array", "largest", "buffer", "declared", "declared, not persistent"]
+)
+@pytest.mark.parametrize("pruned", [True, False])
+def test_a_model_that_ran_is_saved_and_loaded(path, how, pruned):
+    """What a forward pass keeps does not tell the fresh network that it ran, nor hide how wide a cut model is."""
+    torch.manual_seed(0)
+    model, x = Keeping(how).train(mode=pruned), torch.randn(2, 3, 8, 8)
+    model(x)
+    small = prune_channels(model, x[:1], 0.25) if pruned else model
+    expected = small(x)
+    artifact.save(small, path)
+    loaded = artifact.load(path, lambda: Keeping(how))
+    torch.testing.assert_close(loaded(x), expected, rtol=0, atol=0)
+    assert loaded.width == (12 if pruned else 16)
+    assert loaded.training == pruned
+    other = torch.randn(2, 3, 12, 12)
+    torch.testing.assert_close(loaded(other), small(other), rtol=0, atol=0)

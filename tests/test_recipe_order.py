@@ -24,6 +24,7 @@ SETTINGS = {
     "prune_channels": "pruning_ratio = 0.25",
     "prune_rounds": "pruning_ratio = 0.25\nrounds = 2\nbatch_size = 16",
     "prune_weights": "sparsity = 0.5",
+    "reconstruct": "batches = 2\nbatch_size = 8",
     "quantize": "max_accuracy_drop = 1.0\nnum_calibration_images = 16\nnum_holdout_images = 16",
     "quantize_aware_fit": "epochs = 1\nbatch_size = 16\nvalidation_fraction = 0",
 }

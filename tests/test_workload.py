@@ -9,8 +9,9 @@ from PIL import Image
 
 from compress import artifact, data, train
 from compress.errors import ArtifactError, ConfigError, DataError
+from compress.models import googlenet
 from compress.train import FitConfig
-from compress.workload import Workload, dense_model, initial_model, load_workload
+from compress.workload import Workload, dense_model, initial_model, load_workload, untrained
 from tests.workloads import tiny_data, tiny_net, tiny_workload
 
 
@@ -83,7 +84,7 @@ def test_digits_are_googlenet_on_images_of_their_shape():
     workload = load_workload("digits")
     assert workload.name == workload.dataset.name == "digits"
     assert workload.example_input.shape == (1, *workload.dataset.image_shape)
-    assert workload.model_args == {"num_classes": 10}
+    assert workload.model_args == {"num_classes": 10, "weights": "digits"}
     assert workload.model_factory().linear.out_features == 100
     assert workload.fit is not None
     assert workload.fit != FitConfig()
@@ -104,15 +105,32 @@ def test_a_folder_of_images_is_googlenet_on_them(tmp_path):
     assert workload.fit == FitConfig()
 
 
-def test_cifar100_is_the_trained_googlenet(monkeypatch):
-    """The weights that this package ships for it are the dense model; to train anew they are left out."""
-    classes = tuple(str(label) for label in range(100))
+@pytest.mark.parametrize(("spec", "num_classes"), [("digits", 10), ("cifar100", 100)])
+def test_shipped_weights_are_the_dense_model(monkeypatch, spec, num_classes, fits):
+    """The weights that this package ships for a data set: nothing is trained; to train anew they are left out."""
+    classes = tuple(str(label) for label in range(num_classes))
     monkeypatch.setattr(data, "load_data", lambda _: dataclasses.replace(tiny_data(), classes=classes))
-    workload = load_workload("cifar100")
-    assert workload.model_args["weights"] == "cifar100"
-    assert workload.fit is None
+    workload = load_workload(spec)
+    assert workload.is_trained
+    assert workload.model_args["weights"] == spec
+    shipped = dense_model(workload, progress=False)
+    assert shipped.linear.weight.equal(googlenet(weights=spec, num_classes=num_classes).linear.weight)
+    assert not fits
     fresh = initial_model(workload, seed=0)
-    assert not fresh.linear.weight.equal(workload.build().linear.weight)
+    assert not fresh.linear.weight.equal(shipped.linear.weight)
+
+
+def test_a_trained_dense_model_is_trained_anew_on_request(tmp_path, fits):
+    """The weights are set aside, those of a file as those of the factory, and ``fit`` says how."""
+    artifact.save(tiny_net(width=4), tmp_path / "weights")
+    workload = dataclasses.replace(tiny_workload(), weights=tmp_path / "weights")
+    assert workload.is_trained
+    bare = untrained(workload)
+    assert not bare.is_trained
+    dense_model(bare, progress=False)
+    assert len(fits) == 1
+    with pytest.raises(ConfigError, match="as its workload's fit= says, which 'tiny' lacks"):
+        untrained(dataclasses.replace(workload, fit=None))
 
 
 def test_the_data_are_loaded_once_and_not_before_they_are_needed():

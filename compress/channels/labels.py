@@ -170,6 +170,7 @@ class Ledger:
         ties: ids that stand or fall together.
         freezes: ids that must stay.
         parts: dimensions that must keep equally many positions in each part.
+        pieces: what slices and splits took, in order: after a cut they must take what is left of the same.
         alignments: dimensions that a kernel takes only in multiples of some width.
         outputs: ids of output dimensions of weights: the slices which produce the channel.
         choices: what this run chose where more than one way was open.
@@ -195,6 +196,7 @@ class Ledger:
     ties: list[Tie] = field(default_factory=list)
     freezes: list[Freeze] = field(default_factory=list)
     parts: list[Parts] = field(default_factory=list)
+    pieces: list[Ids] = field(default_factory=list)
     alignments: list[Alignment] = field(default_factory=list)
     outputs: list[Ids] = field(default_factory=list)
     choices: dict[Place, int] = field(default_factory=dict)

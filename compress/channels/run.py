@@ -195,6 +195,8 @@ class Run:
             self.notes.of(call.out).squared = True
         if call.op in FILLS:
             self.notes.of(call.out).filled_in = self.ledger.module
+        elif call.op == "_to_copy" and call.notes[0] is not None and call.notes[0].filled_in is not None:
+            self.notes.of(call.out).filled_in = call.notes[0].filled_in
         for out, labels in zip(call.outs, found, strict=False):
             self._store(out, labels, written=op._schema.is_mutable)
 

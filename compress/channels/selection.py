@@ -32,6 +32,7 @@ def slice_(call: Call) -> Labels:
     piece = axis._replace(ids=axis.ids[..., start:stop:step])
     if start == 0:
         call.ledger.width(piece)
+    call.ledger.pieces.append(piece.ids)
     return {**labels, dim: piece}
 
 
@@ -80,6 +81,7 @@ def split(call: Call) -> Sequence[Labels]:
     pieces = [axis._replace(ids=piece) for piece in np.split(axis.ids, ends[:-1], axis=-1)]
     for piece in pieces:
         call.ledger.width(piece)
+        call.ledger.pieces.append(piece.ids)
     return [{**labels, dim: piece} for piece in pieces]
 
 

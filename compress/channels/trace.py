@@ -15,13 +15,13 @@ from typing import Literal
 import numpy as np
 from torch import Tensor, nn
 
-from compress.channels.copying import copied
 from compress.channels.history import ids_of
 from compress.channels.labels import Ids, Ledger, Slot
 from compress.channels.modes import LentWrittenError, Recorder, memory_of, plain_forward
 from compress.channels.run import Run, Trace
 from compress.channels.sizes import other_inputs, sizes_of
 from compress.channels.view import View
+from compress.copying import copied
 from compress.errors import CompressError, ModelError, first_line
 from compress.inputs import Inputs
 from compress.outputs import Outputs

@@ -49,13 +49,13 @@ def _add_options(command: argparse.ArgumentParser) -> None:
 def _train(options: argparse.Namespace) -> None:
     """Train the dense model of a workload, or take it from the cache, and save it. Stopped, it goes on when rerun."""
     from compress.recipe import run_recipe
-    from compress.workload import dense_model, initial_model, load_workload
+    from compress.workload import dense_model, initial_model, load_workload, untrained
 
     # Read first: a typing error in it should not show after the data are loaded.
     recipe = None if options.recipe is None else training(options.recipe)
     workload = load_workload(options.workload)
     if recipe is None:
-        model = dense_model(workload, progress=not options.quiet)
+        model = dense_model(untrained(workload), progress=not options.quiet)
     else:
         model = run_recipe(recipe, initial_model(workload, recipe.steps[0].seed), workload, progress=not options.quiet)
     _save(model, workload, options)
@@ -99,7 +99,7 @@ def _save(model: nn.Module, workload: Workload, options: argparse.Namespace) -> 
 
     path: Path = options.output
     save(model, path)
-    evaluation = evaluate(model, workload.dataset.test, progress=not options.quiet)
+    evaluation = evaluate(model, workload.dataset.test, outputs=workload.outputs, progress=not options.quiet)
     print(
         f"{path}: {count_params(model):,} parameters, {path.stat().st_size / 1e6:.2f} MB,"
         f" top-1 error {evaluation.top1_error:.2%}, top-5 error {evaluation.top5_error:.2%}"

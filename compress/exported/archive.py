@@ -21,6 +21,7 @@ from torch.export import ExportedProgram
 from compress.errors import ArtifactError, CompressError, first_line
 from compress.exported.capture import quiet_torch
 from compress.exported.libraries import require_libraries
+from compress.exported.structure import plain_spec
 
 MAGIC = b"PK\x03\x04"
 _NOTES = "archive/extra/compress.json"
@@ -57,12 +58,16 @@ def to_archive(program: ExportedProgram, notes: Mapping[str, Any] | None = None)
             node.meta.pop(key, None)
     # Nobody needs them to run the graph, and they would be pickled.
     inputs, program._example_inputs = program._example_inputs, None
+    # Nor has every reader of a file the classes that a model's outputs are of.
+    signature = program.module_call_graph[0].signature
+    assert signature is not None  # noqa: S101 - the whole model's own
+    spec, signature.out_spec = signature.out_spec, plain_spec(signature.out_spec)
     written, packed = io.BytesIO(), io.BytesIO()
     try:
         with quiet_torch():
             torch.export.save(program, written)
     finally:
-        program._example_inputs = inputs
+        program._example_inputs, signature.out_spec = inputs, spec
     with zipfile.ZipFile(written) as source, zipfile.ZipFile(packed, "w") as target:
         records = {record.filename: source.read(record) for record in source.infolist()}
         records[_NOTES] = json.dumps(dict(notes or {}), sort_keys=True).encode()

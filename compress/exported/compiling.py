@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.exported.capture import quiet_torch
+from compress.exported.capture import batch_size, quiet_torch
+from compress.inputs import Inputs
 
-Call = Callable[[Tensor], Any]
+Call = Callable[..., Any]
 _NO_LIMIT = 2**31 - 1
 
 
@@ -28,24 +29,32 @@ def compiled(module: nn.Module, *, any_batch: bool = False) -> Call:
     run: Call = torch.compile(module, dynamic=None if any_batch else False)
     seen = set()
 
-    def call(inputs: Tensor) -> Any:
+    def call(*args: Any, **kwargs: Any) -> Any:
         # One kind of tensor in one mode: each further one would be compiled for anew.
         with torch.inference_mode():
-            key = (inputs.shape, inputs.stride(), inputs.dtype, inputs.is_inference(), torch.get_num_threads())
+            inputs = Inputs(args=args, kwargs=kwargs)
+            tensors = inputs.tensors
+            key = (tuple(map(_kind, tensors)), torch.get_num_threads())
             if key in seen:
-                return run(inputs)
-            if any_batch and len(inputs) > 1:
-                torch._dynamo.maybe_mark_dynamic(inputs, 0)
+                return run(*args, **kwargs)
+            size = batch_size(inputs)
+            for tensor in tensors:
+                if any_batch and size > 1 and tensor.ndim and len(tensor) == size:
+                    torch._dynamo.maybe_mark_dynamic(tensor, 0)
             # torch.compile(options={"freezing": True}) comes too late for the parameters to be taken as constants.
-            freezing = inductor.patch({"freezing": True, "triton.cudagraphs": inputs.is_cuda})
+            freezing = inductor.patch({"freezing": True, "triton.cudagraphs": any(one.is_cuda for one in tensors)})
             # Beyond its limit torch would run the graph as it is, without a word: int8 imitated in float.
             with (
                 freezing,
                 dynamo.patch(recompile_limit=_NO_LIMIT, accumulated_recompile_limit=_NO_LIMIT),
                 quiet_torch(),
             ):
-                outputs = run(inputs)
+                outputs = run(*args, **kwargs)
             seen.add(key)
             return outputs
 
     return call
+
+
+def _kind(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.shape, tensor.stride(), tensor.dtype, tensor.is_inference()

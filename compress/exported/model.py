@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from compress.errors import ModelError
+from compress.exported.structure import Signature
 
 
 class ExportedModel(nn.Module):
@@ -18,6 +19,7 @@ class ExportedModel(nn.Module):
 
     Attributes:
         program: the graph, its weights and the shape of its inputs.
+        signature: how its inputs and outputs are nested.
         graph: the same as a module, whose parameters and buffers are the model's.
         notes: what else its file says, of types that JSON knows.
     """
@@ -28,10 +30,12 @@ class ExportedModel(nn.Module):
         self.notes = dict(notes or {})
         # Guards are Python source within the program; none of a file's is ever run.
         self.graph = program.module(check_guards=False)
+        self.signature = Signature.of(program)
         self.training = False
 
-    def forward(self, inputs: Tensor) -> Any:
-        return self.graph(inputs)
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        places, names = self.signature.arranged(args, kwargs)
+        return self.graph(*places, **names)
 
     def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 - torch's own signature
         """Nothing for False; a graph has no training mode to go to.
@@ -63,7 +67,8 @@ def parameters_of(model: nn.Module) -> list[Tensor]:
     tensors: list[Tensor] = list(model.parameters())
     if isinstance(model, ExportedModel):
         tensors.extend(tensor for tensor in model.buffers() if tensor.dtype != torch.int64)
-    return list({id(tensor): tensor for tensor in tensors}.values())
+    # A layer that is called twice has its integers under two names, in the same memory.
+    return list({(tensor.data_ptr(), tensor.shape, tensor.dtype): tensor for tensor in tensors}.values())
 
 
 def dequantize_late_(model: ExportedModel) -> ExportedModel:

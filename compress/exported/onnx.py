@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
+import json
+from collections.abc import Iterator
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
+from torch.export.graph_signature import ConstantArgument, OutputKind
+from torch.utils._pytree import tree_structure
 
 from compress.errors import ArtifactError, ConfigError, ModelError, first_line
 from compress.exported.capture import quiet_torch
+from compress.exported.structure import Signature
 
+_NESTING = "compress.signature"
 _EXTRA = "pip install 'pytest-compress[onnx]'"
 
 
@@ -21,15 +28,20 @@ def to_onnx(program: ExportedProgram) -> bytes:
 
     Raises:
         ConfigError: if onnx or onnxscript is missing.
-        ModelError: if an operation has no counterpart in ONNX.
+        ModelError: if an operation has no counterpart in ONNX, or the graph is in bfloat16.
     """
+    for name, tensor in [*program.state_dict.items(), *program.constants.items()]:
+        if isinstance(tensor, Tensor) and tensor.dtype == torch.bfloat16:
+            raise ModelError(
+                f"ONNX Runtime runs no bfloat16 on the CPU, '{name}' is: save the model in float32, or as .pt2"
+            )
     try:
         import onnxscript  # noqa: F401, PLC0415 - optional
         from torch.onnx.errors import OnnxExporterError  # noqa: PLC0415
     except ImportError as cause:
         raise ConfigError(f"writing ONNX needs onnx and onnxscript: {_EXTRA} ({cause})") from cause
     try:
-        with quiet_torch(), contextlib.redirect_stdout(io.StringIO()):
+        with quiet_torch(), contextlib.redirect_stdout(io.StringIO()), _tensors_alone(program):
             exported = torch.onnx.export(program, dynamo=True, verbose=False)
     except OnnxExporterError as cause:
         reason = first_line(cause.__cause__ or cause)
@@ -38,11 +50,37 @@ def to_onnx(program: ExportedProgram) -> bytes:
     proto = exported.model_proto
     # Where each node was in somebody's source tree.
     del proto.metadata_props[:]
+    nesting = proto.metadata_props.add()
+    nesting.key, nesting.value = _NESTING, json.dumps(dataclasses.asdict(Signature.of(program)), sort_keys=True)
     for part in (*proto.graph.node, *proto.graph.initializer, *proto.graph.value_info):
         del part.metadata_props[:]
         part.doc_string = ""
     content: bytes = proto.SerializeToString(deterministic=True)
     return content
+
+
+@contextlib.contextmanager
+def _tensors_alone(program: ExportedProgram) -> Iterator[None]:
+    """Meanwhile let the program put out its tensors and no constants, of which ONNX has none among its outputs."""
+    signature, node, whole = (
+        program.graph_signature,
+        program.graph.output_node(),
+        program.module_call_graph[0].signature,
+    )
+    assert whole is not None  # noqa: S101 - the whole model's own
+    specs, args, nesting = signature.output_specs, node.args, whole.out_spec
+    (outputs,) = args
+    assert isinstance(outputs, (tuple, list))  # noqa: S101 - what a program's output is
+    kept = [place for place, spec in enumerate(specs) if not isinstance(spec.arg, ConstantArgument)]
+    signature.output_specs = [specs[place] for place in kept]
+    node.args = (tuple(outputs[place] for place in kept),)
+    if len(kept) < len(specs):
+        taken = [spec for spec in signature.output_specs if spec.kind is OutputKind.USER_OUTPUT]
+        whole.out_spec = tree_structure((0,) * len(taken))
+    try:
+        yield
+    finally:
+        signature.output_specs, node.args, whole.out_spec = specs, args, nesting
 
 
 class OnnxModel(nn.Module):
@@ -58,12 +96,18 @@ class OnnxModel(nn.Module):
         self.training = False
         self._open(place)
 
-    def forward(self, inputs: Tensor) -> Any:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         if self._threads != torch.get_num_threads():
             self._open("the model")
-        outputs = self._session.run(None, {self._input: inputs.numpy()})
-        tensors = tuple(map(torch.from_numpy, outputs))
-        return tensors[0] if len(tensors) == 1 else tensors
+        names = [one.name for one in self._session.get_inputs()]
+        tensors = dict(zip(names, args, strict=False)) | kwargs
+        if self._signature is not None:
+            tensors = dict(zip(names, self._signature.tensors(args, kwargs), strict=True))
+        arrays = {name: tensor.detach().numpy() for name, tensor in tensors.items()}
+        outputs = tuple(map(torch.from_numpy, self._session.run(None, arrays)))
+        if self._signature is not None:
+            return self._signature.built(iter(outputs))
+        return outputs[0] if len(outputs) == 1 else outputs
 
     def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 - torch's own signature
         """Nothing for False.
@@ -91,4 +135,13 @@ class OnnxModel(nn.Module):
         # onnxruntime's errors have no base of their own.
         except Exception as cause:
             raise ArtifactError(f"{place} is damaged, or cannot be run by ONNX Runtime: {first_line(cause)}") from cause
-        self._input = self._session.get_inputs()[0].name
+        nesting = self._session.get_modelmeta().custom_metadata_map.get(_NESTING)
+        self._signature = None if nesting is None else _signature(nesting, place)
+
+
+def _signature(nesting: str, place: str) -> Signature:
+    """What :func:`to_onnx` wrote of a graph's inputs and outputs."""
+    try:
+        return Signature(**json.loads(nesting))
+    except (TypeError, ValueError) as cause:
+        raise ArtifactError(f"{place} is damaged: {first_line(cause)}") from cause

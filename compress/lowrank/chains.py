@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvTransposeNd
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils import skip_init
 
 from compress.lowrank.decompositions import Stage
@@ -43,7 +43,9 @@ def chains(site: Site, stages: Sequence[Stage]) -> dict[str, Substitute]:
         if layer.bias is not None:
             copied = nn.Parameter(layer.bias.detach().clone(), requires_grad=layer.bias.requires_grad)
             parts[-1].bias = biases.setdefault(id(layer.bias), copied)
-        result[name] = Substitute(*parts, replaces=type_name(layer)).train(layer.training)
+        result[name] = Substitute(*parts, replaces=type_name(layer), inputs_first=site.inputs_first).train(
+            layer.training
+        )
     return result
 
 
@@ -60,7 +62,7 @@ def _part(layer: Layer, stage: Stage, *, bias: bool) -> nn.Module:
     """A layer for one stage, its weight still to be set: it does what ``layer`` does along ``stage.dims``."""
     out, ins, *kernel = stage.weight.shape
     device, dtype = layer.weight.device, layer.weight.dtype
-    if isinstance(layer, nn.Linear):
+    if not isinstance(layer, _ConvNd):
         return skip_init(nn.Linear, ins, out, bias=bias, device=device, dtype=dtype)  # type: ignore[no-untyped-call,no-any-return]
     if not stage.dims:
         pointwise = _POINTWISE[type(layer)]

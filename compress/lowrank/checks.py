@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from torch import nn
-from torch.jit import ScriptModule
 
+from compress.copying import check_given
 from compress.errors import ModelError
 
 
-def check_model(model: object) -> None:
+def check_model(model: nn.Module) -> None:
     """Refuse what has no layers of its own to replace.
 
     Raises:
-        ModelError: if the model is no module, scripted or compiled.
+        ModelError: if the model is no module, scripted, compiled, or without its weights.
     """
-    if not isinstance(model, nn.Module):
-        raise ModelError(f"the model must be a torch.nn.Module, got {type(model).__name__}")
+    check_given(model, "factorize")
     for name, module in model.named_modules():
-        if isinstance(module, ScriptModule) or hasattr(module, "_orig_mod"):
-            kind = "scripted" if isinstance(module, ScriptModule) else "compiled"
-            raise ModelError(f"the model must not be {kind}: factorize the original (module '{name}')")
+        if hasattr(module, "_orig_mod"):
+            raise ModelError(f"the model must not be compiled: factorize the original (module '{name}')")

@@ -8,10 +8,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 
+from compress.copying import copied
 from compress.errors import ConfigError, DataError, ModelError
 from compress.inputs import Inputs, each_batch, infer, inputs_of
 from compress.lowrank.chains import chains
@@ -21,8 +20,11 @@ from compress.lowrank.decompositions import decompose, kinds_for
 from compress.lowrank.moments import Whitening, lost_means, whitenings
 from compress.lowrank.plan import FactorizationPlan, PlannedLayer
 from compress.lowrank.ranks import Choice, Table, cheapest_within, shared_out, table_of
+from compress.lowrank.reads import reads_in_the_way
 from compress.lowrank.sites import Layer, Site, find_sites, pass_of, watched
-from compress.macs import macs_of
+from compress.macs import Macs, macs_of
+from compress.outputs import Outputs, selected
+from compress.progress import track
 from compress.substitute import Substitute, replace_
 
 Measure = Callable[[nn.Module, nn.Module], float]
@@ -40,6 +42,7 @@ def factorize(
     *,
     calibration: Iterable[Any] | None = None,
     measure: Measure | None = None,
+    outputs: Outputs | None = None,
     progress: bool = True,
 ) -> nn.Module:
     """A new model with low-rank chains in the places of layers where that saves MACs; the given one is untouched.
@@ -55,6 +58,7 @@ def factorize(
         calibration: batches, see :func:`~compress.inputs.each_batch`, gone through twice. With them the error of the
             layers' outputs is made small and not that of their weights, and biases take up what their mean loses.
         measure: the latency of one model over another's; needed for the target "latency" alone.
+        outputs: names the outputs that count, as in :class:`~compress.PruneOptions`: those must be there still.
         progress: whether to show a bar, if stderr is a terminal.
 
     Returns:
@@ -66,10 +70,16 @@ def factorize(
         ModelError: if the model has no such layer, cannot be run, or has masks that are not permanent yet.
     """
     plan = plan_factorization(
-        model, example_inputs, config, calibration=calibration, measure=measure, progress=progress
+        model,
+        example_inputs,
+        config,
+        calibration=calibration,
+        measure=measure,
+        outputs=outputs,
+        progress=progress,
     )
     small = _applied(model, plan.replacements)
-    _check_runs(small, model, inputs_of(example_inputs), plan.replacements)
+    _check_runs(small, model, inputs_of(example_inputs), plan.replacements, outputs)
     return small
 
 
@@ -80,6 +90,7 @@ def plan_factorization(
     *,
     calibration: Iterable[Any] | None = None,
     measure: Measure | None = None,
+    outputs: Outputs | None = None,
     progress: bool = True,
 ) -> FactorizationPlan:
     """Decide what :func:`factorize` does to each layer, and say why the rest stays. Same arguments and errors."""
@@ -88,9 +99,13 @@ def plan_factorization(
         raise ConfigError("a target for latency needs a function that measures it: measure=")
     example = inputs_of(example_inputs)
     found, whole = find_sites(model, config)
-    macs = _observe(model, example, found)
+    macs = _observe(model, example, found, outputs)
+    if config.by == "macs":
+        macs.whole("a target for macs")
     whole |= {name: reason for site in found if (reason := _unfit(site, config)) for name in site.layers}
     sites = [site for site in found if _unfit(site, config) is None]
+    whole |= (read := reads_in_the_way(model, sites, example))
+    sites = [site for site in sites if not read.keys() & site.layers.keys()]
     if isinstance(calibration, (Tensor, Mapping)):
         raise ConfigError(f"calibration must be batches of inputs, got a single {type(calibration).__name__}")
     batches = None if calibration is None else _inputs_in(calibration, example)
@@ -98,16 +113,27 @@ def plan_factorization(
         config=config,
         model=model,
         sites=sites,
-        macs=macs,
+        macs=macs.total,
+        uncounted=macs.uncounted,
         params=sum(parameter.numel() for parameter in model.parameters()),
         batches=batches,
         whitenings={} if batches is None else whitenings(model, batches, sites),
     )
-    console = Console(stderr=True)
-    hidden = not (progress and console.is_terminal)
-    shown = track(sites, "factorizing", console=console, transient=True, disable=hidden)
+    shown = track(sites, "factorizing", shown=progress)
     tables = [table_of(site, draft.weight(site), config) for site in shown]
+    if config.by in ("macs", "params", "latency") and not any(len(table.errors) for table in tables):
+        raise ModelError(_nothing(draft, tables, whole))
     return _plan(draft, tables, _choices(draft, tables, config, measure), whole)
+
+
+def _nothing(draft: _Draft, tables: Sequence[Table], whole: Mapping[str, str]) -> str:
+    """What to say where no target can be reached, for nothing can be factorized."""
+    reasons = {name: _why_whole(table, draft.config.round_to) for table in tables for name in table.site.layers}
+    name, reason = next(iter({**reasons, **whole}.items()))
+    return (
+        f"no layer of {type(draft.model).__name__} can be factorized so that it gets cheaper, and so no target for"
+        f" {draft.config.by} be reached ('{name}': {reason})"
+    )
 
 
 def _inputs_in(calibration: Iterable[Any], example: Inputs) -> list[Inputs]:
@@ -135,6 +161,7 @@ class _Draft:
     model: nn.Module
     sites: Sequence[Site]
     macs: int
+    uncounted: tuple[str, ...]
     params: int
     batches: Sequence[Inputs] | None
     whitenings: Mapping[Site, Whitening]
@@ -154,14 +181,14 @@ class _Draft:
         return made
 
 
-def _observe(model: nn.Module, inputs: Inputs, sites: Collection[Site]) -> int:
+def _observe(model: nn.Module, inputs: Inputs, sites: Collection[Site], outputs: Outputs | None) -> Macs:
     """Note every pass through a site; the MACs of the whole model."""
 
     def see(site: Site, layer: Layer, given: Tensor, output: Tensor) -> None:
         site.passes.append(pass_of(layer, given, output))
 
     with watched(sites, see):
-        return macs_of(lambda: infer(model, inputs))
+        return macs_of(lambda: selected(infer(model, inputs), outputs))
 
 
 def _choices(
@@ -184,7 +211,7 @@ def _as_fast_as(
 
     def at(budget: float) -> tuple[Mapping[Site, Choice], float]:
         choices = shared_out(tables, config, dense=draft.macs, budget=budget)
-        return choices, measure(_applied(draft.model, _by_name(draft.chains(choices))), copy.deepcopy(draft.model))
+        return choices, measure(_applied(draft.model, _by_name(draft.chains(choices))), copied(draft.model))
 
     best, ratio = at(least)
     if ratio > config.target:
@@ -212,6 +239,7 @@ def _plan(
     order = {name: number for number, (name, _) in enumerate(draft.model.named_modules())}
     return FactorizationPlan(
         layers=sorted(layers, key=lambda layer: order[layer.names[0]]),
+        uncounted=draft.uncounted,
         macs_before=draft.macs,
         macs_after=draft.macs - sum(layer.macs_before - layer.macs_after for layer in layers),
         num_params_before=draft.params,
@@ -263,15 +291,20 @@ def _by_name(made: Mapping[Site, Mapping[str, Substitute]]) -> dict[str, Substit
 
 def _applied(model: nn.Module, replacements: Mapping[str, nn.Module]) -> nn.Module:
     """A copy of the model with copies of the new layers."""
-    # Together, so that weights tied across layers stay tied in the copy.
-    copied, new = copy.deepcopy((model, dict(replacements)))
-    return replace_(copied, new)
+    # The new layers together, so that weights tied across them stay tied in the copy.
+    return replace_(copied(model), copy.deepcopy(dict(replacements)))
 
 
-def _check_runs(small: nn.Module, model: nn.Module, inputs: Inputs, replacements: Mapping[str, nn.Module]) -> None:
+def _check_runs(
+    small: nn.Module,
+    model: nn.Module,
+    inputs: Inputs,
+    replacements: Mapping[str, nn.Module],
+    outputs: Outputs | None,
+) -> None:
     """Refuse a model that reads a replaced layer's attributes, and so no longer runs."""
     try:
-        infer(small, inputs)
+        selected(infer(small, inputs), outputs)
     except ModelError as cause:
         raise ModelError(
             f"{type(model).__name__} cannot do without a layer that was replaced, name it in ignore: {cause}"

@@ -51,12 +51,14 @@ class FactorizationPlan:
 
     Attributes:
         layers: every linear and convolution layer, those that stay whole too.
+        uncounted: what took part with weights and is in none of the counts of MACs.
         macs_before, macs_after: of the whole model on the example inputs.
         num_params_before, num_params_after: of the whole model.
         replacements: the new layers, by the name of the one that each takes the place of.
     """
 
     layers: Sequence[PlannedLayer]
+    uncounted: tuple[str, ...] = ()
     macs_before: int
     macs_after: int
     num_params_before: int
@@ -74,4 +76,6 @@ class FactorizationPlan:
             f"{self.macs_before:,} -> {self.macs_after:,} MACs ({macs:.1%}),"
             f" {self.num_params_before:,} -> {self.num_params_after:,} parameters ({params:.1%})"
         )
+        if self.uncounted:
+            yield f"not among the MACs, for their cost is unknown: {', '.join(self.uncounted)}"
         yield from map(str, self.layers)

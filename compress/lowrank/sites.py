@@ -8,11 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from compress.errors import ConfigError, ModelError
 from compress.lowrank.config import LowRankConfig
+from compress.masks import is_masked
 from compress.substitute import Substitute
 
 Layer = nn.Linear | _ConvNd
@@ -26,8 +28,8 @@ _PLAIN = (
     nn.ConvTranspose2d,
     nn.ConvTranspose3d,
 )
-# They take their layers' weights and never call the layers.
-_READERS = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
+# It takes its layers' weights and never calls the layers.
+_READER = nn.MultiheadAttention
 
 
 class Pass(NamedTuple):
@@ -59,12 +61,17 @@ class Site:
     def weight(self) -> Tensor:
         """``[out, in, *kernel]`` in float64, whatever the layer's own order and type."""
         weight = self.layer.weight.detach().double()
-        return weight.transpose(0, 1) if self.is_transposed else weight
+        return weight.transpose(0, 1) if self.is_transposed or self.inputs_first else weight
 
     @property
     def is_transposed(self) -> bool:
         """Whether the layer is a transposed convolution."""
         return isinstance(self.layer, _ConvTransposeNd)
+
+    @property
+    def inputs_first(self) -> bool:
+        """Whether the layer is linear, and its weight ``[in, out]``."""
+        return _is_inputs_first(self.layer)
 
     @property
     def macs(self) -> int:
@@ -93,18 +100,32 @@ def find_sites(model: nn.Module, config: LowRankConfig) -> tuple[list[Site], dic
     whole: dict[str, str] = {}
     layers: dict[nn.Parameter, dict[str, Layer]] = {}
     for name, module in modules.items():
-        if not isinstance(module, (nn.Linear, _ConvNd)):
+        if not isinstance(module, (nn.Linear, _ConvNd)) and not _is_inputs_first(module):
             continue
-        reason = _chosen(name, config) or _obstacle(name, module, modules) or _stranger(module, users)
+        layer = cast("Layer", module)
+        reason = _chosen(name, config) or _obstacle(name, layer, modules) or _stranger(layer, users)
         if reason:
             whole[name] = reason
             continue
-        if not module.weight.isfinite().all():
+        if not layer.weight.isfinite().all():
             raise ModelError(f"weights must be finite to be factorized, '{name}.weight' is not")
-        layers.setdefault(cast("nn.Parameter", module.weight), {})[name] = module
+        layers.setdefault(cast("nn.Parameter", layer.weight), {})[name] = layer
     if not layers and not whole:
         raise ModelError(f"{type(model).__name__} has no linear or convolution layer that could be factorized")
     return [Site(layers=some) for some in layers.values()], whole
+
+
+def _is_inputs_first(module: nn.Module) -> bool:
+    """Whether it is Hugging Face's ``Conv1D``, a linear layer whose weight is ``[in, out]``."""
+    if type(module).__name__ != "Conv1D" or isinstance(module, _ConvNd):
+        return False
+    own = dict(module.named_parameters())
+    weight, bias = own.get("weight"), own.get("bias")
+    if len(own) != 2 or weight is None or bias is None or weight.shape[1:] != bias.shape:  # noqa: PLR2004
+        return False
+    ones = weight.new_ones(1, len(weight))
+    with torch.no_grad():
+        return torch.allclose(module.forward(ones)[0], weight.sum(0) + bias, rtol=1e-2, atol=1e-2)
 
 
 def _users(model: nn.Module) -> dict[int, list[tuple[str, nn.Module]]]:
@@ -128,14 +149,14 @@ def _within(name: str, places: Collection[str]) -> bool:
 
 def _obstacle(name: str, layer: Layer, modules: Mapping[str, nn.Module]) -> str | None:
     """What in the layer itself, or in what holds it, is in the way."""
-    if "weight_mask" in layer._buffers:
+    if is_masked(layer):
         raise ModelError(f"masks must be made permanent before a factorization: make_permanent_(model) ('{name}')")
     parent = modules[name.rpartition(".")[0]] if name else None
     if isinstance(parent, Substitute):
         return "it is a factor already"
-    if isinstance(parent, _READERS):
+    if isinstance(parent, _READER):
         return f"its weight is read by {type(parent).__name__}"
-    if type(layer) not in _PLAIN:
+    if type(layer) not in _PLAIN and not _is_inputs_first(layer):
         return f"a {type(layer).__name__} may do more than its base class"
     if isinstance(layer, _ConvNd) and layer.groups > 1:
         depthwise = layer.groups == layer.in_channels
@@ -171,7 +192,7 @@ def watched(sites: Iterable[Site], see: Callable[[Site, Layer, Tensor, Tensor], 
 
 def pass_of(layer: Layer, given: Tensor, output: Tensor) -> Pass:
     """The sizes of one call, of one image without a batch dimension too."""
-    if isinstance(layer, nn.Linear):
+    if not isinstance(layer, _ConvNd):
         return Pass(math.prod(given.shape[:-1]), (), ())
     spatial = layer.weight.ndim - 2
     rows = given.shape[0] if given.ndim == layer.weight.ndim else 1
@@ -180,6 +201,6 @@ def pass_of(layer: Layer, given: Tensor, output: Tensor) -> Pass:
 
 def batched(layer: Layer, given: Tensor) -> Tensor:
     """``[n, in, *spatial]`` out of whatever the layer takes."""
-    if isinstance(layer, nn.Linear):
+    if not isinstance(layer, _ConvNd):
         return given.reshape(-1, given.shape[-1])
     return given if given.ndim == layer.weight.ndim else given[None]

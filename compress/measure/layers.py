@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, fx, nn
 
-from compress.pruning.unstructured import make_permanent_
+from compress.copying import copied
+from compress.masks import make_permanent_
 from compress.results import LayerChange
 
 _MATRIX = 2  # dimensions that a weight has at least; a bias or a statistic has fewer
@@ -23,7 +23,7 @@ def layer_changes(compressed: nn.Module, dense: nn.Module) -> tuple[LayerChange,
     """
     layers = {name: module for name, module in dense.named_modules() if list(module.parameters(recurse=False))}
     before = {name: [*_own_tensors(module)] for name, module in layers.items()}
-    now, homeless = _by_layer(_state(make_permanent_(copy.deepcopy(compressed))), layers)
+    now, homeless = _by_layer(_state(make_permanent_(copied(compressed))), layers)
     _house_weights(now, homeless, {name: before[name] for name in layers if not _has_matrix(now[name])})
     changes = [_change(name, type(layer).__name__, before[name], now[name]) for name, layer in layers.items()]
     if homeless:

@@ -10,21 +10,22 @@ property of the model alone: those are counted one by one, and exactly.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import deepcopy
 
 import memory_profiler
 import torch
 from torch import Tensor, nn
 
+from compress.copying import copied
+from compress.cpu import cpu_class
 from compress.errors import MeasureError
 from compress.exported.model import ExportedModel, dequantize_late_
 from compress.inputs import device_of, evaluating
+from compress.masks import make_permanent_
 from compress.measure import children
 from compress.measure.children import Child, Conditions, saved
-from compress.measure.environment import cpu_class, cuda_class
+from compress.measure.environment import cuda_class
 from compress.measure.live_tensors import peak_live_bytes
 from compress.measure.malloc_peak import ENVIRONMENT
-from compress.pruning.unstructured import make_permanent_
 from compress.results import Measurement
 
 _SAMPLING_INTERVAL_S = 0.01
@@ -98,7 +99,7 @@ def peak_tensor_bytes(compressed: nn.Module, dense: nn.Module, example_input: Te
     """
     peaks = []
     for model in (dense, compressed):
-        shipped = make_permanent_(deepcopy(model))
+        shipped = make_permanent_(copied(model))
         if isinstance(shipped, ExportedModel):
             shipped = dequantize_late_(shipped).graph
         with evaluating(shipped):

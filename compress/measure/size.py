@@ -12,6 +12,7 @@ from compress import artifact
 from compress.exported.model import parameters_of, uncompiled
 from compress.inputs import device_of, evaluating
 from compress.macs import macs_of
+from compress.masks import without_masks
 from compress.results import Measurement
 
 
@@ -51,7 +52,7 @@ def count_params(model: nn.Module) -> int:
 
 def count_nonzero_params(model: nn.Module) -> int:
     """Elements of all parameters that are not exactly zero."""
-    return sum(int(torch.count_nonzero(parameter)) for parameter in parameters_of(model))
+    return sum(int(torch.count_nonzero(parameter)) for parameter in parameters_of(without_masks(model)))
 
 
 def count_file_bytes(model: nn.Module) -> int:
@@ -65,11 +66,15 @@ def count_compressed_file_bytes(model: nn.Module) -> int:
 
 
 def count_macs(model: nn.Module, example_input: Tensor) -> int:
-    """Multiply-accumulates for one input, see :func:`compress.macs.macs_of`."""
+    """Multiply-accumulates for one input, see :func:`compress.macs.macs_of`.
+
+    Raises:
+        ModelError: if the model holds operations with weights whose cost is unknown.
+    """
     inputs = example_input.to(device_of(model))
     # In train mode a mere forward pass would move running statistics.
-    with evaluating(model), torch.inference_mode():
-        return macs_of(lambda: uncompiled(model)(inputs)) // len(example_input)
+    with evaluating(model):
+        return macs_of(lambda: uncompiled(model)(inputs)).whole("the metric macs") // len(example_input)
 
 
 def _pair(metric: str, count: Callable[[nn.Module], int], compressed: nn.Module, dense: nn.Module) -> Measurement:

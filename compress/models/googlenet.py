@@ -109,7 +109,12 @@ class _Weights(NamedTuple):
     num_classes: int
 
 
-_WEIGHTS: Mapping[str, _Weights] = {
+WEIGHTS: Mapping[str, _Weights] = {
+    "digits": _Weights(
+        file="googlenet-digits.safetensors",
+        sha256="378bfec6c2ba7a60045eb0964a3962ead6a6cd7066e5c82d47e61009b2976703",
+        num_classes=10,
+    ),
     "cifar100": _Weights(
         file="googlenet-cifar100.safetensors",
         sha256="344d74886ee3985946c56decbdb20de72b8a211f38984690e2a15e9566f40a02",
@@ -124,8 +129,8 @@ def googlenet(num_classes: int = 100, width: float = 1.0, weights: str | None = 
     Args:
         num_classes: how many logits it puts out.
         width: what every number of channels is multiplied by; 0.5 makes a student with a quarter of the weights.
-        weights: ``"cifar100"`` for those that come with this package, see ``googlenet-cifar100.md`` beside this file;
-            freshly initialized if left out.
+        weights: ``"digits"`` or ``"cifar100"`` for those that come with this package, see ``googlenet-digits.md`` and
+            ``googlenet-cifar100.md`` beside this file; freshly initialized if left out.
 
     Raises:
         ConfigError: if ``num_classes`` is below 1, ``width`` is not a positive number, or there are no such weights.
@@ -135,9 +140,9 @@ def googlenet(num_classes: int = 100, width: float = 1.0, weights: str | None = 
         raise ConfigError(f"num_classes must be at least 1, got {num_classes}")
     if not (width > 0 and math.isfinite(width)):
         raise ConfigError(f"width must be a positive number, got {width!r}")
-    if weights is not None and weights not in _WEIGHTS:
-        raise ConfigError(f"weights must be one of {', '.join(_WEIGHTS)}, got {weights!r}")
-    trained = None if weights is None else _WEIGHTS[weights]
+    if weights is not None and weights not in WEIGHTS:
+        raise ConfigError(f"weights must be one of {', '.join(WEIGHTS)}, got {weights!r}")
+    trained = None if weights is None else WEIGHTS[weights]
     if trained is not None and (num_classes, width) != (trained.num_classes, 1.0):
         raise ConfigError(
             f"weights {weights!r} are for num_classes = {trained.num_classes} and width = 1.0,"

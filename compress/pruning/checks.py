@@ -6,13 +6,12 @@ from collections.abc import Collection
 from typing import Any
 
 from torch import nn
-from torch.jit import ScriptModule
-from torch.nn.parameter import is_lazy
 
+from compress.copying import check_given
 from compress.errors import ConfigError, ModelError
 from compress.exported import ExportedModel
 from compress.inputs import Inputs, inputs_of
-from compress.pruning.unstructured import MASK
+from compress.masks import is_masked
 
 _QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")
 
@@ -31,32 +30,27 @@ def check_model(model: nn.Module) -> None:
     """Refuse what has no channels of its own to cut.
 
     Raises:
-        ModelError: if the model is no module, lazy, quantized, scripted, compiled or masked.
+        ModelError: if the model is no module, lazy, without its weights, quantized, scripted, compiled or masked.
     """
-    if not isinstance(model, nn.Module):
-        raise ModelError(f"the model must be a torch.nn.Module, got {type(model).__name__}")
+    check_given(model, "prune")
     for name, module in model.named_modules():
         why = _why_not(module)
         if why is not None:
             raise ModelError(f"the model must not be {why} (layer '{name}', {type(module).__name__})")
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if is_lazy(tensor):
-            raise ModelError(f"lazy layers must be initialized by a forward pass before pruning (tensor '{name}')")
         if tensor.is_quantized:
             raise ModelError(f"the model must not be quantized: prune before quantizing (tensor '{name}')")
 
 
 def _why_not(module: nn.Module) -> str | None:
     """What a module is that cannot be cut, and what to do instead; None if it can."""
-    if isinstance(module, ScriptModule):
-        return "scripted: prune the original"
     if isinstance(module, ExportedModel):
         return "exported or quantized: prune before"
     if hasattr(module, "_orig_mod"):
         return "compiled: prune the original"
     if type(module).__module__.startswith(_QUANTIZED):
         return "quantized: prune before quantizing"
-    if MASK in module._buffers:
+    if is_masked(module):
         return "masked: prune channels before weights, or make masks permanent"
     return None
 

@@ -48,7 +48,8 @@ class PruneOptions:
         threads: of the CPU, while latency is measured.
         relative_to: the model that a ratio counts from, if the one given has been cut before: pruning in rounds.
         latency: how latency is measured.
-        progress: whether to show how far the search for a target is, on stderr.
+        reconstruct: batches that the cut network's layers are fitted on, see :func:`compress.reconstruct`.
+        progress: whether to show how far the search for a target, and that fit, is, on stderr.
 
     Raises:
         ConfigError: if a setting breaks its rule.
@@ -68,6 +69,7 @@ class PruneOptions:
     threads: int = 1
     relative_to: nn.Module | None = None
     latency: PairedLatency = paired_latency
+    reconstruct: Iterable[Any] | None = None
     progress: bool = False
 
     def __post_init__(self) -> None:

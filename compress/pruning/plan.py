@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
+from torch import nn
 
 from compress.channels.labels import Ids
 from compress.pruning.repairs import Repair
@@ -69,6 +70,10 @@ class PruningPlan:
     def __str__(self) -> str:
         return "\n".join(self.lines())
 
+    def __deepcopy__(self, _memo: object) -> Self:
+        # It never changes, and copies of a pruned model carry it along.
+        return self
+
     def lines(self) -> Iterator[str]:
         """The plan for a reader: a summary, then a line for each group."""
         share = self.num_params_after / self.num_params_before if self.num_params_before else 1.0
@@ -86,3 +91,18 @@ class PruningPlan:
             yield f"repaired  {repair}"
         for member, factors in self.scales.items():
             yield f"scaled    {member} by {factors.min():.4g} to {factors.max():.4g}"
+
+
+# On a pruned model, beside its tensors: copies have it too, files do not, which leave private attributes out.
+_PLANS = "_pruning_plans"
+
+
+def plans_of(model: nn.Module) -> tuple[PruningPlan, ...]:
+    """The cuts that ``model`` came out of in this process, the first one first; none of a model read from a file."""
+    plans: tuple[PruningPlan, ...] = getattr(model, _PLANS, ())
+    return plans
+
+
+def note_plans_(model: nn.Module, plans: Sequence[PruningPlan]) -> None:
+    """Have ``model`` know the cuts that it came out of."""
+    setattr(model, _PLANS, tuple(plans))

@@ -5,7 +5,6 @@ A reading goes over all cells of a network at once, because one pass over the da
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -17,9 +16,10 @@ from torch.nn import functional as F  # noqa: N812
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
+from compress.copying import copied
 from compress.errors import ModelError
 from compress.inputs import BATCH, device_of, each_batch, run
-from compress.outputs import Outputs, counted
+from compress.outputs import Outputs, selected
 from compress.pruning.places import Place, State, producing, rows, state_of
 
 Loss = Callable[[Any, Any], Tensor]
@@ -76,7 +76,7 @@ def gate_gradients(model: nn.Module, cells: Sequence[Sequence[Place]], evidence:
     Such a gate sits where layers take the channel in, so that its derivative is the sum of weight times gradient over
     the weights that multiply the channel; where no layer takes it in, over the filters that put it out.
     """
-    model = copy.deepcopy(model).eval()
+    model = copied(model).eval()
     state = state_of(model)
     gates = [[place for place in places if place.consumes] or producing(places, state) for places in cells]
     names = sorted({place.slot.tensor for places in gates for place in places})
@@ -85,7 +85,7 @@ def gate_gradients(model: nn.Module, cells: Sequence[Sequence[Place]], evidence:
     terms: list[list[Tensor]] = [[] for _ in cells]
     for batch in each_batch(evidence.batches, device=device_of(model)):
         with torch.enable_grad():
-            outputs = counted(run(model, batch.inputs, BATCH), evidence.outputs)
+            outputs = selected(run(model, batch.inputs, BATCH), evidence.outputs)
             loss = (evidence.loss or cross_entropy)(outputs, batch.targets)
             if loss.ndim or not loss.requires_grad:
                 raise ModelError("the loss for taylor must be a scalar that depends on the model's weights")
@@ -118,7 +118,7 @@ def activations(model: nn.Module, cells: Sequence[Sequence[Place]], evidence: Ev
 
     Where none does, the filters that put them out.
     """
-    model = copy.deepcopy(model).eval()
+    model = copied(model).eval()
     state = state_of(model)
     magnitudes = _input_magnitudes(model, evidence.batches)
     result = []

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
+from compress.copying import copied
 from compress.errors import ConfigError
 from compress.inputs import Inputs
 from compress.macs import macs_of
 from compress.pairs import Pairs, pinned_threads, ratio_of
+from compress.progress import track
 from compress.pruning.options import Goal, PruneOptions
-from compress.pruning.progress import counted
 from compress.pruning.verified import Verified
 
 _HALVINGS = 9  # of the range of ratios, each for the price of a verified cut: to within 0.2 % of the channels
@@ -83,7 +82,7 @@ def _reach(cutter: Cutter, goal: Goal, options: PruneOptions, round_to: int) -> 
         return Found(cut=cutter.verified(0.0, round_to), ratio=0.0, notes=(note,))
     best, reached = _largest_cut(cutter, goal, size, 1 - options.min_kept, round_to)
     low, high = 0.0, best.ratio
-    for _ in counted(range(_HALVINGS), f"cutting to {goal.name}", shown=options.progress):
+    for _ in track(range(_HALVINGS), f"cutting to {goal.name}", shown=options.progress):
         middle = (low + high) / 2
         cut = cutter.verified(middle, round_to)
         value = size(cut)
@@ -112,7 +111,7 @@ def _largest_cut(cutter: Cutter, goal: Goal, size: Size, highest: float, round_t
 
 
 def _size_of(goal: Goal, cutter: Cutter, options: PruneOptions) -> Size:
-    dense = copy.deepcopy(cutter.model).eval()
+    dense = copied(cutter.model).eval()
     dense_ms: list[float] = []
 
     def latency_ms(model: nn.Module) -> float:
@@ -127,8 +126,7 @@ def _size_of(goal: Goal, cutter: Cutter, options: PruneOptions) -> Size:
         return value
 
     def macs(model: nn.Module) -> float:
-        with torch.inference_mode():
-            return macs_of(lambda: cutter.example.call(model))
+        return macs_of(lambda: cutter.example.call(model)).whole("max_macs")
 
     count = {"max_params": _count_params, "max_macs": macs, "max_latency_ms": latency_ms}[goal.name]
     return lambda cut: count(dense if cut is None else cutter.build(cut).eval())

@@ -13,8 +13,8 @@ from torch.sparse import to_sparse_semi_structured
 
 from compress.errors import ModelError
 from compress.inputs import device_of
+from compress.masks import make_permanent_
 from compress.pruning.patterns import Pattern, holds
-from compress.pruning.unstructured import make_permanent_
 
 _TWO_OF_FOUR = Pattern(2, 4)
 _DTYPES = (torch.float16, torch.bfloat16)

@@ -22,8 +22,9 @@ from compress.pruning.checks import check_example, check_ignore, check_model
 from compress.pruning.choosing import Candidates, choose, growth_since, why_all_stay
 from compress.pruning.importance import Importance, importance_of
 from compress.pruning.options import Goal, PruneOptions, goal_of
-from compress.pruning.plan import Member, PlannedGroup, PruningPlan
+from compress.pruning.plan import Member, PlannedGroup, PruningPlan, note_plans_, plans_of
 from compress.pruning.readings import Evidence
+from compress.pruning.reconstruct import reconstruct
 from compress.pruning.scores import Scores, score
 from compress.pruning.search import Cutter, Found, find_cut
 from compress.pruning.surgery import cut
@@ -56,11 +57,16 @@ def prune_channels(
     The smaller network computes what the given one would with zeros in place of all that was removed. Two kinds of
     layers are apart: layer and group norms take their statistics over the channels that are kept, so that no zeros are
     equal to a cut. Attention's temperature stays what it was: where it is computed from the width of a head, the layer
-    that puts out the queries (and keys) makes it good, and the plan says so.
+    that puts out the queries (and keys) makes it good, and the plan says so. Weight and spectral norms too are those
+    of the weights that are kept, as they are where zeros stand for the rest.
+
+    All outputs keep their width, unless ``options.outputs`` names those that count. Heads that only training uses are
+    cut along: the network is run in train mode too where parameters take no part in eval mode.
 
     Returns:
         The model, in the modes (train or eval) of the given one. Running statistics of norms are those of the kept
-        channels: :func:`compress.recalibrate` them before judging the accuracy.
+        channels: :func:`compress.recalibrate` them before judging the accuracy, or, which brings back far more, have
+        the layers fitted again: :func:`compress.reconstruct`.
 
     Raises:
         ConfigError: if a setting breaks its rule, or a target cannot be reached.
@@ -69,7 +75,10 @@ def prune_channels(
     Source: Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017.
     """
     plan = plan_pruning(model, example_inputs, pruning_ratio, importance, ignore=ignore, options=options)
-    return apply_plan(model, plan)
+    small = apply_plan(model, plan)
+    if options.reconstruct is None:
+        return small
+    return reconstruct(small, model, options.reconstruct, seed=options.seed, progress=options.progress)
 
 
 def apply_plan(model: nn.Module, plan: PruningPlan) -> nn.Module:
@@ -83,7 +92,9 @@ def apply_plan(model: nn.Module, plan: PruningPlan) -> nn.Module:
         tensor = state.get(member.tensor)
         if tensor is None or member.dim >= tensor.ndim or int(kept.max()) >= tensor.shape[member.dim]:
             raise ModelError(f"the pruning plan was made for another model: this one has no such {member}")
-    return cut(model, plan.kept, plan.repairs, plan.scales)
+    small = cut(model, plan.kept, plan.repairs, plan.scales)
+    note_plans_(small, [*plans_of(model), plan])
+    return small
 
 
 def plan_pruning(
@@ -184,11 +195,11 @@ def _held_by_outputs(draft: Draft, groups: Sequence[PlannedGroup]) -> Iterator[s
     if draft.first.view.outputs is not None or len(draft.first.output_shapes) == 1:
         return
     reasons = [group.frozen.partition("model output ") for group in groups if group.frozen is not None]
-    names = dict.fromkeys(name for _, found, name in reasons if found)
+    names = dict.fromkeys(name.split("[")[0] or name for _, found, name in reasons if found)
     if names:
         yield (
             f"kept whole by the outputs {', '.join(names)}: if only some of them count, name those, as in"
-            f" PruneOptions(outputs=lambda out: ...)"
+            " PruneOptions(outputs=lambda out: ...)"
         )
 
 

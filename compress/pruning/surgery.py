@@ -15,8 +15,8 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from compress.channels.copying import copied
 from compress.channels.labels import Ids
+from compress.copying import copied
 from compress.pruning.plan import Member
 from compress.pruning.repairs import Repair
 
@@ -53,6 +53,11 @@ def cut(
             # On CUDA its tensors are to be one piece of memory; elsewhere this does nothing.
             module.flatten_parameters()
     return result
+
+
+def kept_of(name: str, tensor: Tensor, kept: Mapping[Member, Ids]) -> Tensor:
+    """What a cut by ``kept`` leaves of ``tensor``, which is laid out as the parameter or buffer ``name``: a copy."""
+    return _smaller(tensor, {member.dim: ids for member, ids in kept.items() if member.tensor == name})
 
 
 def outline(model: nn.Module, kept: Mapping[Member, Ids], repairs: Iterable[Repair]) -> nn.Module:
@@ -188,10 +193,10 @@ def _embedding(module: nn.Embedding) -> None:
 
 
 def _recurrent(module: nn.RNNBase) -> None:
-    shapes = {name: tensor.shape for name, tensor in module.named_parameters(recurse=False)}
-    module.input_size, module.hidden_size = shapes["weight_ih_l0"][1], shapes["weight_hh_l0"][1]
+    _, module.input_size = getattr(module, "weight_ih_l0").shape  # noqa: B009 - no attribute that a checker knows
+    _, module.hidden_size = getattr(module, "weight_hh_l0").shape  # noqa: B009
     if module.proj_size:
-        module.proj_size, module.hidden_size = shapes["weight_hr_l0"]
+        module.proj_size, module.hidden_size = getattr(module, "weight_hr_l0").shape  # noqa: B009
 
 
 def _recurrent_cell(module: nn.RNNCellBase) -> None:

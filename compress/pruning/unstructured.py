@@ -11,20 +11,20 @@ section 3; one global threshold as in Frankle and Carbin, "The Lottery Ticket Hy
 from __future__ import annotations
 
 import math
-from copy import deepcopy
 from typing import Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
 
+from compress.copying import check_given, copied
 from compress.errors import ConfigError, ModelError
+from compress.masks import make_permanent_, mask_
 from compress.pruning.patterns import fits, keep_by_pattern, pattern_of
 
 Scope = Literal["layer", "global"]
 M = TypeVar("M", bound=nn.Module)
 
 DEFAULT_SPARSITY = 0.2
-MASK = "weight_mask"  # the name torch.nn.utils.prune gives it too
 
 # Layers whose `weight` multiplies activations. Norms and biases are few and every one of them matters.
 _PRUNABLE = (
@@ -47,14 +47,15 @@ def prune_weights(model: M, sparsity: float | None = None, scope: Scope = "layer
     input dimension the ``n`` largest stay; layers whose inputs are no multiple of ``m`` are left whole.
 
     Shape, file size and speed stay as they are. The masks hold through training; :func:`compress.save` and
-    :func:`make_permanent_` turn them into plain zeros.
+    :func:`compress.make_permanent_` turn them into plain zeros.
 
     Raises:
         ConfigError: if ``sparsity`` is outside [0, 1), ``scope`` is unknown, or ``pattern`` is none.
-        ModelError: if there is nothing to prune, or a weight is not a finite number.
+        ModelError: if there is nothing to prune, a weight is not a finite number, or the model cannot be copied.
     """
     check_settings(sparsity, scope, pattern)
-    model = make_permanent_(deepcopy(model))
+    check_given(model, "prune")
+    model = make_permanent_(copied(model))
     weights = _weights(model)
     if not weights:
         raise ModelError(f"{type(model).__name__} has no linear or convolution layer whose weights could be pruned")
@@ -64,15 +65,7 @@ def prune_weights(model: M, sparsity: float | None = None, scope: Scope = "layer
         masks = _masks_by_rank(weights, DEFAULT_SPARSITY if sparsity is None else sparsity, scope)
     if not masks:
         return model
-    for weight, mask in masks.items():
-        for layer in weights[weight]:
-            layer.register_buffer(MASK, mask)
-    # On the model too, because attention reads the weight of its output projection without calling that layer.
-    masked = [layer for weight in masks for layer in weights[weight] if layer is not model]
-    hooked: list[nn.Module] = [model, *masked]
-    for module in hooked:
-        module.register_forward_pre_hook(_zero_pruned_)
-    _zero_pruned_(model)
+    mask_(model, {layer: mask for weight, mask in masks.items() for layer in weights[weight]})
     return model
 
 
@@ -117,27 +110,6 @@ def _masks_by_pattern(model: nn.Module, weights: _Weights, text: str) -> _Masks:
             f"{type(model).__name__} has no layer whose inputs are a multiple of {pattern.of}, as {text!r} needs"
         )
     return {weight: keep_by_pattern(layer, weight, pattern) for weight, layer in fitting.items()}
-
-
-def make_permanent_(model: M) -> M:
-    """Turn every mask into plain zeros in the weights, in place; returns ``model``."""
-    _zero_pruned_(model)
-    for module in model.modules():
-        if MASK in module._buffers:
-            delattr(module, MASK)
-        for key, hook in list(module._forward_pre_hooks.items()):
-            if hook is _zero_pruned_:
-                del module._forward_pre_hooks[key]
-    return model
-
-
-def _zero_pruned_(model: nn.Module, _inputs: object = None) -> None:
-    """Forward pre-hook: take back what the last optimizer step did to pruned weights."""
-    # The weight stays an ordinary leaf parameter this way. A parametrization would swap the layer's class, which copies
-    # of the model share, so that removing it from one copy breaks the others.
-    for layer in model.modules():
-        if MASK in layer._buffers:
-            layer.weight.data.mul_(layer.get_buffer(MASK))  # type: ignore[operator]
 
 
 def _weights(model: nn.Module) -> _Weights:

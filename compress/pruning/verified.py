@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -156,6 +158,7 @@ def _checked(draft: Draft, removed: Removed, smaller: Callable[[Trace], nn.Modul
     second = retrace(smaller(draft.first), survivors, draft.first)
     good = [drift for drift in second.drifts if drift.turn in draft.first.factors]
     blamed = _violations(draft, second, [drift for drift in second.drifts if drift not in good])
+    blamed += _other_pieces(draft, removed, draft.first, second)
     made_good = np.concatenate([np.empty(0, np.int64), *(draft.first.factors[drift.turn].ids for drift in good)])
     for view in draft.first.others:
         if blamed:
@@ -165,6 +168,7 @@ def _checked(draft: Draft, removed: Removed, smaller: Callable[[Trace], nn.Modul
         known = [view.factors[drift.turn].ids if drift.turn in view.factors else None for drift in again.drifts]
         new = [ids is None or not np.isin(ids, made_good).all() for ids in known]
         blamed = _violations(draft, again, [drift for drift, is_new in zip(again.drifts, new, strict=True) if is_new])
+        blamed += _other_pieces(draft, removed, view, again)
     if draft.first.plain is not None and not blamed:
         blamed = _runs_elsewhere(draft, *draft.first.plain, smaller(draft.first))
     return _Checked(blamed=blamed, drifts=good, num_steps=len(second.steps))
@@ -240,6 +244,25 @@ def _violations(draft: Draft, second: Trace, lasting: Sequence[Drift]) -> list[_
         # Nobody knows which group it was, so none is trusted.
         found += _blame(draft, np.arange(len(draft.channels.group_of)), faults[0].reason)
     return found
+
+
+def _other_pieces(draft: Draft, removed: Removed, before: Trace, after: Trace) -> list[_Blame]:
+    """Where a slice took other channels than what is left of its own: its bounds are numbers, and did not follow."""
+    found: list[_Blame] = []
+    # As many as there are in both: where they are not alike in number, more than that was said.
+    for old, new in zip(before.ledger.pieces, after.ledger.pieces, strict=False):
+        units = np.where(old >= 0, draft.channels.units[old], old)
+        stays = (old < 0) | ~removed[units]
+        # Parts of the same channels may have become one, so each is looked for by itself.
+        left = {row[own].tobytes() for row, own in zip(_rows(units), _rows(stays), strict=True)}
+        if left != {row.tobytes() for row in _rows(new)}:
+            some = np.concatenate([units[stays], new.reshape(-1)])
+            found += _blame(draft, some[some >= 0], "a slice takes other channels once some are gone")
+    return found
+
+
+def _rows(ids: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return ids.reshape(math.prod(ids.shape[:-1]), ids.shape[-1])
 
 
 def _blame(draft: Draft, units: Ids, reason: str) -> list[_Blame]:

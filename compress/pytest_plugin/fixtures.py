@@ -17,7 +17,7 @@ import pytest
 
 from compress.pytest_plugin.benchmarking import Looks, PytestBenchmark
 from compress.pytest_plugin.meter import NO_CUDA, Measure, Meter
-from compress.pytest_plugin.run import RUN, stop_on_error, uncaptured
+from compress.pytest_plugin.run import RUN, at_work, stop_on_error
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,10 +36,12 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def workload(pytestconfig: pytest.Config) -> Workload:
     """What is measured: a model, its data and an example input, as ``--compress-workload`` names it."""
-    from compress.workload import load_workload
+    from compress.workload import load_workload, untrained
 
-    with stop_on_error(pytestconfig), uncaptured(pytestconfig):
-        return load_workload(pytestconfig.stash[RUN].settings.workload)
+    settings = pytestconfig.stash[RUN].settings
+    with stop_on_error(pytestconfig), at_work(pytestconfig, "loading the workload"):
+        workload = load_workload(settings.workload)
+        return untrained(workload) if settings.train_dense else workload
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +52,7 @@ def dense(request: pytest.FixtureRequest, workload: Workload, pytestconfig: pyte
     if "gate" in request.fixturenames:
         # A baseline that cannot be read is to be known before hours of training too.
         request.getfixturevalue("baseline")
-    with stop_on_error(pytestconfig), uncaptured(pytestconfig):
+    with stop_on_error(pytestconfig), at_work(pytestconfig, "the dense model"):
         return dense_model(workload)
 
 
@@ -93,9 +95,11 @@ def compressed(
 
     key = (recipe.path, id(dense))
     if key not in _compressed_models:
-        with uncaptured(pytestconfig):
+        progress = pytestconfig.stash[RUN].progress
+        with at_work(pytestconfig, "compressing"):
+            model = run_recipe(recipe, dense, workload, on_step=progress.step if progress is not None else None)
             # The dense model is kept with it: another one could be given the same id once this one is gone.
-            _compressed_models[key] = (run_recipe(recipe, dense, workload), dense)
+            _compressed_models[key] = (model, dense)
     return _compressed_models[key][0]
 
 
@@ -122,20 +126,33 @@ def gate(
     limits: dict[str, Limit],
     baseline: Baseline | None,
     workload: Workload,
+    _fingerprint: Callable[[nn.Module], str],
 ) -> Gate:
     """Call it with a meter and the two models: ``gate(num_params, compressed, dense)``."""
     from compress.gate.recording import Provenance
     from compress.measure.environment import environment
     from compress.pytest_plugin.gate_session import Gate
+    from compress.results import Identity
 
     session = request.config.stash[RUN].gate_session()
+    with stop_on_error(request.config):
+        here = environment(_threads(request.config))
     if session.provenance is None:
         session.provenance = Provenance(
             workload=workload.name,
             data_sha256=workload.dataset.sha256,
             num_examples=len(workload.dataset.test),
-            environment=environment(_threads(request.config)),
+            environment=here,
         )
+
+    def identify(compressed: nn.Module, dense: nn.Module) -> Identity:
+        return Identity(
+            dense=_fingerprint(dense),
+            compressed=_fingerprint(compressed),
+            recipe=recipe.sha256,
+            built_on=here.cpu_class,
+        )
+
     session.baseline = baseline
     session.limits[recipe.name] = tuple(limits)
     session.begin(request.node.nodeid)
@@ -146,7 +163,25 @@ def gate(
         baseline=baseline,
         node_id=request.node.nodeid,
         options=(f"--compress-workload={spec}",) if (spec := request.config.getoption("--compress-workload")) else (),
+        identify=identify,
     )
+
+
+@pytest.fixture(scope="session")
+def _fingerprint() -> Callable[[nn.Module], str]:
+    """Which model it is, found out once however often it is asked."""
+    from weakref import WeakKeyDictionary
+
+    from compress.fingerprint import fingerprint
+
+    known: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+
+    def once(model: nn.Module) -> str:
+        if model not in known:
+            known[model] = fingerprint(model)
+        return known[model]
+
+    return once
 
 
 @pytest.fixture(scope="session")
@@ -347,8 +382,9 @@ def _evaluate(workload: Workload, pytestconfig: pytest.Config) -> Callable[[nn.M
 
     def evaluation(model: nn.Module) -> Evaluation:
         if id(model) not in known:
-            with uncaptured(pytestconfig):
-                known[id(model)] = (model, evaluate(model, workload.dataset.test, progress=True))
+            with at_work(pytestconfig, "evaluating"):
+                found = evaluate(model, workload.dataset.test, outputs=workload.outputs, progress=True)
+            known[id(model)] = (model, found)
         return known[id(model)][1]
 
     return evaluation

@@ -6,7 +6,6 @@ rounding for the identity; batch norms are folded with the statistics of the bat
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -15,17 +14,23 @@ import torch
 from torch import Tensor, fx, nn
 
 from compress import train
+from compress.copying import copied
+from compress.cpu import has_vnni
 from compress.data import ImageData
 from compress.data.splits import stratified
 from compress.exported import capture
-from compress.exported.capture import quiet_torch
 from compress.exported.libraries import require_torchao
+from compress.fidelity import snr_db
 from compress.inputs import evaluating
+from compress.masks import make_permanent_
 from compress.quantization import checks
-from compress.quantization.model import count_int8_kernels, quantized_model
-from compress.quantization.observed import converted, layers_of, operations_of, quantizer
-from compress.quantization.report import FLOAT, INT8, LayerReport, QuantizationReport, no_kernel
-from compress.quantization.simulation import snr_db
+from compress.quantization.annotation import annotate_
+from compress.quantization.canonical import canonical_
+from compress.quantization.folding import fold_batch_norms_
+from compress.quantization.model import count_int8_kernels, layers_with_kernels, quantized_model
+from compress.quantization.observed import converted, layers_of, operations_of, prepared, specifications
+from compress.quantization.report import FLOAT, INT8, NOT_LOWERED, LayerReport, QuantizationReport, no_kernel
+from compress.quantization.scaling import Scaled, fold_scaled_, scale_weights_
 from compress.quantization.static import Quantized
 from compress.train import FitConfig
 from compress.train.config import Autocast
@@ -61,9 +66,10 @@ _DEFAULT = QuantizeAwareConfig()
 class _Rounded(nn.Module):
     """A graph that rounds while it learns; goes between its training and its eval form as a network would."""
 
-    def __init__(self, graph: fx.GraphModule) -> None:
+    def __init__(self, graph: fx.GraphModule, scaled: tuple[Scaled, ...] = ()) -> None:
         super().__init__()
         self.graph = graph
+        self.scaled = scaled
 
     def forward(self, inputs: Tensor) -> Any:
         return self.graph(inputs)
@@ -105,13 +111,13 @@ def quantize_aware_fit(
     require_torchao()
     checks.check_device("cpu", model)
     checks.check_model(model)
-    model = copy.deepcopy(model)
+    model = make_permanent_(copied(model))
     images = next(iter(data.train.batches(_EXAMPLES, training=True, seed=config.seed)))[0]
-    reduce_range = not checks.has_vnni()
+    reduce_range = not has_vnni()
     rounded = _rounded(model, images, reduce_range=reduce_range)
     trained = train.fit(rounded, data, config, checkpoint=checkpoint, progress=progress, device="cpu").model
-    graph = trained.train(mode=False).get_submodule("graph")
-    assert isinstance(graph, fx.GraphModule)  # noqa: S101 - for the type checker
+    assert isinstance(trained, _Rounded)  # noqa: S101 - what was trained
+    graph = _folded(trained)
     layers = tuple(
         LayerReport(name=layer.name, precision=INT8)
         if layer.observers
@@ -119,13 +125,22 @@ def quantize_aware_fit(
         for layer in layers_of(graph)
     )
     quantized = quantized_model(converted(graph), images)
+    kernels = count_int8_kernels(quantized, images)
+    if kernels < sum(layer.precision == INT8 for layer in layers):
+        lowered = iter(layers_with_kernels(quantized, images))
+        layers = tuple(
+            layer
+            if layer.precision == FLOAT or next(lowered)
+            else LayerReport(name=layer.name, precision=FLOAT, reason=NOT_LOWERED)
+            for layer in layers
+        )
     with evaluating(model), torch.no_grad():
         exact = model(images)
     _, chosen = stratified(data.train.labels, min(len(data.train), _JUDGED), config.seed)
     judged = data.train.subset(chosen)
     report = QuantizationReport(
         layers=layers,
-        int8_kernels=count_int8_kernels(quantized, images),
+        int8_kernels=kernels,
         accuracy_float=1 - train.evaluate(model, judged).top1_error,
         accuracy_int8=1 - train.evaluate(quantized, judged).top1_error,
         accuracy_measure="accuracy on training images",
@@ -150,18 +165,24 @@ def _without_counters(graph: fx.GraphModule) -> fx.GraphModule:
 
 def _rounded(model: nn.Module, images: Tensor, *, reduce_range: bool) -> _Rounded:
     """``model`` as a graph in its training form, with fake quantization whose ranges fit ``images``."""
-    from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e  # noqa: PLC0415 - optional
-    from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import (  # noqa: PLC0415
-        get_default_x86_inductor_quantization_config,
-    )
-
-    config = get_default_x86_inductor_quantization_config(is_qat=True, reduce_range=reduce_range)
-    program = capture(model.train(), images)
-    with quiet_torch():
-        graph = prepare_qat_pt2e(_without_counters(operations_of(program)), quantizer(config, ()))
-    rounded = _Rounded(graph)
+    graph = _without_counters(operations_of(capture(model.train(), images)))
+    canonical_(graph, training=True)
+    scaled = scale_weights_(graph)
+    nodes = {node.name: node for node in graph.graph.nodes}
+    ends = {nodes[one.layer]: nodes[one.norm] for one in scaled}
+    annotate_(graph, specifications(reduce_range=reduce_range, training=True), ends=ends)
+    rounded = _Rounded(prepared(graph, training=True), scaled)
     # The ranges of weights get their shape from the first forward pass; statistics of norms are not to move with it.
     rounded.train(mode=False)
     with torch.no_grad():
         rounded(images)
     return rounded.train()
+
+
+def _folded(rounded: _Rounded) -> fx.GraphModule:
+    """The trained graph in its eval form, without batch norms."""
+    graph = rounded.train(mode=False).get_submodule("graph")
+    assert isinstance(graph, fx.GraphModule)  # noqa: S101 - for the type checker
+    fold_scaled_(graph, rounded.scaled)
+    fold_batch_norms_(graph)
+    return graph

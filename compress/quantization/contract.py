@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
-from compress.errors import ConfigError
+from compress.errors import ConfigError, ModelError
+from compress.fidelity import relative_error
+from compress.inputs import BATCH, Inputs, infer
 
 Accuracy = Callable[[nn.Module], float]
 
@@ -35,18 +37,53 @@ def fewest(holds: Callable[[int], bool], below: int, at_least: int = 0) -> int |
     return tried
 
 
-def agreement_with(model: nn.Module, batches: list[Tensor]) -> Accuracy:
-    """Accuracy without labels: the share of the inputs that get the class that ``model`` gives them.
+class Contract(NamedTuple):
+    """How the accuracy of a model is found, and what it is of."""
+
+    accuracy: Accuracy
+    measure: str
+
+
+def against(model: nn.Module, batches: Sequence[Inputs]) -> Contract:
+    """What can be asked of another model without labels: the same classes, or where there are none, the same outputs.
+
+    Classes are those of logits ``[n, num_classes]``, or of an output by the name of ``logits``, of any more dimensions.
+    """
+    expected = [infer(model, batch, BATCH) for batch in batches]
+    classes = [_classes(outputs) for outputs in expected]
+    known = [one for one in classes if one is not None]
+    if len(known) < len(classes):
+        return Contract(_closeness(batches, expected), "1 - relative squared error of the outputs")
+    return Contract(_agreement(batches, known), "agreement with the float model")
+
+
+def _agreement(batches: Sequence[Inputs], expected: Sequence[Tensor]) -> Accuracy:
+    """The share of the inputs that get the class expected.
 
     Where it falls by d, the accuracy on the true classes has fallen by d at most.
     """
-    expected = [_classes(model, batch) for batch in batches]
 
     def accuracy(other: nn.Module) -> float:
-        same = sum(
-            int((_classes(other, batch) == classes).sum()) for batch, classes in zip(batches, expected, strict=True)
-        )
-        return same / sum(classes.numel() for classes in expected)
+        same, count = 0, 0
+        for batch, classes in zip(batches, expected, strict=True):
+            found = _classes(infer(other, batch, BATCH))
+            if found is None or found.shape != classes.shape:
+                raise ModelError("a quantized model must put out logits of the shape that the float model does")
+            same, count = same + int((found == classes).sum()), count + classes.numel()
+        return same / count
+
+    return accuracy
+
+
+def _closeness(batches: Sequence[Inputs], expected: Sequence[Any]) -> Accuracy:
+    """One less the error's power over the outputs' own, at least 0: 0.99 is a signal-to-noise ratio of 20 dB."""
+
+    def accuracy(other: nn.Module) -> float:
+        errors = [
+            relative_error(outputs, infer(other, batch, BATCH))
+            for batch, outputs in zip(batches, expected, strict=True)
+        ]
+        return max(0.0, 1 - sum(error**2 for error in errors) / len(errors))
 
     return accuracy
 
@@ -63,7 +100,10 @@ def check_drop(max_accuracy_drop: float) -> None:
         )
 
 
-def _classes(model: nn.Module, batch: Tensor) -> Tensor:
-    with torch.inference_mode():
-        classes: Tensor = model(batch).argmax(dim=-1)
-    return classes
+def _classes(outputs: Any) -> Tensor | None:
+    """The likeliest class of each input; None where the outputs are no logits."""
+    named = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", None)
+    logits = outputs if isinstance(outputs, Tensor) and outputs.ndim == 2 else named  # noqa: PLR2004 - [n, num_classes]
+    if not isinstance(logits, Tensor) or not logits.is_floating_point() or logits.ndim < 2 or logits.shape[-1] < 2:  # noqa: PLR2004
+        return None
+    return logits.argmax(dim=-1)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
+from compress.copying import check_given, copied
 from compress.errors import ConfigError, ModelError
 
 Precision = Literal["bfloat16", "float16"]
@@ -28,10 +29,18 @@ class HalfModel(nn.Module):
         self.network = network.to(getattr(torch, precision)).to(memory_format=torch.channels_last)
         self.training = network.training
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        layout = torch.channels_last if inputs.ndim == 4 else torch.preserve_format  # noqa: PLR2004 - images
-        outputs: Tensor = self.network(inputs.to(getattr(torch, self.precision), memory_format=layout))
-        return outputs.float()
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        args, kwargs = tree_map_only(Tensor, self._halved, (args, kwargs))
+        return tree_map_only(Tensor, self._widened, self.network(*args, **kwargs))
+
+    def _halved(self, tensor: Tensor) -> Tensor:
+        """A tensor of float32 as the network takes it; others say which, not how much."""
+        layout = torch.channels_last if tensor.ndim == 4 else torch.preserve_format  # noqa: PLR2004 - images
+        half = getattr(torch, self.precision)
+        return tensor.to(half, memory_format=layout) if tensor.dtype == torch.float32 else tensor
+
+    def _widened(self, tensor: Tensor) -> Tensor:
+        return tensor.float() if tensor.dtype == getattr(torch, self.precision) else tensor
 
 
 def to_half(model: nn.Module, precision: Precision = "bfloat16") -> HalfModel:
@@ -45,6 +54,7 @@ def to_half(model: nn.Module, precision: Precision = "bfloat16") -> HalfModel:
         ModelError: if the model is not in float32, or a weight would overflow.
     """
     check_precision(precision)
+    check_given(model, "halve")
     largest = torch.finfo(getattr(torch, precision)).max
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if not tensor.is_floating_point():
@@ -54,7 +64,7 @@ def to_half(model: nn.Module, precision: Precision = "bfloat16") -> HalfModel:
             raise ModelError(f"the model must be in float32 to be halved, '{name}' is {kind}")
         if tensor.numel() and not float(tensor.detach().abs().max()) <= largest:
             raise ModelError(f"weights must be at most {largest:g} in {precision}, '{name}' has a larger one")
-    return HalfModel(copy.deepcopy(model), precision)
+    return HalfModel(copied(model), precision)
 
 
 def check_precision(precision: str) -> None:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 INT8, FLOAT = "int8", "float32"
+NOT_LOWERED = "Inductor finds no int8 kernel for it"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from torch import Tensor, nn
+from torch import nn
 from torch.export import ExportedProgram
 
-from compress.exported import capture
-from compress.quantization.checks import has_vnni
+from compress.cpu import has_vnni
+from compress.exported import capture, first_of
+from compress.exported.structure import Signature
+from compress.fidelity import check_same
+from compress.inputs import Inputs
 from compress.quantization.contract import Accuracy, fewest
-from compress.quantization.model import QuantizedModel, quantized_model
+from compress.quantization.model import QuantizedModel, layers_with_kernels, quantized_model
 from compress.quantization.observed import Layer, Observer, calibrate_, converted, layers_of, observed
-from compress.quantization.report import FLOAT, INT8, LayerReport, no_kernel
+from compress.quantization.report import FLOAT, INT8, NOT_LOWERED, LayerReport, no_kernel
 from compress.quantization.simulation import Simulation, sensitivities
 
 # Inputs that the sensitivity of every layer is measured on; with a forward pass for each layer, few must do.
@@ -32,43 +35,59 @@ class Found:
         reduce_range: 7 bits for activations.
         simulation: of the model in int8.
         sensitivity_db: of each layer that can be int8, by its node.
-        inputs, outputs: some calibration inputs, and what the float model makes of them.
+        inputs: some of the calibration inputs.
+        without_kernel: nodes of layers that Inductor ran in float, and that are left in float since.
     """
 
     program: ExportedProgram
-    batches: list[Tensor]
+    batches: list[Inputs]
     observer: Observer
     reduce_range: bool
     simulation: Simulation
     sensitivity_db: dict[str, float]
-    inputs: Tensor
-    outputs: Tensor
+    inputs: Inputs
+    without_kernel: set[str] = field(default_factory=set)
 
     @property
     def ranked(self) -> list[Layer]:
         """The layers that can be int8, the most sensitive first."""
-        candidates = [layer for layer in self.simulation.layers if layer.observers]
+        layers = self.simulation.layers
+        candidates = [layer for layer in layers if layer.observers and layer.node not in self.without_kernel]
         return sorted(candidates, key=lambda layer: self.sensitivity_db[layer.node])
 
+    def num_int8(self, in_float: int) -> int:
+        """How many layers are int8 with that many of the most sensitive ones in float."""
+        return len(self.ranked) - in_float
 
-def prepare(model: nn.Module, batches: list[Tensor], observer: Observer, *, progress: bool) -> Found:
-    """Capture, observe and calibrate ``model``, which is in eval mode, and rank its layers."""
-    program = capture(model, batches[0])
+
+def prepare(model: nn.Module, given: nn.Module, batches: list[Inputs], observer: Observer, *, progress: bool) -> Found:
+    """Capture, observe and calibrate ``model``, which is in eval mode, and rank its layers.
+
+    Args:
+        model: a copy of the one given, which may be changed.
+        given: the one that the graph is held against.
+        batches: calibration inputs.
+        observer: how ranges are found.
+        progress: whether to show how far it is.
+
+    Raises:
+        ModelError: if the model cannot be captured, or the graph computes something else.
+    """
+    program = capture(model, batches[0], alike=batches)
     reduce_range = not has_vnni()
     graph = observed(program, observer=observer, reduce_range=reduce_range)
     calibrate_(graph, batches, progress=progress)
-    simulation = Simulation(graph, layers_of(graph))
-    inputs = batches[0][:_SENSITIVITY_INPUTS]
-    sensitivity_db = sensitivities(simulation, inputs, progress=progress)
+    simulation = Simulation(graph, layers_of(graph), Signature.of(program))
+    inputs = first_of(batches[0], _SENSITIVITY_INPUTS)
+    check_same(given, lambda *args, **kwargs: simulation.exact(Inputs(args=args, kwargs=kwargs)), inputs, "the graph")
     return Found(
         program=program,
         batches=batches,
         observer=observer,
         reduce_range=reduce_range,
         simulation=simulation,
-        sensitivity_db=sensitivity_db,
+        sensitivity_db=sensitivities(simulation, inputs, progress=progress),
         inputs=inputs,
-        outputs=simulation.exact(inputs),
     )
 
 
@@ -77,7 +96,7 @@ def fewest_in_float(found: Found, accuracy: Accuracy, wanted: float, *, at_least
     ranked = found.ranked
 
     def holds(count: int) -> bool:
-        found.simulation.in_float = ranked[:count]
+        found.simulation.in_float = [*ranked[:count], *_without_kernel(found)]
         return accuracy(found.simulation) >= wanted
 
     return fewest(holds, below=len(ranked), at_least=at_least)
@@ -85,14 +104,14 @@ def fewest_in_float(found: Found, accuracy: Accuracy, wanted: float, *, at_least
 
 def built(found: Found, in_float: int) -> QuantizedModel:
     """The int8 model with that many of its most sensitive layers in float."""
-    if in_float == 0:
+    nodes = {layer.node for layer in found.ranked[:in_float]} | found.without_kernel
+    if not nodes:
         # Converting takes the observers out, and the simulation may be asked again.
         graph = copy.deepcopy(found.simulation.graph)
     else:
-        nodes = {layer.node for layer in found.ranked[:in_float]}
         graph = observed(found.program, observer=found.observer, reduce_range=found.reduce_range, in_float=nodes)
         calibrate_(graph, found.batches, progress=False)
-    return quantized_model(converted(graph), found.inputs)
+    return quantized_model(converted(graph), found.inputs, found.batches)
 
 
 def layer_reports(found: Found, in_float: int) -> tuple[LayerReport, ...]:
@@ -100,8 +119,24 @@ def layer_reports(found: Found, in_float: int) -> tuple[LayerReport, ...]:
     kept = {layer.node for layer in found.ranked[:in_float]}
     return tuple(
         _layer_report(layer, found.sensitivity_db.get(layer.node), kept=layer.node in kept)
+        if layer.node not in found.without_kernel
+        else LayerReport(name=layer.name, precision=FLOAT, reason=NOT_LOWERED)
         for layer in found.simulation.layers
     )
+
+
+def note_float_layers_(found: Found, in_float: int, quantized: QuantizedModel) -> bool:
+    """Note which layers of the int8 model Inductor runs in float all the same; False if there are none."""
+    left = found.without_kernel | {layer.node for layer in found.ranked[:in_float]}
+    layers = [layer for layer in found.simulation.layers if layer.observers and layer.node not in left]
+    lowered = layers_with_kernels(quantized, found.batches[0])
+    missing = {layer.node for layer, is_int8 in zip(layers, lowered, strict=True) if not is_int8}
+    found.without_kernel.update(missing)
+    return bool(missing)
+
+
+def _without_kernel(found: Found) -> list[Layer]:
+    return [layer for layer in found.simulation.layers if layer.node in found.without_kernel]
 
 
 def _layer_report(layer: Layer, sensitivity_db: float | None, *, kept: bool) -> LayerReport:

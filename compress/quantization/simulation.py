@@ -2,42 +2,50 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_flatten
 
-from compress.errors import ModelError
+from compress.exported.structure import Signature
+from compress.fidelity import snr_db
+from compress.inputs import Inputs
+from compress.progress import track
 from compress.quantization.observed import Layer
-from compress.train.progress import track
 
 
 class Simulation(nn.Module):
     """A calibrated graph whose observers round what passes, as the integers of the int8 model will.
 
     Attributes:
+        signature: of the program that the graph is of.
         in_float: layers that round nothing.
         only: if given, the observers that round; all others let pass.
     """
 
-    def __init__(self, graph: fx.GraphModule, layers: Sequence[Layer]) -> None:
+    def __init__(self, graph: fx.GraphModule, layers: Sequence[Layer], signature: Signature) -> None:
         super().__init__()
         self.graph = graph
+        self.signature = signature
         self.layers = layers
         self.in_float: Collection[Layer] = ()
         self.only: Collection[str] | None = None
         self.scales: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def forward(self, inputs: Tensor) -> Any:
-        with torch.no_grad():
-            return _Rounding(self, self._rounding()).run(inputs)
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self._run(self._rounding(), *self.signature.arranged(args, kwargs))
 
-    def exact(self, inputs: Tensor) -> Any:
-        """What the float model puts out."""
+    def exact(self, inputs: Inputs) -> Any:
+        """What the graph puts out in float."""
+        return self._run((), *self.signature.arranged(inputs.args, inputs.kwargs))
+
+    def _run(self, rounding: Collection[str], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        leaves, _ = tree_flatten((tuple(args), kwargs))
         with torch.no_grad():
-            return _Rounding(self, ()).run(inputs)
+            outputs = _Rounding(self, rounding).run(*leaves, enable_io_processing=False)
+        return self.graph.graph.process_outputs(outputs)
 
     def _rounding(self) -> set[str]:
         """The observers' nodes that round: those with a use that is not a layer in float."""
@@ -84,28 +92,13 @@ class _Rounding(fx.Interpreter):
         return torch.fake_quantize_per_tensor_affine(x, float(scale), int(zero_point), low, high)
 
 
-def sensitivities(simulation: Simulation, inputs: Tensor, *, progress: bool) -> dict[str, float]:
+def sensitivities(simulation: Simulation, inputs: Inputs, *, progress: bool) -> dict[str, float]:
     """For each layer that can be int8, by its node: the outputs' signal-to-noise ratio in dB, with it alone in int8."""
     candidates = [layer for layer in simulation.layers if layer.observers]
     exact = simulation.exact(inputs)
     found = {}
-    for layer in track(candidates, total=len(candidates), description="sensitivity of layers", shown=progress):
+    for layer in track(candidates, "sensitivity of layers", shown=progress):
         simulation.only = layer.observers
-        found[layer.node] = snr_db(exact, simulation(inputs))
+        found[layer.node] = snr_db(exact, inputs.call(simulation))
     simulation.only = None
     return found
-
-
-def snr_db(exact: Any, noisy: Any) -> float:
-    """Power of ``exact`` over the power of its difference to ``noisy``, in dB; infinite where there is none.
-
-    Raises:
-        ModelError: if the outputs are no tensors.
-    """
-    if not isinstance(exact, Tensor) or not isinstance(noisy, Tensor):
-        raise ModelError(f"a model must put out a tensor to be quantized, got {type(exact).__name__}")
-    exact, noisy = exact.detach().double(), noisy.detach().double()
-    noise, signal = float((exact - noisy).square().sum()), float(exact.square().sum())
-    if noise == 0:
-        return math.inf
-    return 10 * math.log10(signal / noise) if signal > 0 else -math.inf

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from compress.copying import copied
 from compress.errors import CompressError, ModelError, first_line
 from compress.exported.libraries import require_torchao
-from compress.inputs import evaluating
+from compress.fidelity import snr_db
+from compress.inputs import Inputs, evaluating, infer
+from compress.masks import make_permanent_
+from compress.progress import working
 from compress.quantization import checks, search
-from compress.quantization.contract import Accuracy, agreement_with, check_drop
+from compress.quantization.contract import Accuracy, Contract, against, check_drop
 from compress.quantization.model import QuantizedModel, count_int8_kernels
 from compress.quantization.observed import Observer, check_observer
 from compress.quantization.report import QuantizationReport
-from compress.quantization.simulation import snr_db
-from compress.train.progress import working
 
 # The compiled model rounds a little differently than its simulation, so the contract is held again on it.
 _ROUNDS = 4
@@ -56,7 +57,7 @@ class Quantized(NamedTuple):
 
 def quantize(
     model: nn.Module,
-    calibration_data: Tensor | Iterable[Any],
+    calibration_data: Tensor | Mapping[str, Any] | Iterable[Any],
     *,
     evaluate: Accuracy | None = None,
     max_accuracy_drop: float = 0.005,
@@ -69,11 +70,13 @@ def quantize(
     the outputs, and as few as possible of the worst stay in float. ``model`` is left as it is.
 
     Args:
-        model: in float32 on the CPU; puts out logits ``[n, num_classes]``.
+        model: in float32 on the CPU.
         calibration_data: some hundred typical inputs, never those that it is judged on: a tensor ``[n, ...]`` or
-            batches of one, e.g. a data loader; of pairs (inputs, labels) the inputs are taken.
+            batches, e.g. a data loader, of tensors, tuples of arguments or mappings of named ones; of pairs (inputs,
+            targets) the inputs are taken. What differs in size from batch to batch is left open.
         evaluate: accuracy of a model in 0..1 on examples of your choice, again not those that it is judged on. If left
-            out, the share of calibration inputs that get the float model's class; the accuracy falls by no more.
+            out, the share of calibration inputs that get the float model's class, and the accuracy falls by no more;
+            where the model puts out no logits ``[n, num_classes]``, one less the relative squared error of its outputs.
         max_accuracy_drop: how much accuracy it may lose, in 0..1.
         observer: how ranges are found, see :class:`QuantizeConfig`.
         device: the CPU; PyTorch has no int8 convolution elsewhere.
@@ -86,25 +89,25 @@ def quantize(
     """
     config = QuantizeConfig(max_accuracy_drop=max_accuracy_drop, observer=observer)
     checks.check_device(device, model)
-    return quantize_by(config, model, checks.calibration_batches(calibration_data), evaluate)
+    return quantize_by(config, model, checks.calibration_batches(calibration_data, model), evaluate)
 
 
 def quantize_by(
     config: QuantizeConfig,
     model: nn.Module,
-    batches: list[Tensor],
+    batches: list[Inputs],
     evaluate: Accuracy | None = None,
     *,
     progress: bool = True,
 ) -> Quantized:
-    """As :func:`quantize`, by settings, on batches ``[n, ...]`` that are known to be good."""
+    """As :func:`quantize`, by settings, on batches that are known to be good."""
     require_torchao()
     checks.check_model(model)
-    model = copy.deepcopy(model)
-    with evaluating(model):
-        found = search.prepare(model, batches, config.observer, progress=progress)
-        accuracy = evaluate or agreement_with(model, batches)
-        accuracy_float = accuracy(model)
+    given, model = model, make_permanent_(copied(model))
+    with evaluating(model), evaluating(given):
+        found = search.prepare(model, given, batches, config.observer, progress=progress)
+        accuracy, measure = against(given, batches) if evaluate is None else Contract(evaluate, "accuracy")
+        accuracy_float = accuracy(given)
         quantized, count, kernels, reached = _held(
             found, accuracy, accuracy_float - config.max_accuracy_drop, progress=progress
         )
@@ -113,15 +116,15 @@ def quantize_by(
             int8_kernels=kernels,
             accuracy_float=accuracy_float,
             accuracy_int8=reached,
-            accuracy_measure="agreement with the float model" if evaluate is None else "accuracy",
-            output_snr_db=snr_db(found.outputs, quantized(found.inputs)),
+            accuracy_measure=measure,
+            output_snr_db=snr_db(infer(given, found.inputs), infer(quantized, found.inputs)),
             reduce_range=found.reduce_range,
         )
     quantized.notes["report"] = report.to_json()
     return Quantized(quantized, report)
 
 
-def _kernels(quantized: QuantizedModel, batch: Tensor) -> int:
+def _kernels(quantized: QuantizedModel, batch: Inputs) -> int:
     """How many int8 kernels run.
 
     Raises:
@@ -155,6 +158,8 @@ def _held(found: search.Found, accuracy: Accuracy, wanted: float, *, progress: b
         quantized = search.built(found, fewest)
         with working("compiling the int8 model", shown=progress):
             kernels = _kernels(quantized, found.batches[0])
+            if kernels < found.num_int8(fewest) and search.note_float_layers_(found, fewest, quantized):
+                continue
         if kernels == 0:
             raise ModelError("a model must have a layer that runs as an int8 kernel to be quantized, this one has none")
         reached = accuracy(quantized)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,6 +12,7 @@ from torch import nn
 
 from compress import artifact, train
 from compress.channels.trace import Heads
+from compress.copying import copied
 from compress.data import Split
 from compress.errors import ArtifactError, ConfigError
 from compress.inputs import device_of
@@ -65,9 +65,9 @@ class PruneChannels:
         # Now, not after hours of training the dense model.
         goal_of(self.pruning_ratio, self.options())
         importance_of(self.importance)
-        _check_least("calibration_batches", self.calibration_batches, 1)
-        _check_least("recalibration_batches", self.recalibration_batches, 0)
-        _check_least("batch_size", self.batch_size, 1)
+        check_least("calibration_batches", self.calibration_batches, 1)
+        check_least("recalibration_batches", self.recalibration_batches, 0)
+        check_least("batch_size", self.batch_size, 1)
 
     def options(self) -> PruneOptions:
         """The same, as the technique takes it."""
@@ -104,7 +104,7 @@ class PruneRounds(PruneChannels):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_least("rounds", self.rounds, 1)
+        check_least("rounds", self.rounds, 1)
         if self.max_macs is not None or self.max_params is not None or self.max_latency_ms is not None:
             raise ConfigError("prune_rounds goes by pruning_ratio, a target can only be met at once by prune_channels")
         self.training(1)
@@ -142,8 +142,8 @@ class Recalibrate:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_least("batches", self.batches, 1)
-        _check_least("batch_size", self.batch_size, 1)
+        check_least("batches", self.batches, 1)
+        check_least("batch_size", self.batch_size, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +160,7 @@ class PruneWeights:
 
 def apply_prune_channels(settings: PruneChannels, model: nn.Module, context: Context) -> nn.Module:
     """Cut, then recalibrate."""
-    return _on_best_device(model, lambda moved: _cut(settings, moved, context, settings.pruning_ratio, None))
+    return on_best_device(model, lambda moved: _cut(settings, moved, context, settings.pruning_ratio, None))
 
 
 def apply_prune_rounds(settings: PruneRounds, model: nn.Module, context: Context) -> nn.Module:
@@ -169,11 +169,17 @@ def apply_prune_rounds(settings: PruneRounds, model: nn.Module, context: Context
     done, current = _last_finished(files, context, model)
     for number in range(done + 1, settings.rounds + 1):
         ratio = settings.ratio_after(number)
-        current = _on_best_device(current, partial(_cut, settings, context=context, ratio=ratio, relative_to=model))
+        current = on_best_device(current, partial(_cut, settings, context=context, ratio=ratio, relative_to=model))
         if number < settings.rounds:
             checkpoint = context.checkpoint.with_suffix(f".round{number}.checkpoint")
-            dataset, training = context.workload.dataset, settings.training(number)
-            current = train.fit(current, dataset, training, checkpoint=checkpoint, progress=context.progress).model
+            current = train.fit(
+                current,
+                context.workload.dataset,
+                settings.training(number),
+                outputs=context.workload.outputs,
+                checkpoint=checkpoint,
+                progress=context.progress,
+            ).model
             artifact.save(current, files[number - 1])
     for file in files:
         file.unlink(missing_ok=True)
@@ -182,7 +188,7 @@ def apply_prune_rounds(settings: PruneRounds, model: nn.Module, context: Context
 
 def apply_recalibrate(settings: Recalibrate, model: nn.Module, context: Context) -> nn.Module:
     """Measure the statistics of norms anew."""
-    return _on_best_device(model, lambda moved: _recalibrated(settings.batches, settings, moved, context))
+    return on_best_device(model, lambda moved: _recalibrated(settings.batches, settings, moved, context))
 
 
 def apply_prune_weights(settings: PruneWeights, model: nn.Module, _: Context) -> nn.Module:
@@ -195,7 +201,13 @@ def _cut(
 ) -> nn.Module:
     split = context.workload.dataset.train if importance_of(settings.importance).needs_data else None
     batches = None if split is None else _batches(settings.calibration_batches, settings, split)
-    options = replace(settings.options(), batches=batches, relative_to=relative_to, progress=context.progress)
+    options = replace(
+        settings.options(),
+        outputs=context.workload.outputs,
+        batches=batches,
+        relative_to=relative_to,
+        progress=context.progress,
+    )
     example = context.workload.example_input.to(device_of(model))
     small = prune_channels(model, example, ratio, settings.importance, ignore=settings.ignore, options=options)
     if not settings.recalibration_batches:
@@ -207,7 +219,7 @@ def _recalibrated(count: int, settings: PruneChannels | Recalibrate, model: nn.M
     # Norms come to know images as training shows them: with statistics of images that nobody cropped or mirrored even
     # the dense network guesses worse.
     batches = replace(_batches(count, settings, context.workload.dataset.train), augmented=True)
-    return recalibrate(model, batches, progress=context.progress)
+    return recalibrate(model, batches, outputs=context.workload.outputs, progress=context.progress)
 
 
 def _batches(count: int, settings: PruneChannels | Recalibrate, split: Split) -> TrainingBatches:
@@ -225,14 +237,19 @@ def _last_finished(files: list[Path], context: Context, model: nn.Module) -> tup
     return 0, model
 
 
-def _on_best_device(model: nn.Module, work: Callable[[nn.Module], nn.Module]) -> nn.Module:
+def on_best_device(model: nn.Module, work: Callable[[nn.Module], nn.Module]) -> nn.Module:
     """What ``work`` makes of the model on a CUDA device, if there is one, back where the model lies."""
     home, target = device_of(model), best_device()
     if home == target:
         return work(model)
-    return work(copy.deepcopy(model).to(target)).to(home)
+    return work(copied(model).to(target)).to(home)
 
 
-def _check_least(name: str, value: int, least: int) -> None:
+def check_least(name: str, value: int, least: int) -> None:
+    """Refuse a count that is none, or below ``least``.
+
+    Raises:
+        ConfigError: if it is.
+    """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigError(f"{name} must be a whole number at least {least}, got {value!r}")

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from compress import train
 from compress.data import Split
 from compress.data.splits import generator, stratified
 from compress.errors import ConfigError
-from compress.pruning.unstructured import make_permanent_
+from compress.inputs import Inputs
 from compress.quantization.aware import QuantizeAwareConfig, quantize_aware_fit
 from compress.quantization.checks import calibration_batches, check_device
 from compress.quantization.contract import check_drop
@@ -58,12 +57,10 @@ class Half:
 def apply_quantize(settings: Quantize, model: nn.Module, context: Context) -> QuantizedModel:
     """Static int8."""
     check_device("cpu", model)
-    # Masks hold through hooks, which a graph would take for part of the network.
-    model = make_permanent_(copy.deepcopy(model))
     held_out, calibration = _apart(context.workload.dataset.train, settings)
 
     def accuracy(candidate: nn.Module) -> float:
-        return 1 - train.evaluate(candidate, held_out).top1_error
+        return 1 - train.evaluate(candidate, held_out, outputs=context.workload.outputs).top1_error
 
     config = QuantizeConfig(max_accuracy_drop=settings.max_accuracy_drop, observer=settings.observer)
     return quantize_by(config, model, calibration, accuracy, progress=context.progress).model
@@ -72,7 +69,6 @@ def apply_quantize(settings: Quantize, model: nn.Module, context: Context) -> Qu
 def apply_quantize_aware_fit(settings: QuantizeAwareConfig, model: nn.Module, context: Context) -> QuantizedModel:
     """Fine-tuning in int8."""
     dataset = context.workload.dataset
-    model = make_permanent_(copy.deepcopy(model))
     return quantize_aware_fit(model, dataset, settings, checkpoint=context.checkpoint, progress=context.progress).model
 
 
@@ -81,7 +77,7 @@ def apply_half(settings: Half, model: nn.Module, _: Context) -> HalfModel:
     return to_half(model, settings.precision)
 
 
-def _apart(split: Split, settings: Quantize) -> tuple[Split, list[Tensor]]:
+def _apart(split: Split, settings: Quantize) -> tuple[Split, list[Inputs]]:
     """Training images to hold the contract on, and others to calibrate with; at most half of all for each."""
     half = max(1, len(split) // 2)
     rest, held = stratified(split.labels, min(settings.num_holdout_images, half), settings.seed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import asdict
 from types import ModuleType
 from typing import Any
@@ -19,25 +18,48 @@ from compress import (
     macs,
     pruning,
     quantization,
+    reconstruction,
     substitute,
     train,
 )
 from compress.cache import cache_path, cached_model
+from compress.copying import copied
 from compress.errors import CompressError
-from compress.recipe import fit_step, lowrank_steps, pruning_steps, quantization_steps, training_batches
+from compress.recipe import (
+    fit_step,
+    lowrank_steps,
+    pruning_steps,
+    quantization_steps,
+    reconstruct_step,
+    training_batches,
+)
 from compress.recipe.context import Context
-from compress.recipe.steps import apply_step
+from compress.recipe.steps import apply_step, step_name
 from compress.recipe.toml import Recipe
 from compress.workload import Workload, ingredients
 
 
-def run_recipe(recipe: Recipe, dense: nn.Module, workload: Workload, *, progress: bool = True) -> nn.Module:
+def run_recipe(
+    recipe: Recipe,
+    dense: nn.Module,
+    workload: Workload,
+    *,
+    progress: bool = True,
+    on_step: Callable[[str], None] | None = None,
+) -> nn.Module:
     """The compressed model that ``recipe`` makes of ``dense``, in eval mode; ``dense`` is left as it is.
 
     The result is kept in the user's cache directory under a hash of the dense model's bytes, the data, the shape of the
     example input, the steps and the code of every technique, so that only what changed is computed again; what a step
     ``fit`` trained is kept too, so that recipes which begin alike train once. An interrupted fine-tuning goes on where
     it stopped.
+
+    Args:
+        recipe: its steps, in order.
+        dense: the model before the first of them.
+        workload: data and example input.
+        progress: whether to show how far a step is, on stderr.
+        on_step: told of each step before it is taken: "step 3 of 4, fit"; of none that the cache knows.
 
     Raises:
         CompressError: what the step that failed raises, with the recipe and the step named.
@@ -48,9 +70,9 @@ def run_recipe(recipe: Recipe, dense: nn.Module, workload: Workload, *, progress
         # What is coupled to what can depend on the shape; the values may be drawn anew in every run.
         "example_input": [list(workload.example_input.shape), str(workload.example_input.dtype)],
     }
-    techniques = (channels, data, exported, lowrank, macs, pruning, quantization, substitute, train)
-    steps = (fit_step, lowrank_steps, pruning_steps, quantization_steps, training_batches)
-    sources: tuple[ModuleType | Callable[..., Any], ...] = (*techniques, *steps, apply_step, workload.model_factory)
+    techniques = (channels, data, exported, lowrank, macs, pruning, quantization, reconstruction, substitute, train)
+    steps = (fit_step, lowrank_steps, pruning_steps, quantization_steps, reconstruct_step, training_batches)
+    sources: tuple[ModuleType | Callable[..., Any], ...] = (*techniques, *steps, apply_step, *workload.code)
 
     def after(number: int) -> nn.Module:
         """The model after the first ``number`` steps."""
@@ -68,6 +90,8 @@ def run_recipe(recipe: Recipe, dense: nn.Module, workload: Workload, *, progress
             context = Context(
                 dense=dense, workload=workload, checkpoint=path.with_suffix(".checkpoint"), progress=progress
             )
+            if on_step is not None:
+                on_step(f"step {number} of {len(recipe.steps)}, {step_name(done[-1])}")
             try:
                 return apply_step(done[-1], model, context)
             except CompressError as cause:
@@ -75,7 +99,7 @@ def run_recipe(recipe: Recipe, dense: nn.Module, workload: Workload, *, progress
 
         return cached_model(path, workload.build, made) if _is_kept(done, recipe) else made()
 
-    return after(len(recipe.steps)).eval() if recipe.steps else deepcopy(dense).eval()
+    return after(len(recipe.steps)).eval() if recipe.steps else copied(dense).eval()
 
 
 def _is_kept(done: tuple[Any, ...], recipe: Recipe) -> bool:

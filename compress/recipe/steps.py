@@ -13,6 +13,7 @@ from compress.recipe.context import Context
 from compress.recipe.fit_step import Fit, apply_fit
 from compress.recipe.lowrank_steps import Factorize, apply_factorize
 from compress.recipe.quantization_steps import Half, Quantize, apply_half, apply_quantize, apply_quantize_aware_fit
+from compress.recipe.reconstruct_step import Reconstruct, apply_reconstruct
 
 
 class Step(NamedTuple):
@@ -32,6 +33,7 @@ STEPS: Mapping[str, Step] = {
     "quantize": Step(Quantize, apply_quantize),
     "quantize_aware_fit": Step(QuantizeAwareConfig, apply_quantize_aware_fit),
     "recalibrate": Step(pruning_steps.Recalibrate, pruning_steps.apply_recalibrate),
+    "reconstruct": Step(Reconstruct, apply_reconstruct),
 }
 
 
@@ -39,3 +41,8 @@ def apply_step(settings: object, model: nn.Module, context: Context) -> nn.Modul
     """What the step with these ``settings`` makes of ``model``."""
     apply = next(step.apply for step in STEPS.values() if step.settings is type(settings))
     return apply(settings, model, context)
+
+
+def step_name(settings: object) -> str:
+    """What a recipe's file calls the step with these ``settings``."""
+    return next(name for name, step in STEPS.items() if step.settings is type(settings))

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from torch import Tensor, nn, optim
 from torch.nn import functional as F  # noqa: N812
 from torch.nn.parallel import DistributedDataParallel
 
+from compress.copying import check_given, copied
 from compress.data import ImageData, Split, resident
 from compress.errors import ArtifactError, DataError, ModelError
+from compress.outputs import Outputs
+from compress.progress import stderr_console
 from compress.train.checkpoint import State, identity, load_checkpoint_, save_checkpoint, tensors_of
 from compress.train.config import FitConfig, learning_rate
 from compress.train.evaluation import true_class_ranks
@@ -63,6 +64,7 @@ def fit(
     data: ImageData,
     config: FitConfig = _DEFAULT,
     *,
+    outputs: Outputs | None = None,
     teacher: nn.Module | None = None,
     checkpoint: str | Path | None = None,
     progress: bool = True,
@@ -81,6 +83,7 @@ def fit(
         model: puts out logits ``[n, num_classes]``.
         data: what to train on.
         config: how to train.
+        outputs: which of what the model (and the teacher) put out are the logits; all of it if left out.
         teacher: a trained model of the same classes, e.g. the one that was compressed; run in eval mode and left as it
             is. The settings ``temperature``, ``alpha``, ``hints`` and ``hint_weight`` say how to learn from it.
         checkpoint: a file to write after every epoch. Where it exists already, training goes on from it, to the same
@@ -91,16 +94,17 @@ def fit(
     Raises:
         ConfigError: if the number of processes does not divide the batch size, ``device`` does not exist, or a hint
             names no module of both models.
-        ModelError: if the model cannot be trained, the teacher knows other classes, hints differ in their shapes, or
-            the loss is no longer finite.
+        ModelError: if the model cannot be copied or trained, the teacher knows other classes, hints differ in their
+            shapes, or the loss is no longer finite.
         ArtifactError: if the checkpoint is of another run or damaged, or cannot be written.
     """
+    check_given(model, "train")
     target = best_device() if device is None else as_device(device)
     path = None if checkpoint is None else Path(checkpoint)
     processes = joined(target)
     with own_random_state(target):
         state = _fresh_state(model, config, target)
-        run = _prepare(state, data, config, processes, teacher)
+        run = _prepare(state, data, config, processes, teacher=teacher, outputs=outputs)
         taught_by = run.objective.teacher
         digests = identity(model, data, config, None if taught_by is None else taught_by.model)
         if path is not None:
@@ -109,9 +113,9 @@ def fit(
             _train_(state, run, path, digests, shown=progress and processes.rank == 0)
         except KeyboardInterrupt:
             if path is not None and path.exists() and processes.rank == 0:
-                Console(stderr=True).print(f"training stopped, a rerun resumes from {path}", highlight=False)
+                stderr_console().print(f"training stopped, a rerun resumes from {path}", highlight=False)
             raise
-        trained = copy.deepcopy(model)
+        trained = copied(model)
         trained.load_state_dict(state.best or state.model.state_dict())
         if path is not None and processes.rank == 0:
             path.unlink(missing_ok=True)
@@ -122,10 +126,10 @@ def fit(
 
 def _fresh_state(model: nn.Module, config: FitConfig, device: torch.device) -> State:
     """A copy of the model, ready for its first step."""
-    copied = copy.deepcopy(model).to(device)
+    model = copied(model).to(device)
     if config.channels_last:
-        copied = copied.to(memory_format=torch.channels_last)
-    parameters = [parameter for parameter in copied.parameters() if parameter.requires_grad]
+        model = model.to(memory_format=torch.channels_last)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
         raise ModelError("a model must have parameters that require gradients to be trained, this one has none")
     # Decay would pull scales and shifts to zero, which limits nothing (He et al., "Bag of Tricks", CVPR 2019).
@@ -139,10 +143,18 @@ def _fresh_state(model: nn.Module, config: FitConfig, device: torch.device) -> S
         momentum=config.momentum,
         nesterov=config.momentum > 0,
     )
-    return State(model=copied, optimizer=optimizer)
+    return State(model=model, optimizer=optimizer)
 
 
-def _prepare(state: State, data: ImageData, config: FitConfig, processes: Processes, teacher: nn.Module | None) -> _Run:
+def _prepare(
+    state: State,
+    data: ImageData,
+    config: FitConfig,
+    processes: Processes,
+    *,
+    teacher: nn.Module | None,
+    outputs: Outputs | None,
+) -> _Run:
     batch_size = processes.share_of(config.batch_size)
     train, validation = data.train, None
     if config.validation_fraction > 0:
@@ -163,6 +175,7 @@ def _prepare(state: State, data: ImageData, config: FitConfig, processes: Proces
             config=config,
             forward=forward,
             teacher=None if teacher is None else prepare_teacher(teacher, state.model, config, processes),
+            outputs=outputs,
             num_classes=train.num_classes,
             bfloat16=config.autocast == "bfloat16" or (config.autocast == "auto" and has_bfloat16(device)),
         ),
@@ -246,7 +259,13 @@ def _record(state: State, run: _Run, loss: Tensor) -> EpochRecord:
     processes = run.processes
     error: float | None = None
     if run.validation is not None:
-        ranks = true_class_ranks(state.model, run.validation, batch_size=run.batch_size, processes=processes)
+        ranks = true_class_ranks(
+            state.model,
+            run.validation,
+            outputs=run.objective.outputs,
+            batch_size=run.batch_size,
+            processes=processes,
+        )
         wrong = processes.total((ranks >= 1).sum().to(processes.device))
         error = int(wrong) / len(run.validation)
     return EpochRecord(

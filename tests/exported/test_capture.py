@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 from compress.errors import ModelError
-from compress.exported import batch_of, capture
+from compress.exported import capture
+from compress.exported.capture import repeated
+from compress.inputs import inputs_of
 from tests.workloads import tiny_net
 
 
@@ -13,7 +15,7 @@ from tests.workloads import tiny_net
 def test_a_batch_is_the_examples_over_and_over(count):
     """As many as asked for, in their order, beginning anew where they end."""
     example = torch.tensor([[1.0], [2.0]])
-    assert batch_of(example, count).flatten().tolist() == [1.0, 2.0, 1.0, 2.0, 1.0][:count]
+    assert repeated(inputs_of(example), count).args[0].flatten().tolist() == [1.0, 2.0, 1.0, 2.0, 1.0][:count]
 
 
 @pytest.mark.parametrize("example", [1, 3])

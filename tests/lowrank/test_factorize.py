@@ -10,6 +10,7 @@ import compress
 from compress import artifact
 from compress.errors import ConfigError, DataError, ModelError
 from compress.lowrank import LowRankConfig, factorize, plan_factorization
+from compress.macs import macs_of
 from compress.measure.size import count_macs, count_params
 from compress.substitute import Substitute
 from compress.train import evaluate
@@ -197,17 +198,53 @@ def test_a_latency_is_reached_by_measuring():
 
 
 @pytest.mark.parametrize("batch_first", [True, False])
-def test_attention_is_left_to_itself(batch_first):
-    """A transformer's layers whose weights are read elsewhere stay whole; the others go, and the model runs."""
+def test_an_encoder_is_factorized_around_its_attention(batch_first):
+    """The attention reads its layers' weights; the other layers go, fast path or not, and cost what was planned."""
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Linear(16, 32), nn.TransformerEncoderLayer(32, 4, 64, batch_first=batch_first), nn.Linear(32, 32)
     ).eval()
     x = torch.randn(2, 5, 16)
-    small = factorize(model, x, LowRankConfig(by="ratio", target=0.25))
-    assert isinstance(small[2], Substitute)
-    assert isinstance(small[1].linear1, nn.Linear)
-    assert small(x).shape == model(x).shape
+    config = LowRankConfig(by="ratio", target=0.25)
+    small, plan = factorize(model, x, config), plan_factorization(model, x, config)
+    replaced = (small[0], small[1].linear1, small[1].linear2, small[2])
+    assert all(isinstance(layer, Substitute) for layer in replaced)
+    assert isinstance(small[1].self_attn.out_proj, nn.Linear)
+    assert macs_of(lambda: model(x)).total == plan.macs_before
+    assert macs_of(lambda: small(x)).total == plan.macs_after < plan.macs_before
+    full = factorize(model, x, LowRankConfig(by="ratio", target=1.0, only=("1",)))
+    torch.testing.assert_close(full(x), model(x))
+    with torch.inference_mode():
+        torch.testing.assert_close(full(x), model(x))
+
+
+def test_what_is_not_among_the_macs_is_said():
+    """A plan by ranks says what its counts leave out; a target for MACs needs all of them."""
+
+    class Elsewhere(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.from_numpy(x.numpy() @ self.weight.detach().numpy().T)
+
+    model = nn.Sequential(nn.Linear(64, 64), Elsewhere(64, 64))
+    x = torch.zeros(1, 64)
+    plan = plan_factorization(model, x, LowRankConfig(by="ratio", target=0.25))
+    assert "not among the MACs, for their cost is unknown: Elsewhere, whose weights" in str(plan)
+    assert plan.macs_before == 64 * 64
+    with pytest.raises(ModelError, match=r"^a target for macs needs a count of all"):
+        factorize(model, x)
+
+
+def test_a_target_is_refused_where_nothing_can_be_factorized():
+    """With the reason of a layer that stays whole; and a target out of reach is not called the whole."""
+    depthwise = nn.Sequential(nn.Conv2d(8, 8, 3, groups=8), nn.Flatten())
+    message = r"^no layer of Sequential can .* target for macs be reached \('0': it is depthwise already\)$"
+    with pytest.raises(ModelError, match=message):
+        factorize(depthwise, torch.randn(1, 8, 5, 5))
+    with pytest.raises(ModelError, match=r"target for latency be reached \('': no rank saves MACs\)"):
+        factorize(nn.Linear(2, 2), torch.randn(1, 2), LowRankConfig(by="latency"), measure=lambda *_: 1.0)
+    big = nn.Sequential(nn.Linear(6, 64), nn.Conv1d(64, 64, 1024, groups=64, padding=512))
+    with pytest.raises(ConfigError, match=r"^target must be at least 0\.99\d+ for this model, got 0\.7"):
+        factorize(big, torch.randn(64, 6))
 
 
 def test_a_layer_that_never_runs_stays_whole():
@@ -245,11 +282,6 @@ def compiled() -> nn.Module:
     return model
 
 
-def reading() -> nn.Module:
-    """A model that looks at its layer's weight."""
-    return Net(lambda n, x: n.a(x.flatten(1)) * n.a.weight.sum(), a=nn.Linear(432, 64))
-
-
 @pytest.mark.parametrize(
     ("model", "inputs", "settings", "error", "message"),
     [
@@ -273,7 +305,6 @@ def reading() -> nn.Module:
         ),
         (compiled, X, {}, ModelError, "the model must not be compiled: factorize the original"),
         (nn.ReLU, X, {}, ModelError, "ReLU has no linear or convolution layer that could be factorized"),
-        (reading, X, {}, ModelError, "Net cannot do without a layer that was replaced, name it in ignore: "),
     ],
 )
 @pytest.mark.filterwarnings("ignore:`torch.jit.trace")

@@ -47,7 +47,6 @@ def embedded() -> nn.Module:
         (hooked, "", "its hooks would be lost"),
         (embedded, "1", "its weight is also '0.weight'"),
         (lambda: nn.MultiheadAttention(4, 2), "out_proj", "its weight is read by MultiheadAttention"),
-        (lambda: nn.TransformerEncoderLayer(4, 2, 4), "linear1", "its weight is read by TransformerEncoderLayer"),
         (lambda: Substitute(nn.Linear(4, 2), nn.Linear(2, 4)), "1", "it is a factor already"),
     ],
 )

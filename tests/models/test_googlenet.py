@@ -90,11 +90,13 @@ def test_a_network_for_no_class_is_refused(num_classes):
 SHIPPED = Path(models.__file__).with_name("googlenet-cifar100.safetensors")
 
 
-def test_trained_weights_come_with_the_package():
+@pytest.mark.parametrize(("data", "num_classes"), [("digits", 10), ("cifar100", 100)])
+def test_trained_weights_come_with_the_package(data, num_classes):
     """They are stored in half precision, in less than 13 MB, and loaded into a network in single precision."""
-    model = googlenet(weights="cifar100")
-    stored = load_file(SHIPPED)
-    assert SHIPPED.stat().st_size < 13e6
+    model = googlenet(weights=data, num_classes=num_classes)
+    path = SHIPPED.with_name(f"googlenet-{data}.safetensors")
+    stored = load_file(path)
+    assert path.stat().st_size < 13e6
     for name, value in model.state_dict().items():
         assert value.equal(stored[name].to(value.dtype)), name
         assert stored[name].dtype is (torch.float16 if value.is_floating_point() else torch.int64), name
@@ -116,7 +118,7 @@ def test_trained_weights_have_learned_something():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"weights": "imagenet"}, "weights must be one of cifar100, got 'imagenet'"),
+        ({"weights": "imagenet"}, "weights must be one of digits, cifar100, got 'imagenet'"),
         ({"weights": "cifar100", "num_classes": 10}, "are for num_classes = 100 and width = 1.0, got 10 and 1.0"),
         ({"weights": "cifar100", "width": 0.5}, "are for num_classes = 100 and width = 1.0, got 100 and 0.5"),
     ],

@@ -3,8 +3,9 @@ import torch
 from torch import nn
 
 from compress.errors import ConfigError, ModelError
+from compress.masks import make_permanent_
 from compress.pruning.checks import check_example, check_model
-from compress.pruning.unstructured import make_permanent_, prune_weights
+from compress.pruning.unstructured import prune_weights
 
 X = torch.zeros(1, 3, 8, 8)
 

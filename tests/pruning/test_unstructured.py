@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from torch import nn
 
 from compress.errors import ConfigError, ModelError
-from compress.pruning.unstructured import make_permanent_, prune_weights
+from compress.masks import make_permanent_
+from compress.pruning.unstructured import prune_weights
 from tests.workloads import tiny_net
 
 

@@ -170,7 +170,7 @@ def test_a_model_that_puts_out_nan_is_not_measured_and_fails(project):
     run = project.run("-k", "top1_error", harm="nan")
     assert (run.status, set(run.failures)) == (COULD_NOT_MEASURE, {"test_top1_error"})
     assert "a model's logits must be numbers, this one put out NaN" in run.failures["test_top1_error"]
-    assert "NOT MEASURED [1]" in run.text
+    assert "NOT MEASURED: top-1 error: a model's logits must be numbers" in run.text
     assert_no_traceback(run.text)
 
 
@@ -209,6 +209,14 @@ def test_fixtures_can_be_overridden(project):
     assert run.status == 1, "six parameters fewer are not within the limit"
     assert re.search(r"parameters +390 +384 ", run.text)
     assert "workload: mine" in run.text
+
+
+def test_a_dense_model_is_trained_only_on_request(project):
+    """``--compress-train-dense`` needs a workload that says how, and tells one without it in one sentence."""
+    run = project.run("-k", "num_params", "--compress-train-dense")
+    assert run.status != 0
+    assert "a dense model is trained as its workload's fit= says, which 'mine' lacks" in run.text
+    assert_no_traceback(run.text)
 
 
 def test_a_meter_serves_in_a_test_of_ones_own(project):

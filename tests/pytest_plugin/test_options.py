@@ -9,6 +9,7 @@ from compress.pytest_plugin.options import OPTIONS, read_settings
 # Key of the ini file, its value there, the setting, what it comes to; relative paths start at the root.
 GIVEN = [
     ("compress_workload", "cifar10", "workload", "cifar10"),
+    ("compress_train_dense", "true", "train_dense", True),
     ("compress_recipes", "cooking\n  baking/bread.toml", "recipes", (Path("cooking"), Path("baking/bread.toml"))),
     ("compress_baselines", "kept", "baselines", Path("kept")),
     ("compress_threads", "2", "threads", 2),

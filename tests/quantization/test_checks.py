@@ -15,14 +15,14 @@ IMAGES = torch.arange(24.0).reshape(6, 4)
 def test_a_tensor_is_cut_into_batches():
     """All inputs, in their order."""
     batches = calibration_batches(IMAGES, batch_size=4)
-    assert [len(batch) for batch in batches] == [4, 2]
-    assert torch.cat(batches).equal(IMAGES)
+    assert [len(batch.args[0]) for batch in batches] == [4, 2]
+    assert torch.cat([batch.args[0] for batch in batches]).equal(IMAGES)
 
 
 def test_of_labelled_batches_the_inputs_are_taken():
     """A data loader will do; empty batches are passed over."""
     loader = [(IMAGES[:2], torch.zeros(2)), [IMAGES[2:], torch.zeros(4)], (IMAGES[:0], torch.zeros(0))]
-    assert torch.cat(calibration_batches(loader)).equal(IMAGES)
+    assert torch.cat([batch.args[0] for batch in calibration_batches(loader)]).equal(IMAGES)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_of_labelled_batches_the_inputs_are_taken():
         (torch.tensor([[1.0, math.nan]]), "^calibration inputs must be finite numbers, got NaN or infinity$"),
         (torch.tensor([[1.0, math.inf]]), "^calibration inputs must be finite numbers"),
         (IMAGES.double(), "^calibration inputs must be float32, got float64$"),
-        (["image"], "^calibration data must be tensors, got str$"),
+        (["image"], "^calibration data must be tensors, or batches of them, got str$"),
     ],
 )
 def test_calibration_data_that_say_nothing_are_refused(data, message):
@@ -48,7 +48,7 @@ def test_only_the_cpu_will_do():
     """Another device, by argument or by where the model lies."""
     with pytest.raises(ConfigError, match=r"^int8 runs on the CPU, got device 'meta'$"):
         check_device("meta", nn.Linear(2, 2))
-    with pytest.raises(ModelError, match=r"^int8 runs on the CPU: move the model there, 'weight' lies on meta$"):
+    with pytest.raises(ModelError, match=r"^the model must have its weights to quantize it, 'weight' is on"):
         check_device("cpu", nn.Linear(2, 2, device="meta"))
 
 

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from torch import nn
 
-from compress.quantization.contract import agreement_with, fewest
+from compress.inputs import inputs_of
+from compress.quantization.contract import against, fewest
 
 
 @given(st.integers(1, 200), st.data())
@@ -34,7 +35,8 @@ def test_none_are_tried_where_all_are_excluded():
 def test_agreement_is_the_share_of_equal_classes():
     """A model agrees with itself; one that swaps the classes of a quarter of the inputs, on three quarters."""
     inputs = torch.eye(4)
-    accuracy = agreement_with(nn.Identity(), [inputs[:3], inputs[3:]])
+    accuracy, measure = against(nn.Identity(), [inputs_of(inputs[:3]), inputs_of(inputs[3:])])
+    assert measure == "agreement with the float model"
     assert accuracy(nn.Identity()) == 1.0
 
     class Wrong(nn.Module):

@@ -6,8 +6,8 @@ from torch import nn
 
 from compress import artifact
 from compress.errors import ArtifactError, ConfigError, ModelError
+from compress.fidelity import snr_db
 from compress.quantization.half import HalfModel, to_half
-from compress.quantization.simulation import snr_db
 from tests.workloads import tiny_net
 
 IMAGES = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))

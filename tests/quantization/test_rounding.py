@@ -8,8 +8,11 @@ from hypothesis import given, settings
 from torch import nn
 
 from compress.exported import capture
+from compress.exported.structure import Signature
+from compress.fidelity import snr_db
+from compress.inputs import inputs_of
 from compress.quantization.observed import calibrate_, converted, layers_of, observed
-from compress.quantization.simulation import Simulation, snr_db
+from compress.quantization.simulation import Simulation
 
 
 def ops():
@@ -89,16 +92,17 @@ def test_a_scale_for_each_channel_beats_one_for_all_on_skewed_weights(seed, skew
 def quantized(layer: nn.Module, inputs: torch.Tensor) -> torch.fx.GraphModule:
     """The int8 graph of one layer, calibrated with ``inputs``."""
     graph = observed(capture(layer.eval(), inputs), observer="minmax", reduce_range=False)
-    calibrate_(graph, [inputs], progress=False)
+    calibrate_(graph, [inputs_of(inputs)], progress=False)
     return converted(graph)
 
 
 def test_the_simulation_rounds_as_the_integers_do(tiny_dense, tiny_images):
     """All layers in int8: the same outputs as the converted graph; all in float: those of the model."""
-    graph = observed(capture(tiny_dense, tiny_images), observer="histogram", reduce_range=False)
-    calibrate_(graph, [tiny_images], progress=False)
-    simulation = Simulation(graph, layers_of(graph))
-    simulated, exact = simulation(tiny_images), simulation.exact(tiny_images)
+    program = capture(tiny_dense, tiny_images)
+    graph = observed(program, observer="histogram", reduce_range=False)
+    calibrate_(graph, [inputs_of(tiny_images)], progress=False)
+    simulation = Simulation(graph, layers_of(graph), Signature.of(program))
+    simulated, exact = simulation(tiny_images), simulation.exact(inputs_of(tiny_images))
     with torch.no_grad():
         torch.testing.assert_close(exact, tiny_dense(tiny_images), rtol=1e-4, atol=1e-5)
         assert snr_db(converted(graph)(tiny_images), simulated) > snr_db(exact, simulated) + 6
@@ -106,10 +110,11 @@ def test_the_simulation_rounds_as_the_integers_do(tiny_dense, tiny_images):
 
 def test_a_layer_in_float_rounds_nothing(tiny_dense, tiny_images):
     """With every layer in float nothing is left that rounds but what pools and outputs share."""
-    graph = observed(capture(tiny_dense, tiny_images), observer="histogram", reduce_range=False)
-    calibrate_(graph, [tiny_images], progress=False)
-    simulation = Simulation(graph, layers_of(graph))
-    noise = [snr_db(simulation.exact(tiny_images), simulation(tiny_images))]
+    program = capture(tiny_dense, tiny_images)
+    graph = observed(program, observer="histogram", reduce_range=False)
+    calibrate_(graph, [inputs_of(tiny_images)], progress=False)
+    simulation = Simulation(graph, layers_of(graph), Signature.of(program))
+    noise = [snr_db(simulation.exact(inputs_of(tiny_images)), simulation(tiny_images))]
     simulation.in_float = simulation.layers
-    noise.append(snr_db(simulation.exact(tiny_images), simulation(tiny_images)))
+    noise.append(snr_db(simulation.exact(inputs_of(tiny_images)), simulation(tiny_images)))
     assert noise[1] > noise[0]

@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 from compress.errors import ConfigError, ModelError
+from compress.fidelity import snr_db
+from compress.inputs import inputs_of
 from compress.quantization import search, static
 from compress.quantization.model import count_int8_kernels
 from compress.quantization.report import INT8, QuantizationReport
-from compress.quantization.simulation import snr_db
 from compress.quantization.static import QuantizeConfig, quantize, quantize_by
 from tests.workloads import tiny_net
 
@@ -53,7 +54,7 @@ def test_the_report_survives_its_own_json(tiny_int8):
 @pytest.fixture
 def uncompiled(monkeypatch):
     """Int8 models that run their graph as it is, and say that it has kernels: for tests of the search alone."""
-    monkeypatch.setattr(static, "count_int8_kernels", lambda *_: 1)
+    monkeypatch.setattr(static, "count_int8_kernels", lambda *_: 99)
     monkeypatch.setattr(static.QuantizedModel, "forward", lambda self, inputs: self.graph(inputs))
 
 
@@ -181,9 +182,8 @@ def test_another_type_than_float32_is_refused(tiny_images, dtype):
 
 def test_a_cpu_without_vnni_gets_seven_bits(monkeypatch, tiny_dense, tiny_images):
     """Every activation stays within 127; no warning turns a strict test session red for its CPU."""
-    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    found = search.prepare(tiny_dense, [tiny_images], "minmax", progress=False)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    found = search.prepare(tiny_dense, tiny_dense, [inputs_of(tiny_images)], "minmax", progress=False)
     assert found.reduce_range
     quantized = search.built(found, 0)
     bounds = [node.args[4] for node in quantized.graph.graph.nodes if "quantize_per_tensor" in str(node.target)]
@@ -194,16 +194,17 @@ def test_torchao_missing_is_said_with_the_extra_to_install(monkeypatch, tiny_den
     """Before any work."""
     monkeypatch.setitem(__import__("sys").modules, "torchao.quantization.pt2e.quantizer.x86_inductor_quantizer", None)
     with pytest.raises(ConfigError, match=r"pip install 'pytest-compress\[quantization\]'"):
-        quantize_by(QuantizeConfig(), tiny_dense, [tiny_images])
+        quantize_by(QuantizeConfig(), tiny_dense, [inputs_of(tiny_images)])
 
 
-def test_ranges_come_from_the_observer_that_was_asked_for(tiny_dense, tiny_images):
+def test_ranges_come_from_the_observer_that_was_asked_for(monkeypatch, tiny_dense, tiny_images):
     """One far outlier widens the range of minmax in full, and that of the histogram less."""
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: True)
     inputs = tiny_images.clone()
     inputs[0, 0, 0, 0] = 100.0
     scales = {}
     for observer in ("histogram", "minmax"):
-        found = search.prepare(tiny_dense, [inputs], observer, progress=False)
+        found = search.prepare(tiny_dense, tiny_dense, [inputs_of(inputs)], observer, progress=False)
         graph = search.built(found, 0).graph.graph
         scales[observer] = next(node.args[1] for node in graph.nodes if "quantize_per_tensor" in str(node.target))
     assert scales["minmax"] == pytest.approx((100.0 - float(inputs.min())) / (127 if found.reduce_range else 255))

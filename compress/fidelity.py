@@ -1,0 +1,112 @@
+"""How near the outputs of one model come to those of another: what every report is measured by.
+
+It takes what two forward passes put out, and knows nothing of how either model was made. The reference is the model
+that the user gave, never what a technique made of it on its way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.errors import ModelError
+from compress.inputs import Inputs, infer
+
+# Two ways to run the same float32 operations differ by less; what computes another model by far more.
+SAME = 0.01
+
+
+def relative_error(exact: Any, other: Any) -> float:
+    """Root of the mean, over the tensors of the outputs, of the error's power over the tensor's own.
+
+    So each tensor weighs the same, whatever the size of its numbers. Entries that are equal, infinite ones too, have no
+    error. Integers count only where nothing else is put out.
+
+    Args:
+        exact: what the reference put out, of any nesting.
+        other: what is held against it; it must be nested alike.
+
+    Raises:
+        ModelError: if there is no tensor to compare, or the two are nested otherwise or of other shapes.
+    """
+    ours, theirs = _comparable(exact), _comparable(other)
+    if not ours:
+        raise ModelError(f"a model must put out a tensor to be compared, got {type(exact).__name__}")
+    if [one.shape for one in ours] != [one.shape for one in theirs]:
+        shapes = [[list(one.shape) for one in outputs] for outputs in (ours, theirs)]
+        raise ModelError(f"outputs of shapes {shapes[0]} cannot be compared with {shapes[1]}")
+    ratios = [_noise_to_signal(*pair) for pair in zip(ours, theirs, strict=True)]
+    return math.sqrt(sum(ratios) / len(ratios))
+
+
+def snr_db(exact: Any, other: Any) -> float:
+    """Signal-to-noise ratio of the outputs in dB: -20 log10 of :func:`relative_error`, infinite where that is 0.
+
+    Raises:
+        ModelError: as :func:`relative_error` does.
+    """
+    error = relative_error(exact, other)
+    return math.inf if error == 0 else -20 * math.log10(error)
+
+
+def check_same(
+    model: nn.Module, call: Callable[..., Any], inputs: Inputs, what: str, *, tolerance: float = SAME
+) -> None:
+    """Refuse what computes something else than ``model``.
+
+    Args:
+        model: what the user gave.
+        call: what was made of it.
+        inputs: to run both on.
+        what: what a message calls it.
+        tolerance: the largest :func:`relative_error`.
+
+    Raises:
+        ModelError: if they differ by more, and the model does not itself differ from one call to the next.
+    """
+    exact = infer(model, inputs)
+    with torch.no_grad():
+        error = relative_error(exact, inputs.call(call))
+    if error > tolerance and relative_error(exact, infer(model, inputs)) <= tolerance:
+        raise ModelError(
+            f"{what} does not compute what the model does: its outputs are {error:.1%} off on the inputs given"
+        )
+
+
+def _comparable(outputs: Any) -> list[Tensor]:
+    """The tensors that are compared, in order."""
+    tensors = [tensor.detach() for tensor in _tensors(outputs) if tensor.numel()]
+    floats = [tensor for tensor in tensors if tensor.is_floating_point() or tensor.is_complex()]
+    return floats or tensors
+
+
+def _tensors(outputs: Any) -> Iterator[Tensor]:
+    """Those of dataclasses, mappings and sequences; what another object holds, as a cache does, does not count."""
+    if isinstance(outputs, Tensor):
+        yield outputs
+    elif dataclasses.is_dataclass(outputs) and not isinstance(outputs, (Mapping, type)):
+        for field in dataclasses.fields(outputs):
+            yield from _tensors(getattr(outputs, field.name))
+    elif isinstance(outputs, Mapping):
+        for value in outputs.values():
+            yield from _tensors(value)
+    elif isinstance(outputs, (list, tuple)):
+        for value in outputs:
+            yield from _tensors(value)
+
+
+def _noise_to_signal(exact: Tensor, other: Tensor) -> float:
+    """Power of the difference over the power of ``exact``."""
+    wide = torch.complex128 if exact.is_complex() else torch.float64
+    exact, other = exact.to(wide), other.to(exact.device, wide)
+    same = (exact == other) | (exact.isnan() & other.isnan())
+    noise = float((exact - other)[~same].abs().square().sum())
+    if noise == 0:
+        return 0.0
+    signal = float(exact[exact.isfinite()].abs().square().sum())
+    return noise / signal if signal > 0 and math.isfinite(noise) else math.inf

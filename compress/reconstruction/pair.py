@@ -1,0 +1,194 @@
+"""The smaller network and the dense one on one batch, stopped at the same product with a weight."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compress.errors import ModelError
+from compress.inputs import BATCH, Inputs
+from compress.reconstruction.moments import Moments
+from compress.reconstruction.passes import ForwardPass
+from compress.reconstruction.products import Product
+from compress.reconstruction.survey import Parameters, Site, Survey
+
+# Every fourth example is held out: for the choice of the ridge, and to see whether a fit is one.
+HELD_OUT = 4
+# More positions than that for each unknown change nothing that could be measured.
+_POSITIONS_PER_INPUT = 16
+_LEAST_POSITIONS = 4096
+
+
+class Origin(Protocol):
+    """How the smaller network's tensors came out of the dense one's."""
+
+    def kept(self, name: str, tensor: Tensor) -> Tensor:
+        """What was kept of ``tensor``, which is laid out as the dense network's parameter ``name``."""
+        ...
+
+    def factors(self, name: str, dim: int) -> Tensor | None:
+        """``[kept]``: what the slices along ``dim`` were multiplied by; None if by nothing."""
+        ...
+
+    def support(self, name: str) -> Tensor | None:
+        """Where the smaller network's parameter ``name`` may be other than zero; None if everywhere."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Work:
+    """Both networks, the data, and what is known of them.
+
+    Attributes:
+        small, dense: in eval mode; the smaller one is edited.
+        batches: on their device.
+        origin: how the one came out of the other.
+        seed: of the choice of positions.
+        survey: of the smaller one.
+        calls: for each product that runs, the weight in the dense network and in the smaller one.
+    """
+
+    small: nn.Module
+    dense: nn.Module
+    batches: Sequence[Inputs]
+    origin: Origin
+    seed: int
+    survey: Survey
+    calls: Sequence[tuple[Site, Site]]
+
+    @property
+    def examples(self) -> list[int]:
+        """How many each batch holds."""
+        return [num_examples(batch) for batch in self.batches]
+
+
+def num_examples(batch: Inputs) -> int:
+    """The length of the first dimension of a batch's first tensor."""
+    return next((tensor.shape[0] for tensor in batch.tensors if tensor.ndim), 1)
+
+
+class Sums(NamedTuple):
+    """What is added up for one weight.
+
+    Attributes:
+        moments: of its inputs and residuals.
+        kept: ``[out]``, the dense product's outputs that the smaller one has.
+        factors: ``[out]``, what it multiplied them by.
+    """
+
+    moments: Moments
+    kept: Tensor
+    factors: Tensor
+
+
+class Pair:
+    """The two networks on one batch, stopped at the same product."""
+
+    def __init__(self, work: Work, number: int) -> None:
+        self.work = work
+        self.number = number
+        self.first = sum(work.examples[:number])
+        self.dense_parameters, self.parameters = Parameters(work.dense), Parameters(work.small)
+        self.ahead: Product | None = None
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            batch = self.work.batches[self.number]
+            self.dense = stack.enter_context(ForwardPass(self.work.dense, batch))
+            self.small = stack.enter_context(ForwardPass(self.work.small, batch))
+            self.let_dense_go_on()
+            self.stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stack.close()
+
+    def let_dense_go_on(self) -> None:
+        """Run the dense network up to its next product, where it holds on to less than behind this one."""
+        self.ahead = _next_product(self.dense, self.dense_parameters)
+
+    def advance(self, call: int) -> None:
+        """Run the smaller network, too, up to the product number ``call``."""
+        product = _next_product(self.small, self.parameters)
+        sites = [
+            None if one is None else parameters.site(one)
+            for one, parameters in ((self.ahead, self.dense_parameters), (product, self.parameters))
+        ]
+        if product is None or self.ahead is None or tuple(sites) != self.work.calls[call]:
+            raise ModelError(f"{BATCH} must take the same way through the models as the first one, one does not")
+        self.theirs, self.ours = self.ahead, product
+
+    def new_sums(self, call: int) -> Sums:
+        """Where to add up what all batches show of the weight that product number ``call`` reads."""
+        theirs, ours = self.theirs, self.ours
+        bias = None if ours.bias is None else self.parameters.name_of(ours.bias)
+        dense_site, site = self.work.calls[call]
+        origin = self.work.origin
+        whole, rest = self.dense_parameters.tensors[dense_site.tensor], self.parameters.tensors[site.tensor]
+        support = origin.support(site.tensor)
+        if support is not None:
+            support = ours.matrix(_part(torch.empty_like(rest, dtype=torch.bool).copy_(support), site))
+        moments = Moments(
+            ours.matrix(ours.weight).shape[2],
+            ours.num_outputs,
+            ours.groups,
+            has_bias=self.work.survey.has_own_bias(bias),
+            device=ours.weight.device,
+            support=support,
+        )
+        shape = theirs.matrix(theirs.weight).shape
+        outputs = torch.arange(theirs.num_outputs, device=whole.device).view(*shape[:2], 1)
+        labels = torch.full_like(whole, -1, dtype=torch.int64)
+        _part(labels, dense_site).copy_(theirs.unmatrix(outputs.expand(shape)))
+        labels = torch.empty_like(rest, dtype=torch.int64).copy_(origin.kept(site.tensor, labels))
+        factors = torch.ones_like(rest)
+        scale = origin.factors(site.tensor, ours.out_dim)
+        if scale is not None:
+            factors *= scale.to(factors).view([-1 if dim == ours.out_dim else 1 for dim in range(rest.ndim)])
+        kept, own = (ours.matrix(_part(one, site))[:, :, 0].flatten() for one in (labels, factors))
+        return Sums(moments, kept, _exactly(own))
+
+    def look(self, call: int, sums: Sums, times: int) -> None:
+        """Add what goes into the product, and how far from the dense network's its outputs are, to ``sums``."""
+        theirs, ours = self.theirs, self.ours
+        y, target_y = ours.operation.result(), self.dense.compute()
+        positions, held_out = self._positions(call, ours.num_positions(y), sums.moments.num_inputs, times)
+        target = _exactly(theirs.outputs_at(target_y, positions))[:, sums.kept] * sums.factors
+        residual = target - _exactly(ours.outputs_at(y, positions))
+        sums.moments.add_(_exactly(ours.inputs_at(y, positions)), residual, target, held_out)
+
+    def _positions(self, call: int, count: int, inputs: int, times: int) -> tuple[Tensor, Tensor]:
+        """``[n]`` positions out of ``count``, and whether each is of an example held out."""
+        examples = self.work.examples[self.number]
+        wanted = max(_POSITIONS_PER_INPUT * inputs, _LEAST_POSITIONS) / times
+        share = math.ceil(wanted * examples / sum(self.work.examples))
+        generator = np.random.default_rng([self.work.seed, call, self.number])
+        chosen = np.sort(generator.choice(count, share, replace=False)) if share < count else np.arange(count)
+        example = self.first + chosen * examples // count
+        device = self.ours.weight.device
+        held_out = torch.from_numpy(example % HELD_OUT == HELD_OUT - 1)
+        return torch.from_numpy(chosen).to(device), held_out.to(device)
+
+
+def _part(tensor: Tensor, site: Site) -> Tensor:
+    return tensor.as_strided(site.shape, site.stride, site.offset)
+
+
+def _next_product(forward: ForwardPass, parameters: Parameters) -> Product | None:
+    while (operation := forward.next()) is not None:
+        product = parameters.product(operation)
+        if product is not None:
+            return product
+    return None
+
+
+def _exactly(tensor: Tensor) -> Tensor:
+    """In a precision that sums can be taken in."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
