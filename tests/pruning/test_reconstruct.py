@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from compress import artifact
 from compress.errors import ConfigError, ModelError
+from compress.lowrank import LowRankConfig, factorize
 from compress.masks import MASK
 from compress.pruning.options import PruneOptions
 from compress.pruning.plan import plans_of
@@ -297,6 +298,20 @@ def test_masked_weights_stay_zero_and_the_others_make_up_for_them(settings_: dic
             mask = module.get_buffer(MASK)
             assert mask.equal(masked.get_submodule(name).get_buffer(MASK))
             assert not module.weight[~mask].any()
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_the_last_factors_of_factorized_layers_are_fitted(is_cut: bool):  # noqa: FBT001
+    """To what the layer put out in whose place they stand, in the channels that were kept."""
+    dense, x = net(), images(1).double()
+    whole = prune_channels(dense, x, 0.25) if is_cut else dense
+    thin = factorize(whole, x, LowRankConfig(by="ratio", target=0.4), progress=False)
+    mended = reconstruct(thin, dense, batches())
+    others = images(64, seed=99).double()
+    assert distance(mended, dense, others) < 0.7 * distance(thin, dense, others)
+    layers = {layer.name: layer for layer in report_of(mended).layers}
+    assert layers["second.0.1"].is_fitted
+    assert layers["second.0.0"].reason == "the last of the factors is fitted"
 
 
 def test_too_few_images_are_said():
