@@ -19,10 +19,10 @@ from torch import nn
 from compress.errors import ArtifactError, CompressError
 from compress.exported import capture
 from compress.exported.libraries import require_torchao
+from compress.fidelity import snr_db
 from compress.files import write_atomically
 from compress.quantization.model import count_int8_kernels, quantized_model
 from compress.quantization.observed import calibrate_, converted, layers_of, observed
-from compress.fidelity import snr_db
 
 MODELS = (
     "resnet18",

@@ -170,6 +170,7 @@ def _load_into(path: Path, model_factory: Callable[[], nn.Module]) -> nn.Module:
     _check_same_network(content, model, path)
     for name, module in model.named_modules():
         put_back_(module, content.shape[name], keeps=name in content.kept)
+    _make_buffers_(model, content, path)
     _put_tensors_(model, content)
     if content.half is None:
         return model
@@ -228,9 +229,10 @@ def _read_shape(modules: Any) -> Shape:
 
 
 def _read_kept(kept: Any) -> dict[str, list[str]]:
-    if not isinstance(kept, dict) or not all(isinstance(names, list) for names in kept.values()):
+    rows = kept.values() if isinstance(kept, dict) else [None]
+    if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in rows):
         raise ValueError("what its modules kept is no table of names")
-    return kept
+    return dict(kept)
 
 
 def _tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
@@ -286,14 +288,23 @@ def _is_made(name: str, content: _Content, model: nn.Module) -> bool:
     return module is not None and (name in content.fleeting or leaf in module._buffers)
 
 
+def _make_buffers_(model: nn.Module, content: _Content, path: Path) -> None:
+    """Register the buffers that a forward pass made, empty."""
+    device, built = device_of(model), {name for name, _ in _tensors(model)}
+    for name in sorted((content.tensors.keys() | content.aliases.keys()) - built):
+        place, _, leaf = name.rpartition(".")
+        module = model.get_submodule(place)
+        # It may have been a plain None before.
+        vars(module).pop(leaf, None)
+        try:
+            module.register_buffer(leaf, torch.empty(0, device=device), persistent=name not in content.fleeting)
+        except KeyError as cause:
+            raise ArtifactError(f"{path} is damaged or no saved model: no buffer can be called '{name}'") from cause
+
+
 def _put_tensors_(model: nn.Module, content: _Content) -> None:
     """Give every parameter and buffer its saved tensor, of whatever size, shared where it was shared."""
     placed: dict[str, Tensor] = {}
-    device = device_of(model)
-    for name in (content.tensors.keys() | content.aliases.keys()) - {name for name, _ in _tensors(model)}:
-        place, _, leaf = name.rpartition(".")
-        fresh = torch.empty(0, device=device)
-        model.get_submodule(place).register_buffer(leaf, fresh, persistent=name not in content.fleeting)
     for name, old in _tensors(model):
         owner = content.aliases.get(name, name)
         if owner not in placed:

@@ -8,8 +8,10 @@ keeps some, only the widths that a cut made smaller are put back, and the rest s
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -29,7 +31,8 @@ def shape_of(model: nn.Module) -> Shape:
 
 def kept_in(model: nn.Module) -> dict[str, list[str]]:
     """By module, the attributes that hold tensors which are neither parameters nor buffers; modules without any not."""
-    kept = {name: sorted(_holding_tensors(module)) for name, module in model.named_modules()}
+    known: dict[int, bool] = {}  # a settings object is often that of all modules
+    kept = {name: sorted(_holding_tensors(module, known)) for name, module in model.named_modules()}
     return {name: attributes for name, attributes in kept.items() if attributes}
 
 
@@ -40,8 +43,8 @@ def difference(saved: Mapping[str, Any], built: Mapping[str, Any], kept: list[st
         saved, built: type and plain attributes.
         kept: the attributes of the saved one that held tensors: they may have been plain before.
     """
-    if saved[TYPE] != built[TYPE]:
-        return f"is a {saved[TYPE]} in the file and a {built[TYPE]} in the model"
+    if saved.get(TYPE) != built[TYPE]:
+        return f"is a {saved.get(TYPE)} in the file and a {built[TYPE]} in the model"
     missing = sorted(built.keys() - saved.keys() - set(kept))
     return f"differs in its attributes: {', '.join(missing)}" if missing else None
 
@@ -83,10 +86,25 @@ def _is_plain(value: object) -> bool:
     return value is None or type(value) in (bool, int, float, str)
 
 
-def _holding_tensors(module: nn.Module) -> Iterator[str]:
+def _holding_tensors(module: nn.Module, known: dict[int, bool]) -> Iterator[str]:
     for name, value in vars(module).items():
-        if name not in _OWN and not _is_plain(value) and any(isinstance(one, Tensor) for one in tree_leaves(value)):
+        if name not in _OWN and not _is_plain(value) and _has_tensors(value, known):
             yield name
+
+
+def _has_tensors(value: object, known: dict[int, bool]) -> bool:
+    """Whether tensors or arrays are in a value, in a container or an object of its own kind."""
+    return any(isinstance(one, (Tensor, np.ndarray)) or _holds(one, known) for one in tree_leaves(value))
+
+
+def _holds(one: object, known: dict[int, bool]) -> bool:
+    if isinstance(one, (nn.Module, type, ModuleType)) or not hasattr(one, "__dict__"):
+        return False
+    if id(one) not in known:
+        # Until it is known, for an object may hold itself.
+        known[id(one)] = False
+        known[id(one)] = any(_has_tensors(value, known) for value in vars(one).values())
+    return known[id(one)]
 
 
 def _is_cut(now: Any, before: Any) -> bool:

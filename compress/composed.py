@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 from torch.utils._pytree import tree_map_only
 
+from compress.errors import ModelError
+
 # fmt: off
 _METADATA = frozenset({
     *(getattr(Tensor, name).__get__ for name in (
@@ -30,7 +32,7 @@ _METADATA = frozenset({
 
 
 class ComposedWeight(Tensor):
-    """Shape, type and device of a weight whose numbers are only made where they are used."""
+    """Shape, type and device of a weight whose numbers are only made where they are used, and never written to."""
 
     compose: Callable[[], Tensor]
 
@@ -39,6 +41,10 @@ class ComposedWeight(Tensor):
         """Answer what is asked of the shape or type; make the numbers for everything else."""
         if func in _METADATA:
             return super().__torch_function__(func, types, args, kwargs)  # type: ignore[no-untyped-call]
+        name = getattr(func, "__name__", "")
+        if name == "__set__" or (name.endswith("_") and not name.endswith("__") and isinstance(args[0], cls)):
+            args[0].compose()
+            raise ModelError("the weight of a factorized layer is a product: write to the weights of its parts")
         return cls.__torch_dispatch__(func, types, args, kwargs)
 
     @classmethod

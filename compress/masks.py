@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.prune import remove as remove_torch_mask_
 
+from compress.copying import copied
+
 M = TypeVar("M", bound=nn.Module)
 
 MASK = "weight_mask"  # the name torch.nn.utils.prune gives it too
@@ -21,6 +23,17 @@ def mask_(model: nn.Module, masks: dict[nn.Module, Tensor]) -> None:
     for module in dict.fromkeys((model, *masks)):
         module.register_forward_pre_hook(_zero_pruned_)
     _zero_pruned_(model)
+
+
+def is_masked(module: nn.Module) -> bool:
+    """Whether a mask of either kind is on a tensor of the module's own."""
+    hooks = module._forward_pre_hooks.values()
+    return MASK in module._buffers or any(isinstance(hook, BasePruningMethod) for hook in hooks)
+
+
+def without_masks(model: M) -> M:
+    """A copy with plain zeros in place of masks; the model itself where it has none."""
+    return make_permanent_(copied(model)) if any(map(is_masked, model.modules())) else model
 
 
 def make_permanent_(model: M) -> M:

@@ -34,6 +34,7 @@ class Metric:
     Attributes:
         name: its key in recipes, baselines and code; carries the unit.
         title: its row in a report.
+        short: its row where there is little room, beside a unit.
         unit: what the value counts.
         kind: how values compare.
         tolerance: how far above its baseline a value may lie, as a fraction of the baseline. Of times, how much slower
@@ -43,6 +44,7 @@ class Metric:
 
     name: str
     title: str
+    short: str
     unit: Unit
     kind: Kind
     tolerance: float = 0.0
@@ -53,29 +55,42 @@ class Metric:
 METRICS: Mapping[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric(name="num_params", title="parameters", unit=Unit.COUNT, kind=Kind.EXACT),
-        Metric(name="num_nonzero_params", title="non-zero parameters", unit=Unit.COUNT, kind=Kind.EXACT),
-        Metric(name="macs", title="MACs per image", unit=Unit.COUNT, kind=Kind.EXACT),
+        Metric(name="num_params", title="parameters", short="parameters", unit=Unit.COUNT, kind=Kind.EXACT),
+        Metric(
+            name="num_nonzero_params", title="non-zero parameters", short="non-zero", unit=Unit.COUNT, kind=Kind.EXACT
+        ),
+        Metric(name="macs", title="MACs per image", short="MACs", unit=Unit.COUNT, kind=Kind.EXACT),
         # The container's header may grow by some bytes from one version of a library to the next.
-        Metric(name="file_bytes", title="file size", unit=Unit.BYTES, kind=Kind.EXACT, tolerance=0.005),
+        Metric(
+            name="file_bytes", title="file size", short="file size", unit=Unit.BYTES, kind=Kind.EXACT, tolerance=0.005
+        ),
         # As it travels and lies in archives: there zeros cost next to nothing. Another zlib packs a little otherwise.
         Metric(
-            name="compressed_file_bytes", title="file size, deflated", unit=Unit.BYTES, kind=Kind.EXACT, tolerance=0.01
+            name="compressed_file_bytes",
+            title="file size, deflated",
+            short="deflated",
+            unit=Unit.BYTES,
+            kind=Kind.EXACT,
+            tolerance=0.01,
         ),
-        Metric(name="top1_error", title="top-1 error", unit=Unit.FRACTION, kind=Kind.ERROR),
-        Metric(name="top5_error", title="top-5 error", unit=Unit.FRACTION, kind=Kind.ERROR),
+        Metric(name="top1_error", title="top-1 error", short="top-1 error", unit=Unit.FRACTION, kind=Kind.ERROR),
+        Metric(name="top5_error", title="top-5 error", short="top-5 error", unit=Unit.FRACTION, kind=Kind.ERROR),
         Metric(
             name="cpu_peak_bytes",
             title="runtime memory, CPU",
+            short="CPU memory",
             unit=Unit.BYTES,
             kind=Kind.MEMORY,
             tolerance=0.05,
             device="cpu",
         ),
-        Metric(name="peak_tensor_bytes", title="live tensors, peak", unit=Unit.BYTES, kind=Kind.EXACT),
+        Metric(
+            name="peak_tensor_bytes", title="live tensors, peak", short="live tensors", unit=Unit.BYTES, kind=Kind.EXACT
+        ),
         Metric(
             name="cuda_peak_bytes",
             title="runtime memory, CUDA",
+            short="CUDA memory",
             unit=Unit.BYTES,
             kind=Kind.MEMORY,
             tolerance=0.005,
@@ -84,6 +99,7 @@ METRICS: Mapping[str, Metric] = {
         Metric(
             name="cpu_latency_ms",
             title="time per image, CPU",
+            short="CPU time",
             unit=Unit.MILLISECONDS,
             kind=Kind.TIME,
             tolerance=0.05,
@@ -92,6 +108,7 @@ METRICS: Mapping[str, Metric] = {
         Metric(
             name="cuda_latency_ms",
             title="time per image, CUDA",
+            short="CUDA time",
             unit=Unit.MILLISECONDS,
             kind=Kind.TIME,
             tolerance=0.05,
@@ -100,6 +117,7 @@ METRICS: Mapping[str, Metric] = {
         Metric(
             name="cuda_device_ms",
             title="device time per image, CUDA",
+            short="CUDA device",
             unit=Unit.MILLISECONDS,
             kind=Kind.TIME,
             tolerance=0.05,
@@ -108,6 +126,7 @@ METRICS: Mapping[str, Metric] = {
         Metric(
             name="cuda_graph_ms",
             title="graph replay per image, CUDA",
+            short="CUDA graph",
             unit=Unit.MILLISECONDS,
             kind=Kind.TIME,
             tolerance=0.05,
@@ -117,6 +136,7 @@ METRICS: Mapping[str, Metric] = {
         Metric(
             name="cpu_time_ms",
             title="total CPU time (profiler)",
+            short="CPU profiler",
             unit=Unit.MILLISECONDS,
             kind=Kind.TIME,
             tolerance=0.10,
@@ -125,6 +145,7 @@ METRICS: Mapping[str, Metric] = {
         Metric(
             name="cuda_time_ms",
             title="total CUDA time (profiler)",
+            short="CUDA profiler",
             unit=Unit.MILLISECONDS,
             kind=Kind.TIME,
             tolerance=0.10,

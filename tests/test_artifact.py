@@ -5,6 +5,7 @@ import json
 import resource
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import hypothesis.strategies as st
 import pytest
@@ -345,6 +346,8 @@ class Keeping(nn.Module):
         self.how, self.width, self.most = how, 16, 0
         if how == "instance":
             self.last_shape, self.grid = None, torch.empty(0)
+        elif how in ("object", "array"):
+            self.cache = None
         elif how == "dict":
             self.grids = {}
         elif how.startswith("declared"):
@@ -353,29 +356,67 @@ class Keeping(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.first(x)
         y = y.reshape(len(x), self.width, *y.shape[2:])
-        return (self.last(y) + self._grid_for(y)).mean((2, 3))
+        return (self.last(y) + GRIDS.get(self.how, in_attribute)(self, y)).mean((2, 3))
 
-    def _grid_for(self, y: torch.Tensor) -> torch.Tensor:
-        side = y.shape[-1]
-        if self.how == "dict":
-            if side not in self.grids:
-                self.grids[side] = torch.arange(side).float()
-            return self.grids[side]
-        if self.how == "largest":
-            if self.most < side:
-                self.most, self.grid = side, torch.arange(side).float()
-            return self.grid[:side]
-        if self.last_shape != y.shape:
-            self.last_shape = y.shape
-            if self.how == "buffer":
-                self.register_buffer("grid", torch.arange(side).float(), persistent=False)
-            else:
-                self.grid = torch.arange(side).float()
-        return self.grid
+
+def grid(side: int) -> torch.Tensor:
+    """What is worth keeping."""
+    return torch.arange(side).float()
+
+
+def in_attribute(model: Keeping, y: torch.Tensor) -> torch.Tensor:
+    """In an attribute or a buffer that was declared, beside the shape that it is for."""
+    if model.last_shape != y.shape:
+        model.last_shape, model.grid = y.shape, grid(y.shape[-1])
+    return model.grid
+
+
+def in_buffer(model: Keeping, y: torch.Tensor) -> torch.Tensor:
+    """In a buffer that was not."""
+    if model.last_shape != y.shape:
+        model.last_shape = y.shape
+        model.register_buffer("grid", grid(y.shape[-1]), persistent=False)
+    return model.grid
+
+
+def in_dict(model: Keeping, y: torch.Tensor) -> torch.Tensor:
+    """By size."""
+    return model.grids.setdefault(y.shape[-1], grid(y.shape[-1]))
+
+
+def in_object(model: Keeping, y: torch.Tensor) -> torch.Tensor:
+    """In an object within an object, beside a number."""
+    if model.most != y.shape[-1]:
+        model.most = y.shape[-1]
+        model.cache = SimpleNamespace(rows=[SimpleNamespace(grid=grid(model.most))])
+    return model.cache.rows[0].grid
+
+
+def in_array(model: Keeping, y: torch.Tensor) -> torch.Tensor:
+    """Of another library."""
+    if model.most != y.shape[-1]:
+        model.most, model.cache = y.shape[-1], grid(y.shape[-1]).numpy()
+    return torch.from_numpy(model.cache)
+
+
+def for_the_largest(model: Keeping, y: torch.Tensor) -> torch.Tensor:
+    """Of which smaller ones take a part."""
+    if model.most < y.shape[-1]:
+        model.most, model.grid = y.shape[-1], grid(y.shape[-1])
+    return model.grid[: y.shape[-1]]
+
+
+GRIDS = {
+    "dict": in_dict,
+    "object": in_object,
+    "array": in_array,
+    "largest": for_the_largest,
+    "buffer": in_buffer,
+}
 
 
 @pytest.mark.parametrize(
-    "how", ["class", "instance", "dict", "largest", "buffer", "declared", "declared, not persistent"]
+    "how", ["class", "instance", "dict", "object", "array", "largest", "buffer", "declared", "declared, not persistent"]
 )
 @pytest.mark.parametrize("pruned", [True, False])
 def test_a_model_that_ran_is_saved_and_loaded(path, how, pruned):

@@ -93,6 +93,10 @@ def test_garbage_is_damaged(path, content):
         lambda header: header["modules"].update({"": 3}),
         lambda header: header["modules"]["pool"].update(output_size={"tuple": []}),
         lambda header: header.update(aliases={"classifier.weight": "no such tensor"}),
+        lambda header: header.update(kept={"pool": [["output_size"]]}),
+        lambda header: header.update(kept=["pool"]),
+        lambda header: header.update(fleeting=[{}]),
+        lambda header: header.update(fleeting=["pool.forward"], aliases={"pool.forward": "classifier.weight"}),
     ],
 )
 def test_a_header_of_another_form_is_damaged(path, change):

@@ -7,7 +7,11 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import prune
 
+from compress.errors import ModelError
+from compress.lowrank import factorize
 from compress.masks import make_permanent_
+from compress.measure.size import count_nonzero_params, count_params
+from compress.pruning.structured import prune_channels
 from compress.pruning.unstructured import prune_weights
 
 
@@ -54,6 +58,27 @@ def test_every_method_of_torch_is_known(method):
     expected = model(X)
     torch.testing.assert_close(make_permanent_(model)(X), expected, rtol=0, atol=0)
     assert isinstance(model[0].weight, nn.Parameter)
+
+
+@pytest.mark.parametrize("tensor", ["weight", "bias"])
+def test_what_cuts_layers_asks_for_permanent_masks(tensor):
+    """Whatever tensor is masked; afterwards it goes on."""
+    model = net().eval()
+    prune.l1_unstructured(model[0], tensor, 0.25)
+    for cut in (lambda: prune_channels(model, X[:1], 0.2), lambda: factorize(model, X, progress=False)):
+        with pytest.raises(ModelError, match=r"permanent"):
+            cut()
+    assert prune_channels(make_permanent_(model), X[:1], 0.2)(X).shape == (2, 4)
+
+
+def test_weights_under_masks_of_torch_count_as_zero():
+    """Though the parameter beside the mask still holds numbers; the given model keeps its mask."""
+    model = nn.Linear(16, 16, bias=False)
+    nn.init.ones_(model.weight)
+    prune.random_unstructured(model, "weight", 64)
+    assert count_nonzero_params(model) == 256 - 64
+    assert count_params(model) == 256
+    assert prune.is_pruned(model)
 
 
 def test_masks_of_both_kinds_in_one_model_become_permanent():

@@ -83,6 +83,15 @@ def run(path, dense, **changes) -> nn.Module:
     return run_recipe(load_recipe(path), dense, dataclasses.replace(tiny_workload(), **changes), progress=False)
 
 
+def test_each_step_is_told_before_it_is_taken(written, dense):
+    """Which step of how many, by its name in the file; what the cache knows is not taken again, and so not told."""
+    told = []
+    path = written(CUT_AND_FIT)
+    for _ in range(2):
+        run_recipe(load_recipe(path), dense, tiny_workload(), progress=False, on_step=told.append)
+    assert told == ["step 1 of 2, prune_channels", "step 2 of 2, fit"]
+
+
 def test_every_shipped_recipe_is_read():
     """The recipes of the benchmarks have a description, steps and limits."""
     paths = sorted(SHIPPED.glob("*.toml"))

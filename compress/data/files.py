@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from compress.data.memory import Normalization
 from compress.data.splits import generator, index_batches
 from compress.errors import DataError
+from compress.progress import track
 
 if TYPE_CHECKING:
     from torchvision.transforms import v2
@@ -64,11 +63,9 @@ def decode(paths: Sequence[Path], size: tuple[int, int]) -> Tensor | None:
         return True
 
     starts = range(0, len(paths), _CHUNK)
-    console = Console(stderr=True)
-    quiet = len(paths) < _MANY or not console.is_terminal
     with ThreadPoolExecutor(num_workers()) as pool:
         done = pool.map(fill, starts)
-        complete = all(track(done, "decoding images", len(starts), console=console, transient=True, disable=quiet))
+        complete = all(track(done, "decoding images", shown=len(paths) >= _MANY, total=len(starts)))
     return torch.from_numpy(images) if complete else None
 
 

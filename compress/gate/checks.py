@@ -54,12 +54,16 @@ class Check:
         status: what it came to.
         text: the bound and how it was met or missed.
         notes: what a reader should know even if it passed.
+        proven: whether the measurement proves that the bound is held, and does not merely leave it possible.
+        stale: whether the value is so much better than its baseline that this guards nothing any more.
     """
 
     side: Side
     status: Status
     text: str
     notes: tuple[str, ...] = ()
+    proven: bool = True
+    stale: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

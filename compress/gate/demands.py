@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from compress.gate.baseline import Baseline
 from compress.gate.checks import Check, Side, Status
+from compress.gate.figures import join_some
 from compress.gate.limits import find_metric
 from compress.gate.verdict import Verdict
 from compress.results import METRICS
@@ -144,10 +145,23 @@ def missing(
     ]
 
 
-def describe(gaps: Sequence[Gap]) -> list[str]:
-    """One line for each reason; what shares it stands together, metrics only with those of the same recipe."""
-    together: dict[tuple[str, str], list[str]] = {}
+def describe(gaps: Sequence[Gap], *, most: int | None = None) -> list[str]:
+    """One line for each reason; what shares it stands together, and so do recipes of which the same metrics share it.
+
+    Args:
+        gaps: to be named.
+        most: names of each sort in a line; None for all of them.
+    """
+    names: dict[tuple[str, str], dict[str, None]] = {}
     for gap in gaps:
-        of_recipe = f" of {gap.recipe}" if gap.metric else ""
-        together.setdefault((of_recipe, gap.why), []).append(gap.metric or gap.what)
-    return [f"{', '.join(names)}{of_recipe}: {why}" for (of_recipe, why), names in together.items()]
+        recipe = gap.recipe if gap.metric else ""
+        # A reason that names what it is about would share a line with none.
+        why = gap.why.replace(f"{gap.metric} of {gap.recipe!r}", "it") if gap.metric else gap.why
+        names.setdefault((recipe, why), {})[gap.metric or gap.what] = None
+    recipes: dict[tuple[tuple[str, ...], str], list[str]] = {}
+    for (recipe, why), what in names.items():
+        recipes.setdefault((tuple(what), why), []).append(recipe)
+    return [
+        f"{join_some(what, most)}{f' of {join_some(which, most)}' if any(which) else ''}: {why}"
+        for (what, why), which in recipes.items()
+    ]

@@ -37,7 +37,7 @@ def baseline_of_error(facts: Facts, entry: Entry, where: str) -> Check:
     check = _check_error(Side.BASELINE, text, change, BASELINE_ERROR_MARGIN)
     if exceeds(-change.increase, BASELINE_ERROR_MARGIN) and change.p_value(improved=True) < SIGNIFICANCE:
         now, before = write_exact(metric, facts.compressed), write_exact(metric, entry.compressed)
-        return replace(check, notes=(*check.notes, stale_note(f"{now} against {before}")))
+        return replace(check, notes=(*check.notes, stale_note(f"{now} against {before}")), stale=True)
     return check
 
 
@@ -90,7 +90,7 @@ def _check_error(side: Side, bound: str, change: _Change, margin: float) -> Chec
         proven = not exceeds(high, margin)
         outcome += f", {'proven' if proven else 'not proven'}: at most {write_points(high)} ({_SURE})"
         notes = () if proven else (_not_proven(side, change, margin),)
-        return Check(side=side, status=Status.PASSED, text=f"{bound}: {outcome}", notes=notes)
+        return Check(side=side, status=Status.PASSED, text=f"{bound}: {outcome}", notes=notes, proven=proven)
     p_value = change.p_value()
     status = Status.REGRESSED if p_value < SIGNIFICANCE else Status.INCONCLUSIVE
     outcome += f", p = {p_value:.2g}"

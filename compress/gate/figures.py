@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from compress.results import Kind, Metric, Unit
 
 # Decimal, as disks and the reference table count.
@@ -55,6 +57,14 @@ def write_change(metric: Metric, dense: float, compressed: float, ratio: float |
 def write_points(increase: float) -> str:
     """The increase of an error in percentage points: ``+0.14 pt``."""
     return f"{_signed(100 * increase, 2)} pt"
+
+
+def join_some(names: Sequence[str], most: int | None = None) -> str:
+    """Names with commas; of more than ``most`` the first, and how many more there are."""
+    # To say "and 1 more" takes as much room as to name it.
+    if most is None or len(names) <= most + 1:
+        return ", ".join(names)
+    return f"{', '.join(names[:most])} and {len(names) - most} more"
 
 
 def _bytes(value: float) -> str:

@@ -77,7 +77,8 @@ def _baseline_of_value(facts: Facts, entry: Entry, where: str) -> Check:
     stale = exceeds(recorded * (1 - metric.tolerance), value)
     text = f"{before}{_allowance(metric)} ({where}): {outcome}"
     notes = (stale_note(f"{now} against {before}"),) if stale else ()
-    return Check(side=Side.BASELINE, status=Status.REGRESSED if broken else Status.PASSED, text=text, notes=notes)
+    status = Status.REGRESSED if broken else Status.PASSED
+    return Check(side=Side.BASELINE, status=status, text=text, notes=notes, stale=stale)
 
 
 def _baseline_of_ratio(facts: Facts, entry: Entry, where: str) -> Check:
@@ -94,6 +95,7 @@ def _baseline_of_ratio(facts: Facts, entry: Entry, where: str) -> Check:
         status=status,
         text=f"x{recorded.median:.3f}{spread}{allowance} ({where}): {_in_words(status, len(facts.intervals))}",
         notes=(stale_note(f"{now} against x{recorded.median:.3f}"),) if stale else (),
+        stale=stale,
     )
 
 

@@ -8,8 +8,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 
 from compress.copying import copied
@@ -25,6 +23,7 @@ from compress.lowrank.ranks import Choice, Table, cheapest_within, shared_out, t
 from compress.lowrank.reads import reads_in_the_way
 from compress.lowrank.sites import Layer, Site, find_sites, pass_of, watched
 from compress.macs import Macs, macs_of
+from compress.progress import track
 from compress.substitute import Substitute, replace_
 
 Measure = Callable[[nn.Module, nn.Module], float]
@@ -110,9 +109,7 @@ def plan_factorization(
         batches=batches,
         whitenings={} if batches is None else whitenings(model, batches, sites),
     )
-    console = Console(stderr=True)
-    hidden = not (progress and console.is_terminal)
-    shown = track(sites, "factorizing", console=console, transient=True, disable=hidden)
+    shown = track(sites, "factorizing", shown=progress)
     tables = [table_of(site, draft.weight(site), config) for site in shown]
     if config.by in ("macs", "params", "latency") and not any(len(table.errors) for table in tables):
         raise ModelError(_nothing(draft, tables, whole))

@@ -14,6 +14,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from compress.errors import ConfigError, ModelError
 from compress.lowrank.config import LowRankConfig
+from compress.masks import is_masked
 from compress.substitute import Substitute
 
 Layer = nn.Linear | _ConvNd
@@ -148,7 +149,7 @@ def _within(name: str, places: Collection[str]) -> bool:
 
 def _obstacle(name: str, layer: Layer, modules: Mapping[str, nn.Module]) -> str | None:
     """What in the layer itself, or in what holds it, is in the way."""
-    if "weight_mask" in layer._buffers:
+    if is_masked(layer):
         raise ModelError(f"masks must be made permanent before a factorization: make_permanent_(model) ('{name}')")
     parent = modules[name.rpartition(".")[0]] if name else None
     if isinstance(parent, Substitute):

@@ -12,6 +12,7 @@ from compress import artifact
 from compress.exported.model import parameters_of, uncompiled
 from compress.inputs import device_of, evaluating
 from compress.macs import macs_of
+from compress.masks import without_masks
 from compress.results import Measurement
 
 
@@ -51,7 +52,7 @@ def count_params(model: nn.Module) -> int:
 
 def count_nonzero_params(model: nn.Module) -> int:
     """Elements of all parameters that are not exactly zero."""
-    return sum(int(torch.count_nonzero(parameter)) for parameter in parameters_of(model))
+    return sum(int(torch.count_nonzero(parameter)) for parameter in parameters_of(without_masks(model)))
 
 
 def count_file_bytes(model: nn.Module) -> int:

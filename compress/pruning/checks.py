@@ -11,7 +11,7 @@ from compress.copying import check_given
 from compress.errors import ConfigError, ModelError
 from compress.exported import ExportedModel
 from compress.inputs import Inputs, inputs_of
-from compress.masks import MASK
+from compress.masks import is_masked
 
 _QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")
 
@@ -50,7 +50,7 @@ def _why_not(module: nn.Module) -> str | None:
         return "compiled: prune the original"
     if type(module).__module__.startswith(_QUANTIZED):
         return "quantized: prune before quantizing"
-    if MASK in module._buffers:
+    if is_masked(module):
         return "masked: prune channels before weights, or make masks permanent"
     return None
 

@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from compress.copying import check_given, copied
 from compress.inputs import BATCH, device_of, each_batch, run
-from compress.pruning.progress import counted
+from compress.progress import track
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -56,7 +56,7 @@ def recalibrate(model: M, batches: Iterable[Any], *, progress: bool = False) -> 
         norm.momentum = None
         norm.training = True
     with torch.no_grad():
-        for batch in each_batch(counted(batches, "recalibrating", shown=progress), device=device_of(model)):
+        for batch in each_batch(track(batches, "recalibrating", shown=progress), device=device_of(model)):
             run(model, batch.inputs, BATCH)
     for norm, momentum, statistics in before:
         norm.momentum = momentum

@@ -15,8 +15,8 @@ from compress.copying import check_given, copied
 from compress.errors import ConfigError, ModelError
 from compress.inputs import device_of, each_batch
 from compress.masks import MASK, make_permanent_
+from compress.progress import track
 from compress.pruning.plan import Member, PruningPlan, note_plans_, plans_of
-from compress.pruning.progress import counted
 from compress.pruning.surgery import kept_of
 from compress.reconstruction.lockstep import fit_layers_
 from compress.reconstruction.report import ReconstructionReport
@@ -46,8 +46,8 @@ def reconstruct(
     Linear layers, attention's projections and convolutions of all kinds are fitted, by the operations that run and not
     by the types of modules. Weights that something else reads too, such as an embedding, stay. The statistics of batch
     norms become the dense network's, which the fit aims at: to recalibrate them afterwards does harm. Weights that a
-    mask of :func:`compress.prune_weights` holds at zero stay zero, and the others make up for them. Of a factorized layer
-    the last factor is fitted.
+    mask of :func:`compress.prune_weights` holds at zero stay zero, and the others make up for them. Of a factorized
+    layer the last factor is fitted.
 
     Args:
         small: what :func:`compress.prune_channels` made of ``dense``, cut once or several times, or what
@@ -75,7 +75,7 @@ def reconstruct(
     _take_statistics_(result, dense, cut)
     # What runs here may keep tensors of its run, which could not take part in a later training.
     edited, reference = make_permanent_(copied(result)).eval(), copied(dense).to(device_of(small)).eval()
-    shown = partial(counted, description="reconstructing", shown=progress)
+    shown = partial(track, description="reconstructing", shown=progress)
     report = fit_layers_(edited, reference, given, cut, seed=seed, counted=shown)
     fitted = dict(edited.named_parameters())
     with torch.no_grad():

@@ -14,8 +14,8 @@ from compress.errors import ConfigError
 from compress.inputs import Inputs
 from compress.macs import macs_of
 from compress.pairs import Pairs, pinned_threads, ratio_of
+from compress.progress import track
 from compress.pruning.options import Goal, PruneOptions
-from compress.pruning.progress import counted
 from compress.pruning.verified import Verified
 
 _HALVINGS = 9  # of the range of ratios, each for the price of a verified cut: to within 0.2 % of the channels
@@ -82,7 +82,7 @@ def _reach(cutter: Cutter, goal: Goal, options: PruneOptions, round_to: int) -> 
         return Found(cut=cutter.verified(0.0, round_to), ratio=0.0, notes=(note,))
     best, reached = _largest_cut(cutter, goal, size, 1 - options.min_kept, round_to)
     low, high = 0.0, best.ratio
-    for _ in counted(range(_HALVINGS), f"cutting to {goal.name}", shown=options.progress):
+    for _ in track(range(_HALVINGS), f"cutting to {goal.name}", shown=options.progress):
         middle = (low + high) / 2
         cut = cutter.verified(middle, round_to)
         value = size(cut)

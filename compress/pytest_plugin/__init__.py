@@ -15,9 +15,9 @@ import pytest
 
 from compress.errors import CompressError
 from compress.pytest_plugin.html_session import HTML, html_session
-from compress.pytest_plugin.options import COULD_NOT_MEASURE, Settings, add_options, read_settings
+from compress.pytest_plugin.options import Settings, add_options, read_settings
 from compress.pytest_plugin.outcomes import NotMeasured
-from compress.pytest_plugin.run import RUN, PytestRun, asks_for_gate
+from compress.pytest_plugin.run import RECIPE_PARAMETER, RUN, PytestRun, asks_for_gate
 from compress.termination import TERMINATED_STATUS, Terminated, terminable
 
 pytest_plugins = ["compress.pytest_plugin.fixtures"]
@@ -80,12 +80,12 @@ def pytest_testnodedown(node: _Worker) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run whatever asks for our ``recipe`` once for each recipe; one of that name in another project is not ours."""
-    if "_recipe_path" not in metafunc.fixturenames:
+    if RECIPE_PARAMETER not in metafunc.fixturenames:
         return
     run = metafunc.config.stash[RUN]
     paths = _recipes(run.settings)
     run.recipes = [path.stem for path in paths]
-    metafunc.parametrize("_recipe_path", paths, indirect=True, ids=run.recipes, scope="session")
+    metafunc.parametrize(RECIPE_PARAMETER, paths, indirect=True, ids=run.recipes, scope="session")
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
@@ -95,8 +95,16 @@ def pytest_deselected(items: Sequence[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Keep which tests are to hold a model: one of them that does not has measured nothing."""
-    session.config.stash[RUN].note_selected(session.items)
+    """Keep which tests are to hold a model: one of them that does not has measured nothing. Show how far they are."""
+    config, run = session.config, session.config.stash[RUN]
+    recipes = run.note_selected(session.items)
+    if not recipes or run.is_worker or config.getoption("collectonly"):
+        return
+    from compress.pytest_plugin.progress import shown_progress
+
+    run.progress = shown_progress(config, recipes)
+    if run.progress is not None:
+        config.pluginmanager.register(run.progress, "compress-progress")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -152,27 +160,19 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
     yield
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Show the reference table, and what the run came to."""
-    session = config.stash[RUN].session
-    if session is None:
-        return
-    from compress.pytest_plugin.conclusion import CONCLUSION
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> Generator[None]:
+    """Show what the run came to, below all else: there a reader of a terminal begins."""
+    run = config.stash[RUN]
+    if run.session is None:
+        return (yield)
+    from compress.pytest_plugin.summary import hush_timings, show
 
-    conclusion = config.stash.get(CONCLUSION, None)
-    if conclusion is None or not (session.verdicts or conclusion.lines):
-        return
-    writer = terminalreporter._tw
-    terminalreporter.section("compressed models")
-    if session.verdicts:
-        table = session.render_terminal(width=writer.fullwidth, color=writer.hasmarkup, missing=conclusion.lines)
-        terminalreporter.write(table)
-    else:
-        for line in conclusion.lines:
-            terminalreporter.write_line(line)
-    if config.stash[RUN].exitstatus == COULD_NOT_MEASURE:
-        text = f"nothing regressed, but something could not be measured: exit status {COULD_NOT_MEASURE}"
-        terminalreporter.write_line(text, red=True)
+    hush_timings(config, run)
+    try:
+        return (yield)
+    finally:
+        show(terminalreporter, run)
 
 
 @pytest.hookimpl(optionalhook=True)

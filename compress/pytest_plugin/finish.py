@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from compress.errors import CompressError
+from compress.gate.demands import Gap, describe
 from compress.pytest_plugin.conclusion import CONCLUSION, Conclusion, conclude
 from compress.pytest_plugin.html_session import HTML
 from compress.pytest_plugin.options import COULD_NOT_MEASURE
@@ -75,8 +76,9 @@ def _record(session: pytest.Session, run: PytestRun, name: str) -> bool:
     if recorded.replaced:
         _say(session.config, f"baseline {path} begun anew: {recorded.replaced}")
     _say(session.config, f"baseline {'recorded in' if recorded.changed else 'unchanged:'} {path}")
-    for recipe, metric, reason in recorded.skipped:
-        _say(session.config, f"  {metric} of {recipe} not recorded: {reason}")
+    skipped = [Gap(metric=metric, recipe=recipe, why=reason) for recipe, metric, reason in recorded.skipped]
+    for line in describe(skipped):
+        _say(session.config, f"  not recorded: {line}")
     return True
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from compress.pytest_plugin.benchmarking import Looks, PytestBenchmark
 from compress.pytest_plugin.meter import NO_CUDA, Measure, Meter
-from compress.pytest_plugin.run import RUN, stop_on_error, uncaptured
+from compress.pytest_plugin.run import RUN, at_work, stop_on_error
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,7 +39,7 @@ def workload(pytestconfig: pytest.Config) -> Workload:
     from compress.workload import load_workload, untrained
 
     settings = pytestconfig.stash[RUN].settings
-    with stop_on_error(pytestconfig), uncaptured(pytestconfig):
+    with stop_on_error(pytestconfig), at_work(pytestconfig, "loading the workload"):
         workload = load_workload(settings.workload)
         return untrained(workload) if settings.train_dense else workload
 
@@ -52,7 +52,7 @@ def dense(request: pytest.FixtureRequest, workload: Workload, pytestconfig: pyte
     if "gate" in request.fixturenames:
         # A baseline that cannot be read is to be known before hours of training too.
         request.getfixturevalue("baseline")
-    with stop_on_error(pytestconfig), uncaptured(pytestconfig):
+    with stop_on_error(pytestconfig), at_work(pytestconfig, "the dense model"):
         return dense_model(workload)
 
 
@@ -95,9 +95,11 @@ def compressed(
 
     key = (recipe.path, id(dense))
     if key not in _compressed_models:
-        with uncaptured(pytestconfig):
+        progress = pytestconfig.stash[RUN].progress
+        with at_work(pytestconfig, "compressing"):
+            model = run_recipe(recipe, dense, workload, on_step=progress.step if progress is not None else None)
             # The dense model is kept with it: another one could be given the same id once this one is gone.
-            _compressed_models[key] = (run_recipe(recipe, dense, workload), dense)
+            _compressed_models[key] = (model, dense)
     return _compressed_models[key][0]
 
 
@@ -349,7 +351,7 @@ def _evaluate(workload: Workload, pytestconfig: pytest.Config) -> Callable[[nn.M
 
     def evaluation(model: nn.Module) -> Evaluation:
         if id(model) not in known:
-            with uncaptured(pytestconfig):
+            with at_work(pytestconfig, "evaluating"):
                 known[id(model)] = (model, evaluate(model, workload.dataset.test, progress=True))
         return known[id(model)][1]
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import pytest
 
-from compress.errors import CompressError
+from compress.errors import BaselineError, CompressError
 from compress.files import write_atomically
 from compress.gate.baseline import Baseline, load_baseline
 from compress.gate.checks import Status
@@ -23,8 +24,7 @@ from compress.gate.verdict import Verdict
 from compress.pytest_plugin.meter import NO_CUDA, Meter
 from compress.pytest_plugin.outcomes import NotMeasured
 from compress.report.markdown import render_markdown
-from compress.report.table import MARKS, Table, build_table
-from compress.report.terminal import render_terminal
+from compress.report.table import MARKS, build_table
 from compress.results import Kind, Measurement
 
 if TYPE_CHECKING:
@@ -105,7 +105,11 @@ class GateSession:
         told = unpack(_Told, text)
         self.provenance = told.provenance
         self.limits |= told.limits
-        self.judged[node_id] = list(told.verdicts)
+        if self.baseline is None and told.provenance is not None:
+            # One that cannot be read has ended the run of whoever compared with it, which says so.
+            with suppress(BaselineError):
+                self.baseline = self.load_baseline(told.provenance.workload)
+        self.judged[node_id] = [replace(verdict, baseline=self.baseline) for verdict in told.verdicts]
 
     def excuse(self, verdict: Verdict, node_id: str) -> Excuse | None:
         """Why it may stay unmeasured or undecided, if it may."""
@@ -130,10 +134,6 @@ class GateSession:
             runs.setdefault(verdict.recipe, []).append(verdict.measurement)
         return record(self._path(name), runs, provenance=self.provenance)
 
-    def render_terminal(self, *, width: int, color: bool, title: str = "", missing: Sequence[str] = ()) -> str:
-        """The reference table for a terminal."""
-        return render_terminal(self._table(title, missing), width=width, color=color)
-
     def write_markdown(self, path: Path, *, title: str = "", missing: Sequence[str] = ()) -> None:
         """Write the reference table as Markdown.
 
@@ -145,20 +145,18 @@ class GateSession:
         Raises:
             CompressError: if the file cannot be written.
         """
-        write_atomically(path, render_markdown(self._table(title, missing)).encode(), CompressError)
-
-    def _path(self, name: str) -> Path:
-        """The file of a baseline; a workload's name may hold what a file's had better not."""
-        return self.folder / (re.sub(r"[^\w.-]+", "-", name) + ".json")
-
-    def _table(self, title: str, missing: Sequence[str]) -> Table:
         where = self.provenance
         table = build_table(
             self.verdicts,
             workload=where.workload if where else "",
             environment=where.environment if where else None,
         )
-        return replace(table, title=title, missing=tuple(missing))
+        whole = replace(table, title=title, missing=tuple(missing))
+        write_atomically(path, render_markdown(whole).encode(), CompressError)
+
+    def _path(self, name: str) -> Path:
+        """The file of a baseline; a workload's name may hold what a file's had better not."""
+        return self.folder / (re.sub(r"[^\w.-]+", "-", name) + ".json")
 
 
 @dataclass(frozen=True, kw_only=True)

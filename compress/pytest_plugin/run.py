@@ -6,7 +6,7 @@ Kept in every pytest session of its environment, so nothing here imports the gat
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -19,6 +19,7 @@ from compress.pytest_plugin.outcomes import WORST_LAST, NotMeasured, Outcome, ou
 if TYPE_CHECKING:
     from compress.gate.demands import Rules
     from compress.pytest_plugin.gate_session import GateSession
+    from compress.pytest_plugin.progress import RunProgress
 
 
 @dataclass(kw_only=True, eq=False)
@@ -37,6 +38,7 @@ class PytestRun:
         unreadable: why there is no baseline to compare with; None if there is one, or none is needed.
         session: of the gate; None until a test asks for it.
         exitstatus: that the run ended with.
+        progress: shows how far it is; None where pytest does.
     """
 
     settings: Settings
@@ -50,6 +52,7 @@ class PytestRun:
     unreadable: str | None = None
     session: GateSession | None = None
     exitstatus: int = 0
+    progress: RunProgress | None = None
 
     def gate_session(self) -> GateSession:
         """The gate of this run."""
@@ -74,9 +77,16 @@ class PytestRun:
             excuses=tuple(map(parse_excuse, self.settings.excuses)),
         )
 
-    def note_selected(self, items: Iterable[pytest.Item]) -> None:
-        """Keep which of the tests that will run are to hold a model."""
-        self.selected = [item.nodeid for item in items if asks_for_gate(item)]
+    def note_selected(self, items: Iterable[pytest.Item]) -> dict[str, str]:
+        """Keep which of the tests that will run are to hold a model; node id to the recipe of those made for one."""
+        ours = [item for item in items if asks_for_gate(item)]
+        self.selected = [item.nodeid for item in ours]
+        paths = {item.nodeid: getattr(item, "callspec", None) for item in ours}
+        return {
+            nodeid: spec.params[RECIPE_PARAMETER].stem
+            for nodeid, spec in paths.items()
+            if spec is not None and RECIPE_PARAMETER in spec.params
+        }
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep the worst that became of a test in any of its phases, and what the gate of another process found."""
@@ -88,6 +98,9 @@ class PytestRun:
         if told is not None and not self.is_worker:
             self.gate_session().hear(report.nodeid, told)
 
+
+# What tests are parametrized by.
+RECIPE_PARAMETER = "_recipe_path"
 
 # Where the plugin keeps them in pytest's config.
 RUN = pytest.StashKey[PytestRun]()
@@ -123,11 +136,11 @@ def stop_on_error(config: pytest.Config) -> Iterator[None]:
 
 
 @contextmanager
-def uncaptured(config: pytest.Config) -> Iterator[None]:
-    """Let progress bars through to the terminal."""
-    capture = config.pluginmanager.getplugin("capturemanager")
-    if capture is None:
-        yield
-        return
-    with capture.global_and_fixture_disabled():
+def at_work(config: pytest.Config, what: str) -> Iterator[None]:
+    """Show what is done, and let its progress bars through to the terminal; for what is no measurement."""
+    capture, progress = config.pluginmanager.getplugin("capturemanager"), config.stash[RUN].progress
+    with (
+        capture.global_and_fixture_disabled() if capture is not None else nullcontext(),
+        progress.working(what) if progress is not None else nullcontext(),
+    ):
         yield

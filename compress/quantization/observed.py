@@ -13,11 +13,11 @@ from torch.export import ExportedProgram
 from compress.errors import ConfigError
 from compress.exported.capture import quiet_torch
 from compress.inputs import Inputs
+from compress.progress import track
 from compress.quantization.annotation import CONVOLUTIONS, FLOAT_LAYERS, LINEAR, annotate_
 from compress.quantization.canonical import canonical_
 from compress.quantization.folding import fold_batch_norms_
 from compress.quantization.naming import give_each_call_its_weight_, name_constants_
-from compress.train.progress import track
 
 Observer = Literal["histogram", "minmax"]
 
@@ -113,7 +113,7 @@ def prepared(graph: fx.GraphModule, *, training: bool) -> fx.GraphModule:
 def calibrate_(graph: fx.GraphModule, batches: Sequence[Inputs], *, progress: bool) -> None:
     """Let the observers see the batches."""
     with torch.no_grad():
-        for batch in track(batches, total=len(batches), description="calibrating", shown=progress):
+        for batch in track(batches, "calibrating", shown=progress):
             batch.call(graph)
 
 

@@ -12,8 +12,8 @@ from torch.utils._pytree import tree_flatten
 from compress.exported.structure import Signature
 from compress.fidelity import snr_db
 from compress.inputs import Inputs
+from compress.progress import track
 from compress.quantization.observed import Layer
-from compress.train.progress import track
 
 
 class Simulation(nn.Module):
@@ -97,7 +97,7 @@ def sensitivities(simulation: Simulation, inputs: Inputs, *, progress: bool) -> 
     candidates = [layer for layer in simulation.layers if layer.observers]
     exact = simulation.exact(inputs)
     found = {}
-    for layer in track(candidates, total=len(candidates), description="sensitivity of layers", shown=progress):
+    for layer in track(candidates, "sensitivity of layers", shown=progress):
         simulation.only = layer.observers
         found[layer.node] = snr_db(exact, inputs.call(simulation))
     simulation.only = None

@@ -34,18 +34,32 @@ from compress.recipe import (
     training_batches,
 )
 from compress.recipe.context import Context
-from compress.recipe.steps import apply_step
+from compress.recipe.steps import apply_step, step_name
 from compress.recipe.toml import Recipe
 from compress.workload import Workload, ingredients
 
 
-def run_recipe(recipe: Recipe, dense: nn.Module, workload: Workload, *, progress: bool = True) -> nn.Module:
+def run_recipe(
+    recipe: Recipe,
+    dense: nn.Module,
+    workload: Workload,
+    *,
+    progress: bool = True,
+    on_step: Callable[[str], None] | None = None,
+) -> nn.Module:
     """The compressed model that ``recipe`` makes of ``dense``, in eval mode; ``dense`` is left as it is.
 
     The result is kept in the user's cache directory under a hash of the dense model's bytes, the data, the shape of the
     example input, the steps and the code of every technique, so that only what changed is computed again; what a step
     ``fit`` trained is kept too, so that recipes which begin alike train once. An interrupted fine-tuning goes on where
     it stopped.
+
+    Args:
+        recipe: its steps, in order.
+        dense: the model before the first of them.
+        workload: data and example input.
+        progress: whether to show how far a step is, on stderr.
+        on_step: told of each step before it is taken: "step 3 of 4, fit"; of none that the cache knows.
 
     Raises:
         CompressError: what the step that failed raises, with the recipe and the step named.
@@ -76,6 +90,8 @@ def run_recipe(recipe: Recipe, dense: nn.Module, workload: Workload, *, progress
             context = Context(
                 dense=dense, workload=workload, checkpoint=path.with_suffix(".checkpoint"), progress=progress
             )
+            if on_step is not None:
+                on_step(f"step {number} of {len(recipe.steps)}, {step_name(done[-1])}")
             try:
                 return apply_step(done[-1], model, context)
             except CompressError as cause:

@@ -41,3 +41,8 @@ def apply_step(settings: object, model: nn.Module, context: Context) -> nn.Modul
     """What the step with these ``settings`` makes of ``model``."""
     apply = next(step.apply for step in STEPS.values() if step.settings is type(settings))
     return apply(settings, model, context)
+
+
+def step_name(settings: object) -> str:
+    """What a recipe's file calls the step with these ``settings``."""
+    return next(name for name, step in STEPS.items() if step.settings is type(settings))

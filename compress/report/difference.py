@@ -10,8 +10,8 @@ from rich.text import Text
 from compress.gate.baseline import Entry
 from compress.gate.difference import Change, Difference, Trend, held_value
 from compress.gate.figures import write_exact, write_points
+from compress.report.console import PLAIN_BOX, text_console, trimmed
 from compress.report.markdown import escape, pipe_table
-from compress.report.terminal import PLAIN_BOX, text_console, trimmed
 from compress.results import Kind, Metric
 
 _HEADS = ("recipe", "criterion", "device", "before", "after", "change", "")

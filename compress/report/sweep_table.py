@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import rich.table
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.text import Text
 
 from compress.gate.figures import write_points, write_value
 from compress.pareto import Candidate, Sweep, on_front
+from compress.report.console import text_console, trimmed
 from compress.report.markdown import escape, pipe_table
 from compress.results import METRICS
 
@@ -42,14 +41,12 @@ def render_sweep_terminal(sweep: Sweep, *, width: int, color: bool) -> str:
         table.add_column(head, justify="left" if number in (0, len(_HEADS) - 1) else "right", overflow="fold")
     for line in sweep_lines(sweep):
         table.add_row(*map(Text, line.cells), style="dim" if line.beaten else None)
-    console = Console(
-        file=io.StringIO(), width=width, force_terminal=color, no_color=not color, legacy_windows=False, highlight=False
-    )
+    console = text_console(width, color=color)
     with console.capture() as capture:
         console.print(table)
         for text in _footer(sweep):
             console.print(Text(text))
-    return "\n".join(line.rstrip() for line in capture.get().splitlines()).rstrip() + "\n"
+    return trimmed(capture.get())
 
 
 def render_sweep_markdown(sweep: Sweep) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeGuard
 
 from compress.gate.checks import Status
 from compress.gate.figures import write_change, write_value
 from compress.gate.verdict import Verdict
+from compress.report.names import ALIKE, by_metric, dense_value, is_number
 from compress.results import METRICS, Environment, Metric
 
 # Words, not colours alone: logs and colour-blind readers see none.
@@ -20,10 +18,8 @@ MARKS: Mapping[Status, str] = {
     Status.NOT_MEASURED: "NOT MEASURED",
     Status.REGRESSED: "REGRESSED",
 }
-_NOT_GATED = "not gated"
+NOT_GATED = "not gated"
 _NOT_RUN = "not run"
-# Times of one model that differ by more were not taken under the same runtime.
-_ALIKE = 0.75
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,15 +100,12 @@ def build_table(verdicts: Sequence[Verdict], *, workload: str = "", environment:
         workload: what was measured.
         environment: where it was measured.
     """
-    latest = {(verdict.metric.name, verdict.recipe): verdict for verdict in verdicts}
+    known = by_metric(verdicts)
     recipes = tuple(dict.fromkeys(verdict.recipe for verdict in verdicts))
-    metrics = [metric for name, metric in METRICS.items() if any(name == key for key, _ in latest)]
-    ordered = [
-        latest[metric.name, recipe] for metric in metrics for recipe in recipes if (metric.name, recipe) in latest
-    ]
+    ordered = [row[recipe] for row in known.values() for recipe in recipes if recipe in row]
     notes = _number_notes(ordered)
     rows = tuple(
-        _row(metric, {recipe: latest.get((metric.name, recipe)) for recipe in recipes}, notes) for metric in metrics
+        _row(METRICS[name], {recipe: row.get(recipe) for recipe in recipes}, notes) for name, row in known.items()
     )
     return Table(
         recipes=recipes,
@@ -143,26 +136,16 @@ def _write_note(key: tuple[str, str], ordered: Sequence[Verdict]) -> str:
 
 
 def _mark(verdict: Verdict) -> str:
-    return MARKS[verdict.status] if verdict.gated else _NOT_GATED
+    return MARKS[verdict.status] if verdict.gated else NOT_GATED
 
 
 def _row(metric: Metric, verdicts: Mapping[str, Verdict | None], notes: Mapping[tuple[str, str], int]) -> Row:
-    dense = _dense([verdict.measurement.dense for verdict in verdicts.values() if verdict is not None])
+    dense = dense_value(verdict for verdict in verdicts.values() if verdict is not None)
     return Row(
         title=metric.title,
         dense="" if dense is None else write_value(metric, dense),
         cells=tuple(_cell(verdict, dense, notes) for verdict in verdicts.values()),
     )
-
-
-def _dense(measured: Iterable[float | None]) -> float | None:
-    """The dense model's value; of times, which each recipe's run takes anew, the middle one.
-
-    Times under a compiler are those of another program: left out where there are times of the model as it is, which
-    takes longer.
-    """
-    values = [value for value in measured if _is_number(value)]
-    return statistics.median_low([value for value in values if value >= _ALIKE * max(values)]) if values else None
 
 
 def _cell(verdict: Verdict | None, dense: float | None, notes: Mapping[tuple[str, str], int]) -> Cell:
@@ -171,11 +154,11 @@ def _cell(verdict: Verdict | None, dense: float | None, notes: Mapping[tuple[str
         return Cell(value="", change="", mark=_NOT_RUN)
     metric, own, compressed = verdict.metric, verdict.measurement.dense, verdict.measurement.compressed
     value = change = ""
-    if _is_number(compressed):
+    if is_number(compressed):
         value = write_value(metric, compressed)
-        if _is_number(own):
+        if is_number(own):
             change = write_change(metric, own, compressed, verdict.measurement.ratio)
-            if dense is not None and own < _ALIKE * dense:
+            if dense is not None and own < ALIKE * dense:
                 value = f"{value} of {write_value(metric, own)}"
     key = _note_key(verdict)
     return Cell(
@@ -185,10 +168,6 @@ def _cell(verdict: Verdict | None, dense: float | None, notes: Mapping[tuple[str
         status=verdict.status if verdict.gated else None,
         note=notes[key] if key is not None else None,
     )
-
-
-def _is_number(value: float | None) -> TypeGuard[float]:
-    return value is not None and math.isfinite(value)
 
 
 def _about(workload: str, environment: Environment | None) -> tuple[str, ...]:
@@ -203,5 +182,5 @@ def _about(workload: str, environment: Environment | None) -> tuple[str, ...]:
 
 def _summary(cells: Sequence[Cell]) -> str:
     marks = (MARKS[Status.REGRESSED], MARKS[Status.NOT_MEASURED], MARKS[Status.INCONCLUSIVE], MARKS[Status.PASSED])
-    counts = {mark: sum(cell.mark == mark for cell in cells) for mark in (*marks, _NOT_GATED, _NOT_RUN)}
+    counts = {mark: sum(cell.mark == mark for cell in cells) for mark in (*marks, NOT_GATED, _NOT_RUN)}
     return ", ".join(f"{count} {mark}" for mark, count in counts.items() if count)

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from compress.pareto import Candidate, Failure
+from compress.progress import stderr_console
 from compress.report.scatter import describe
-from compress.train.progress import stderr_console
 
 Done = Candidate | Failure
 

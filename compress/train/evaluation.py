@@ -13,8 +13,8 @@ from compress.copying import copied
 from compress.data import Split
 from compress.errors import CompressError, DataError, ModelError, first_line
 from compress.inputs import device_of, evaluating
+from compress.progress import track
 from compress.train.processes import Processes, alone, as_device
-from compress.train.progress import track
 
 _TOP = 5
 
@@ -94,7 +94,7 @@ def true_class_ranks(
     total = math.ceil(len(split) / (batch_size * processes.world_size))
     ranks = [torch.empty(0, dtype=torch.int64)]
     with evaluating(model), torch.inference_mode(), torch.autocast(device.type, enabled=False):
-        for images, labels in track(batches, total=total, description="evaluating", shown=progress):
+        for images, labels in track(batches, "evaluating", total=total, shown=progress):
             logits = logits_of(model, images.to(device), split.num_classes)
             if logits.isnan().any():
                 raise ModelError("a model's logits must be numbers, this one put out NaN")

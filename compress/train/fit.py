@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from torch import Tensor, nn, optim
 from torch.nn import functional as F  # noqa: N812
 from torch.nn.parallel import DistributedDataParallel
@@ -16,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from compress.copying import check_given, copied
 from compress.data import ImageData, Split, resident
 from compress.errors import ArtifactError, DataError, ModelError
+from compress.progress import stderr_console
 from compress.train.checkpoint import State, identity, load_checkpoint_, save_checkpoint, tensors_of
 from compress.train.config import FitConfig, learning_rate
 from compress.train.evaluation import true_class_ranks
@@ -110,7 +110,7 @@ def fit(
             _train_(state, run, path, digests, shown=progress and processes.rank == 0)
         except KeyboardInterrupt:
             if path is not None and path.exists() and processes.rank == 0:
-                Console(stderr=True).print(f"training stopped, a rerun resumes from {path}", highlight=False)
+                stderr_console().print(f"training stopped, a rerun resumes from {path}", highlight=False)
             raise
         trained = copied(model)
         trained.load_state_dict(state.best or state.model.state_dict())

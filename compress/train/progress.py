@@ -1,23 +1,21 @@
-"""How far a training or an evaluation is, on stderr."""
+"""How far a training is, on stderr."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TextIO, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import track as rich_track
+from rich.table import Column
 
-T = TypeVar("T")
+from compress.progress import stderr_console
 
 # Where stderr is a file, a line at most this often: a log says that it goes on, and stays short.
 _SECONDS_BETWEEN_LINES = 10.0
+_BAR_WIDTH = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,17 +46,6 @@ class FitProgress:
     epoch: Callable[[int, EpochRecord], None]
 
 
-def stderr_console() -> Console:
-    """The one console of all bars: one within another shows below it only if both are on the same."""
-    return _console(sys.stderr)
-
-
-@functools.lru_cache(maxsize=1)
-def _console(_stream: TextIO) -> Console:
-    # Anew where stderr has become another stream, as in a test.
-    return Console(stderr=True)
-
-
 @contextlib.contextmanager
 def fit_progress(*, epochs: int, first_epoch: int, steps_per_epoch: int, shown: bool) -> Iterator[FitProgress]:
     """A bar on a terminal, now and then a line elsewhere, nothing unless ``shown``."""
@@ -70,12 +57,14 @@ def fit_progress(*, epochs: int, first_epoch: int, steps_per_epoch: int, shown: 
     else:
         with Progress(
             TextColumn("training"),
-            BarColumn(),
+            BarColumn(_BAR_WIDTH),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[last]}"),
+            # What the last epoch came to is cut where there is no room, not how far it is.
+            TextColumn("{task.fields[last]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
             console=console,
+            expand=True,
             transient=True,
         ) as bar:
             done = first_epoch * steps_per_epoch
@@ -84,21 +73,6 @@ def fit_progress(*, epochs: int, first_epoch: int, steps_per_epoch: int, shown: 
                 step=lambda: bar.advance(task),
                 epoch=lambda number, record: bar.update(task, last=f"epoch {number}: {record}"),
             )
-
-
-def track(items: Iterable[T], *, total: int, description: str, shown: bool) -> Iterable[T]:
-    """``items``, counted by a bar on a terminal."""
-    console = stderr_console()
-    hidden = not (shown and console.is_terminal)
-    return rich_track(items, description, total, console=console, transient=True, disable=hidden)
-
-
-@contextlib.contextmanager
-def working(description: str, *, shown: bool) -> Iterator[None]:
-    """A sign of life on a terminal, for work that cannot say how far it is."""
-    console = Console(stderr=True)
-    with console.status(description) if shown and console.is_terminal else contextlib.nullcontext():
-        yield
 
 
 def _lines(console: Console, epochs: int) -> Callable[[int, EpochRecord], None]:

@@ -81,7 +81,7 @@ def test_what_is_guarded_and_was_not_measured_is_missing(tmp_path):
 
 
 def test_gaps_of_one_reason_are_one_line():
-    """Metrics of a recipe stand together, and tests."""
+    """Metrics of a recipe stand together, and tests, and recipes of which the same is missing."""
     gaps = [
         Gap(why="w", metric="macs", recipe="half"),
         MEMORY,
@@ -90,6 +90,8 @@ def test_gaps_of_one_reason_are_one_line():
         Gap(why="did not run", test="t.py::test_b"),
         Gap(why="none", recipe="third"),
         Gap(why="nothing"),
+        Gap(why="nobody has macs of 'a'", metric="macs", recipe="a"),
+        Gap(why="nobody has macs of 'b'", metric="macs", recipe="b"),
     ]
     assert describe(gaps) == [
         "macs, cpu_peak_bytes of half: w",
@@ -97,4 +99,8 @@ def test_gaps_of_one_reason_are_one_line():
         "t.py::test_a, t.py::test_b: did not run",
         "recipe third: none",
         "this run: nothing",
+        "macs of a, b: nobody has it",
+    ]
+    assert describe(gaps[3:5] * 2 + [Gap(why="did not run", test=name) for name in "cde"], most=2) == [
+        "t.py::test_a, t.py::test_b and 3 more: did not run"
     ]

@@ -218,6 +218,22 @@ def test_an_encoder_is_factorized_around_its_attention(batch_first):
         torch.testing.assert_close(full(x), model(x))
 
 
+def test_what_is_not_among_the_macs_is_said():
+    """A plan by ranks says what its counts leave out; a target for MACs needs all of them."""
+
+    class Elsewhere(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.from_numpy(x.numpy() @ self.weight.detach().numpy().T)
+
+    model = nn.Sequential(nn.Linear(64, 64), Elsewhere(64, 64))
+    x = torch.zeros(1, 64)
+    plan = plan_factorization(model, x, LowRankConfig(by="ratio", target=0.25))
+    assert "not among the MACs, for their cost is unknown: Elsewhere, whose weights" in str(plan)
+    assert plan.macs_before == 64 * 64
+    with pytest.raises(ModelError, match=r"^a target for macs needs a count of all"):
+        factorize(model, x)
+
+
 def test_a_target_is_refused_where_nothing_can_be_factorized():
     """With the reason of a layer that stays whole; and a target out of reach is not called the whole."""
     depthwise = nn.Sequential(nn.Conv2d(8, 8, 3, groups=8), nn.Flatten())

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from compress import artifact
+from compress.errors import ModelError
 from compress.lowrank import LowRankConfig, factorize, plan_factorization
 from compress.macs import macs_of
 from compress.substitute import Substitute
@@ -95,7 +96,7 @@ def test_the_weight_of_a_chain_is_its_product():
     [
         (lambda a, _: a.weight.sum(), "weight"),
         (lambda a, x: nn.functional.linear(x, a.weight), "weight"),
-        (lambda a, _: len(a.extra_repr()), None),
+        (lambda a, _: a.weight.data.mul_(1.0).sum(), "weight"),
         (lambda a, _: a.secret, "secret"),
         (lambda a, _: getattr(a, "secret", 0.0), "secret"),
     ],
@@ -107,11 +108,41 @@ def test_a_layer_whose_numbers_are_read_stays_whole(read, name):
     model = nn.Sequential(Reading(layer, read), nn.Linear(48, 48)).eval()
     plan = plan_factorization(model, ROWS, HALF)
     reasons = {one.names[0]: one.reason for one in plan.layers}
-    assert reasons["0.a"] == (None if name is None else f"the forward pass reads its {name}")
+    assert reasons["0.a"] == f"the forward pass reads its {name}"
     assert reasons["1"] is None
     small = factorize(model, ROWS, HALF)
     assert small(ROWS).shape == model(ROWS).shape
     assert macs_of(lambda: small(ROWS)).total <= macs_of(lambda: model(ROWS)).total
+
+
+@pytest.mark.parametrize("write", [lambda w: w.zero_(), lambda w: w.requires_grad_(False), nn.init.zeros_])
+def test_the_weight_of_a_chain_is_not_written_to(write):
+    """The product would take it, and nobody would see it again."""
+    chain = factorize(nn.Sequential(linear()), ROWS, HALF)[0]
+    with pytest.raises(ModelError, match=r"^the weight of a factorized layer is a product: write to the weights of"):
+        write(chain.weight)
+
+
+@pytest.mark.parametrize("other", [0.0, None])
+def test_a_layer_whose_kind_is_asked_for_stays_whole(other):
+    """Without a read there is only what becomes of the outputs: others, or a failure."""
+
+    def by_kind(layer, _):
+        if isinstance(layer, nn.Linear):
+            return 1.0
+        assert other is not None
+        return other
+
+    model = nn.Sequential(nn.Linear(64, 64), Reading(linear(), by_kind), nn.Linear(48, 48)).eval()
+    plan = plan_factorization(model, ROWS, HALF)
+    reasons = {one.names[0]: one.reason for one in plan.layers}
+    assert reasons == {"0": None, "1.a": "the forward pass is another without it", "2": None}
+
+
+def test_a_model_that_is_never_twice_the_same_is_factorized():
+    """Noise in the outputs is no reason to keep a layer."""
+    model = Reading(linear(), lambda _, x: torch.rand(len(x), 1)).eval()
+    assert isinstance(factorize(model, ROWS, HALF).a, Substitute)
 
 
 def test_a_read_that_hides_another_hides_it_in_vain():

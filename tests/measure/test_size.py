@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from compress import artifact
+from compress.errors import ModelError
 from compress.measure import size
 from compress.pruning.structured import prune_channels
 from compress.pruning.unstructured import prune_weights
@@ -71,6 +72,17 @@ def test_counting_macs_leaves_the_model_as_it_is():
     assert torch.rand(1).equal(expected)
     assert all(value.equal(model.state_dict()[name]) for name, value in before.items())
     assert all(module.training for module in model.modules())
+
+
+def test_macs_that_cannot_all_be_counted_are_not_measured():
+    """What a library multiplies past PyTorch would pass for free, and a regression there for none."""
+
+    class Elsewhere(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.from_numpy(x.numpy() @ self.weight.detach().numpy().T)
+
+    with pytest.raises(ModelError, match=r"^the metric macs needs a count of all .* Elsewhere, whose weights"):
+        size.count_macs(Elsewhere(3, 2), torch.zeros(1, 3))
 
 
 def test_parameters_are_counted():

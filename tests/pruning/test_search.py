@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.errors import ConfigError
+from compress.errors import ConfigError, ModelError
 from compress.inputs import Inputs
 from compress.measure.size import count_macs
 from compress.pruning.options import PruneOptions
@@ -65,6 +65,46 @@ def test_a_size_is_reached_from_below(scope, share, target, count):
     assert count(small) >= 0.9 * limit
     assert f"{target} {limit:g}: reached {count(small):g}, from {count(model):g}" in str(plan)
     assert model.training
+
+
+class Encoder(nn.Module):
+    """Patches, attention and a classifier: most of the work is in the encoder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.patches = nn.Conv2d(3, 32, 2, 2)
+        self.layers = nn.TransformerEncoder(
+            nn.TransformerEncoderLayer(32, 4, 128, batch_first=True), 2, enable_nested_tensor=False
+        )
+        self.head = nn.Linear(32, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.layers(self.patches(x).flatten(2).transpose(1, 2)).mean(1))
+
+
+@pytest.mark.parametrize("share", [0.85, 0.6])
+def test_the_macs_of_a_transformer_are_reached(share):
+    """Attention counts, fast path or not, so that a target is not met with nothing cut."""
+    model = Encoder().eval()
+    dense = count_macs(model, X)
+    tokens, width = 16, 32
+    of_layer = 4 * tokens * width * width + 2 * tokens * tokens * width + 2 * tokens * width * 128
+    assert dense == tokens * 3 * 4 * width + 2 * of_layer + width * 4
+    small = prune_channels(model, X, options=PruneOptions(max_macs=int(share * dense)))
+    assert 0.9 * share * dense <= count_macs(small, X) <= share * dense
+
+
+def test_a_target_for_macs_needs_all_of_them():
+    """What runs past PyTorch's dispatcher is named, rather than taken for free."""
+
+    class Elsewhere(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + torch.from_numpy(x.detach().numpy() @ self.weight.detach().numpy().T)
+
+    model = nn.Sequential(nn.Linear(8, 8), Elsewhere(8, 8), nn.Linear(8, 4))
+    with pytest.raises(ModelError, match=r"^max_macs needs a count of all .* Elsewhere, whose weights"):
+        prune_channels(model, torch.zeros(1, 8), options=PruneOptions(max_macs=100))
 
 
 def test_a_ratio_found_is_the_ratio_of_the_plan():

@@ -67,6 +67,9 @@ def test_another_class_of_device(project, limits, options, status):
     project.write_recipe(limits=limits)
     run = project.compare(*options)
     assert run.status == status
+    if status == HELD:
+        assert "memory: baselines/mine.json has none for cpu-avx2-1t, only limits were held; add it with" in run.text
+        run = project.compare(*options, "-v")
     assert "has cpu_peak_bytes of 'half' not for cpu-avx2-1t but 51.2 kB on cpu-other-1t: not compared" in run.text
 
 
@@ -133,7 +136,8 @@ def cpu_memory():
 """)
     run = project.run()
     assert run.status == COULD_NOT_MEASURE
-    assert "runtime memory, CPU (half): no memory today" in run.text
+    assert "COULD NOT MEASURE: cpu_peak_bytes of half: no memory today" in run.text
+    assert "NOT MEASURED: CPU memory: no memory today" in run.text
 
 
 def test_an_xfail_that_hides_a_regression(project):

@@ -82,7 +82,7 @@ def test_unnamed(gate, cpu_latency, compressed, dense):
     for run in (project.run("--benchmark-skip"), project.compare("--benchmark-skip")):
         assert run.status == COULD_NOT_MEASURE
         assert "test_named[half]: was skipped: Skipping benchmark (--benchmark-skip active)" in run.text
-        assert "time per image, CPU (half): Benchmarks are skipped (--benchmark-skip was used)" in run.text
+        assert "cpu_latency_ms of half: Benchmarks are skipped (--benchmark-skip was used)" in run.text
         assert "verdicts: 1 NOT MEASURED, 2 ok" in run.text
 
 

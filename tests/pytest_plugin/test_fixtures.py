@@ -170,7 +170,7 @@ def test_a_model_that_puts_out_nan_is_not_measured_and_fails(project):
     run = project.run("-k", "top1_error", harm="nan")
     assert (run.status, set(run.failures)) == (COULD_NOT_MEASURE, {"test_top1_error"})
     assert "a model's logits must be numbers, this one put out NaN" in run.failures["test_top1_error"]
-    assert "NOT MEASURED [1]" in run.text
+    assert "NOT MEASURED: top-1 error: a model's logits must be numbers" in run.text
     assert_no_traceback(run.text)
 
 
