@@ -150,6 +150,11 @@ class Pair:
             support=support,
         )
         kept, factors = self._outputs(call)
+        if len(kept) != ours.num_outputs or bool((kept < 0).any()):
+            raise ModelError(
+                f"it must be known which outputs the smaller model kept: '{site.tensor}' has {ours.num_outputs},"
+                f" and {len(kept)} were kept (a factorized model that was cut must be reconstructed before the cut)"
+            )
         return Sums(moments, kept, _exactly(factors))
 
     def _outputs(self, call: int) -> tuple[Tensor, Tensor]:

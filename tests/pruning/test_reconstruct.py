@@ -314,6 +314,16 @@ def test_the_last_factors_of_factorized_layers_are_fitted(is_cut: bool):  # noqa
     assert layers["second.0.0"].reason == "the last of the factors is fitted"
 
 
+def test_a_cut_of_a_factorized_network_is_refused():
+    """The cut speaks of the factors, and not of the layers that the dense network has."""
+    dense, x = net(), images(1).double()
+    thin = factorize(dense, x, LowRankConfig(by="ratio", target=0.4), progress=False)
+    with pytest.raises(
+        ModelError, match=r"^it must be known which outputs the smaller model kept: 'first.0.1.weight'"
+    ):
+        reconstruct(prune_channels(thin, x, 0.25), dense, batches(2))
+
+
 def test_too_few_images_are_said():
     """The ridge holds where there are fewer positions than unknowns."""
     dense = nn.Sequential(nn.Linear(6, 64), nn.ReLU(), nn.Linear(64, 5)).double()
