@@ -1,12 +1,14 @@
-"""The networks that structured pruning is tried on: torchvision's, and a model of each family of timm's."""
+"""The networks that the package is tried on: torchvision's, a model of each family of timm's, and those of the zoo."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
+
+from benchmarks.subjects import Subject, awaken_
+from benchmarks.zoo_models import ZOO
 
 # The smallest of some models of each family of timm's.
 # fmt: off
@@ -29,22 +31,17 @@ TIMM = (
 )
 # fmt: on
 
-FAMILIES = ("classification", "segmentation", "detection", "video", "timm")
+FAMILIES = ("classification", "segmentation", "detection", "video", "timm", *ZOO)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Subject:
-    """A network, what it is traced on, and what else it may run on.
+def is_installed(family: str) -> bool:
+    """Whether the package is there that a family's networks come from."""
+    return find_spec(module_of(family).partition(".")[0]) is not None
 
-    Attributes:
-        model: in eval mode, with random weights.
-        example: arguments of one forward pass.
-        others: further arguments, by what is unlike in them.
-    """
 
-    model: nn.Module
-    example: tuple[Any, ...]
-    others: dict[str, tuple[Any, ...]]
+def module_of(family: str) -> str:
+    """What a family's networks are made with."""
+    return ZOO[family][0] if family in ZOO else "timm" if family == "timm" else "torchvision"
 
 
 def names_of(family: str) -> list[str]:
@@ -53,14 +50,18 @@ def names_of(family: str) -> list[str]:
 
     if family == "timm":
         return list(TIMM)
+    if family in ZOO:
+        return list(ZOO[family][1])
     module = torchvision.models if family == "classification" else getattr(torchvision.models, family)
     names: list[str] = torchvision.models.list_models(module=module)
     return names
 
 
 def subject(family: str, name: str) -> Subject:
-    """Build one network and its inputs."""
+    """Build one network, in eval mode, and its inputs: the same each time."""
     torch.manual_seed(0)
+    if family in ZOO:
+        return awaken_(ZOO[family][1][name]())
     if family == "timm":
         return _timm(name)
     import torchvision  # noqa: PLC0415 - not where timm's are asked for
@@ -87,7 +88,7 @@ def _of_images(model: nn.Module, size: int) -> Subject:
     return Subject(
         model=model,
         example=(torch.randn(1, 3, size, size),),
-        others={"batch": (torch.randn(2, 3, size, size),), "size": (torch.randn(1, 3, size + 32, size + 32),)},
+        others={"batch": (torch.randn(3, 3, size, size),), "size": (torch.randn(1, 3, size + 32, size + 32),)},
     )
 
 

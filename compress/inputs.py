@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
@@ -133,8 +133,16 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, Mapping):
         yield from tensors_in(value.values())
     elif not isinstance(value, str) and hasattr(value, "__iter__"):
-        for item in value:
+        for item in items_of(value):
             yield from tensors_in(item)
+
+
+def items_of(value: Iterable[Any]) -> Sequence[Any]:
+    """What ``value`` puts out when it is gone through, as far as that goes: some caches of whole models fail there."""
+    items: list[Any] = []
+    with contextlib.suppress(Exception):
+        items.extend(value)
+    return items
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -8,13 +8,13 @@ from typing import Any
 from torch import Tensor
 
 from compress.errors import ConfigError, first_line
-from compress.inputs import tensors_in
+from compress.inputs import items_of, tensors_in
 
 Outputs = Callable[[Any], Any]
 """What a model puts out to the part of it that counts: ``lambda out: out.logits``."""
 
 
-def counted(output: Any, outputs: Outputs | None) -> Any:
+def selected(output: Any, outputs: Outputs | None) -> Any:
     """The part of ``output`` that counts: all of it if ``outputs`` is None.
 
     Raises:
@@ -46,5 +46,5 @@ def _named(value: Any, path: str) -> Iterator[tuple[str, Tensor]]:
         for key, item in value.items():
             yield from _named(item, f"{path}[{key!r}]" if path else repr(key))
     elif not isinstance(value, (str, int, float)) and hasattr(value, "__iter__"):
-        for index, item in enumerate(value):
+        for index, item in enumerate(items_of(value)):
             yield from _named(item, f"{path}[{index}]")

@@ -19,6 +19,7 @@ from compress.data import ImageData
 from compress.errors import CompressError, ConfigError
 from compress.models import googlenet
 from compress.models.googlenet import WEIGHTS
+from compress.outputs import Outputs
 from compress.train import FitConfig
 
 
@@ -32,6 +33,8 @@ class Workload:
         model_args: keyword arguments of ``model_factory``, of types that JSON knows.
         data: loads the data set; called once, when it is first needed.
         example_input: ``[1, ...]``, one input as the model is served it; latency and memory are measured on it.
+        outputs: which of what the model puts out counts, its logits: ``lambda out: out.logits``; all of it if left
+            out. Recipes prune, factorize, train and judge by it.
         weights: the trained dense model, as :func:`compress.save` wrote it.
         fit: how to train the dense model, where neither ``weights`` nor a keyword argument of that name in
             ``model_args`` brings it trained. With none of the three, ``model_factory`` is taken to return a trained
@@ -46,6 +49,7 @@ class Workload:
     data: Callable[[], ImageData]
     example_input: Tensor
     model_args: Mapping[str, Any] = field(default_factory=dict)
+    outputs: Outputs | None = None
     weights: str | Path | None = None
     fit: FitConfig | None = None
 
@@ -54,6 +58,11 @@ class Workload:
         # Its name and its source file are part of what a cached model is found again by.
         if not (inspect.isfunction(factory) or inspect.ismethod(factory) or inspect.isclass(factory)):
             raise ConfigError(f"model_factory must be a function or a class, got {factory!r} (workload {self.name!r})")
+
+    @property
+    def code(self) -> tuple[Callable[..., Any], ...]:
+        """The functions of it that a result depends on."""
+        return (self.model_factory, *([self.outputs] if inspect.isfunction(self.outputs) else []))
 
     @property
     def is_trained(self) -> bool:
@@ -122,12 +131,14 @@ def dense_model(workload: Workload, *, progress: bool = True) -> nn.Module:
     config = workload.fit
     if config is None or workload.is_trained:
         return workload.build().eval()
-    path = cache_path(f"dense-{workload.name}", ingredients(workload), (data, train, workload.model_factory))
+    path = cache_path(f"dense-{workload.name}", ingredients(workload), (data, train, *workload.code))
 
     def trained() -> nn.Module:
         model = initial_model(workload, config.seed)
         checkpoint = path.with_suffix(".checkpoint")
-        return train.fit(model, workload.dataset, config, checkpoint=checkpoint, progress=progress).model
+        return train.fit(
+            model, workload.dataset, config, outputs=workload.outputs, checkpoint=checkpoint, progress=progress
+        ).model
 
     return cached_model(path, workload.build, trained).eval()
 
@@ -156,6 +167,7 @@ def ingredients(workload: Workload) -> dict[str, Any]:
         "data": [workload.dataset.sha256, workload.dataset.train_sha256],
         "fit": None if workload.fit is None else asdict(workload.fit),
         "model": workload.model_factory.__qualname__,
+        "outputs": getattr(workload.outputs, "__qualname__", str(workload.outputs)),
         "model_args": dict(workload.model_args),
     }
 

@@ -1,4 +1,4 @@
-"""Tiny networks, and the oracle that structured pruning is held against."""
+"""Tiny networks, and how structured pruning is held against the masked ones."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from compress.copying import copied
-from compress.pruning.plan import Member, PruningPlan
+from benchmarks.masked import masked_dense
+from compress.pruning.plan import PruningPlan
 from compress.pruning.structured import apply_plan, plan_pruning
 from compress.pruning.surgery import _smaller
 
@@ -85,61 +85,6 @@ def lively(model: nn.Module, seed: int = 0) -> nn.Module:
             nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
             nn.init.uniform_(module.bias, -0.5, 0.5, generator=generator)
     return model.eval().double()
-
-
-def masked_dense(model: nn.Module, plan: PruningPlan) -> nn.Module:
-    """``model`` at its full size, with zeros wherever ``plan`` removes something: what pruning must be equal to.
-
-    A removed channel of a norm has weight, bias and mean 0 and variance 1, so that it puts out exact zeros. Layer and
-    group norms take their statistics over the channels that are kept, the one thing in which a cut differs from zeros.
-    """
-    dense = copied(model, {})
-    state = {**dict(dense.named_parameters()), **dict(dense.named_buffers())}
-    with torch.no_grad():
-        for (name, dim), indices in plan.kept.items():
-            value = 1.0 if name.endswith("running_var") else 0.0
-            kept = torch.from_numpy(indices)
-            parts = state[name].chunk(len(kept)) if kept.ndim > 1 else [state[name]]
-            for part, some in zip(parts, kept if kept.ndim > 1 else [kept], strict=True):
-                gone = torch.ones(part.shape[dim], dtype=torch.bool)
-                gone[some] = False
-                part.movedim(dim, 0)[gone] = value
-        _give_length_(state)
-    for path, norm in list(dense.named_modules()):
-        if isinstance(norm, (nn.LayerNorm, nn.GroupNorm)) and Member(f"{path}.weight", 0) in plan.kept:
-            place, _, leaf = path.rpartition(".")
-            norm.register_buffer("kept", torch.from_numpy(plan.kept[Member(f"{path}.weight", 0)]))
-            setattr(dense.get_submodule(place), leaf, _OverKept(norm))
-    return dense
-
-
-def _give_length_(state: Mapping[str, Tensor]) -> None:
-    """Slices of weight norm's directions that are zero get a length: their scale is 0, and 0 / 0 is not."""
-    for name, scale in state.items():
-        for ours, theirs in (("weight_g", "weight_v"), ("original0", "original1")):
-            if name.endswith(ours) and scale.ndim:
-                direction = state[name.removesuffix(ours) + theirs]
-                over = [dim for dim in range(scale.ndim) if scale.shape[dim] == 1]
-                direction.masked_fill_(direction.norm(dim=over, keepdim=True) == 0, 1.0)
-
-
-class _OverKept(nn.Module):
-    """A layer or group norm of full width whose statistics run over the channels ``norm.kept``."""
-
-    def __init__(self, norm: nn.Module) -> None:
-        super().__init__()
-        self.weight, self.bias, self.kept = norm.weight, norm.bias, norm.kept
-        self.groups = norm.num_groups if isinstance(norm, nn.GroupNorm) else 0
-        self.eps = norm.eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        dim = 1 if self.groups else x.ndim - 1
-        some, weight, bias = x.index_select(dim, self.kept), self.weight[self.kept], self.bias[self.kept]
-        if self.groups:
-            some = nn.functional.group_norm(some, self.groups, weight, bias, self.eps)
-        else:
-            some = nn.functional.layer_norm(some, weight.shape, weight, bias, self.eps)
-        return torch.zeros_like(x).index_copy(dim, self.kept, some)
 
 
 def largest_gradient_difference(small: nn.Module, dense: nn.Module, plan: PruningPlan, x: Tensor) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -32,14 +33,19 @@ _POOLS = {
     2: (nn.MaxPool2d, nn.AvgPool2d),
     3: (nn.MaxPool3d, nn.AvgPool3d),
 }
+_INSTANCE_NORMS = {1: nn.InstanceNorm1d, 2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 _ADAPTIVE = {1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}
 
 
 class RandomNet(nn.Module):
-    """``[n, 3, *space] -> [n, 5]`` through ``blocks``, coupled in all the ways in which networks couple channels."""
+    """``[n, 3, *space] -> [n, 5]`` through ``blocks``, coupled in all the ways in which networks couple channels.
 
-    def __init__(self, blocks: list[Block], *, space: int, flatten: bool) -> None:
+    Where it has features to put out beside the logits, it puts out both, by name.
+    """
+
+    def __init__(self, blocks: list[Block], *, space: int, flatten: bool, with_features: bool = False) -> None:
         super().__init__()
+        self.with_features = with_features
         self.kinds = [block.kind for block in blocks]
         make = Maker(space)
         self.stem = make.conv_bn(3, 8)
@@ -51,28 +57,35 @@ class RandomNet(nn.Module):
         self.pool = _ADAPTIVE[space](2 if flatten else 1)
         self.head = nn.Linear(channels * 2**space if flatten else channels, 5)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
         x = self.stem(x)
         for kind, block in zip(self.kinds, self.blocks, strict=True):
             x = STEPS[kind](block, x)
         logits: Tensor = self.head(self.pool(x).flatten(1))
-        return logits
+        return {"logits": logits, "features": x} if self.with_features else logits
 
 
 class Attention(nn.Module):
-    """Attention by hand, as most networks write it: widths from the input's shape, heads from an attribute."""
+    """Attention by hand, as most networks write it: widths from the input's shape, heads from an attribute.
 
-    def __init__(self, width: int, heads: int) -> None:
+    Its temperature scales the queries, or the scores.
+    """
+
+    def __init__(self, width: int, heads: int, *, scales_scores: bool = False) -> None:
         super().__init__()
         self.heads = heads
+        self.scales_scores = scales_scores
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         n, tokens, width = x.shape
         q, k, v = self.qkv(x).reshape(n, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        weights = (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(-1)
-        y: Tensor = self.out((weights @ v).transpose(1, 2).reshape(n, tokens, width))
+        if self.scales_scores:
+            scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+        else:
+            scores = q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)
+        y: Tensor = self.out((scores.softmax(-1) @ v).transpose(1, 2).reshape(n, tokens, width))
         return y
 
 
@@ -104,6 +117,17 @@ class Maker:
             "group norm": lambda c, w, act: ([self.conv(c, w), nn.GroupNorm(2, w), act], w),
             "multi-head": lambda c, w, _: ([self.conv(c, w), nn.MultiheadAttention(w, 2, batch_first=True)], w),
             "attention": lambda c, w, _: ([self.conv(c, w), Attention(w, 2)], w),
+            "scaled scores": lambda c, w, _: ([self.conv(c, w), Attention(w, 2, scales_scores=True)], w),
+            "norms of their own": lambda c, _, act: ([self.conv(c, c, 3), self.norm(c), self.norm(c), act], c),
+            "pre-activation": lambda c, w, act: ([self.conv(c, w), self.norm(w), act, self.conv(w, w, 3)], w),
+            "bare instance norm": lambda c, w, act: ([self.conv(c, w, 3), _INSTANCE_NORMS[self.space](w), act], w),
+            "bare layer norm": lambda c, w, act: (
+                [self.conv(c, w), nn.LayerNorm(w, elementwise_affine=False), act],
+                w,
+            ),
+            "recurrent": lambda c, w, _: ([self.conv(c, w), nn.GRU(w, w, batch_first=True)], w),
+            "two ways": lambda c, w, _: ([self.conv(c, w), nn.LSTM(w, w // 2, 2, bidirectional=True)], w),
+            "positions": lambda c, w, act: ([self.conv(c, w), act, self.conv(w, w)], w),
         }
 
     def modules(self, block: Block, channels: int) -> tuple[nn.ModuleList, int]:
@@ -165,6 +189,33 @@ def _attend(block: nn.ModuleList, x: Tensor) -> Tensor:
     return x + y.transpose(1, 2).reshape(x.shape)
 
 
+def _recur(block: nn.ModuleList, x: Tensor) -> Tensor:
+    """Along all positions, one after the other."""
+    x = block[0](x)
+    tokens = x.flatten(2)
+    batch_first = block[1].batch_first
+    tokens = tokens.transpose(1, 2) if batch_first else tokens.permute(2, 0, 1)
+    y, _ = block[1](tokens)
+    y = y.transpose(1, 2) if batch_first else y.permute(1, 2, 0)
+    return x + y.reshape(x.shape)
+
+
+def _mix_positions(block: nn.ModuleList, x: Tensor) -> Tensor:
+    """``[n, positions, channels]`` read as ``[n, channels, positions]``, as some attention over positions does."""
+    x = block[1](block[0](x))
+    return block[2](x + x.flatten(2).transpose(1, 2).reshape(x.shape))
+
+
+def _use_twice(block: nn.ModuleList, x: Tensor) -> Tensor:
+    conv, first, second, act = block
+    return second(conv(act(first(conv(x)))))
+
+
+def _pre_activate(block: nn.ModuleList, x: Tensor) -> Tensor:
+    x = block[0](x)
+    return x + block[3](block[2](block[1](x)))
+
+
 STEPS = {
     **dict.fromkeys(KINDS, _run),
     "residual": lambda block, x: (x + _run(block, x)).relu_(),
@@ -175,14 +226,26 @@ STEPS = {
     "shuffle": _shuffle,
     "reuse": lambda block, x: block[1](block[0](x) + block[0](block[0](x))),
     "layer norm": _layer_norm,
+    "bare layer norm": _layer_norm,
+    "norms of their own": _use_twice,
+    "pre-activation": _pre_activate,
+    "recurrent": _recur,
+    "two ways": _recur,
+    "positions": _mix_positions,
+    "scaled scores": _attend,
     "multi-head": _attend,
     "attention": _attend,
 }
 
 
 @st.composite
-def networks(draw: st.DrawFn) -> tuple[nn.Module, Tensor]:
-    """A random network of up to five blocks, lively and in float64, and an input for it."""
+def networks(draw: st.DrawFn, *, with_features: bool = False) -> tuple[nn.Module, Tensor]:
+    """A random network of up to five blocks, lively and in float64, and an input for it; it runs on others too.
+
+    Args:
+        draw: hypothesis' own.
+        with_features: whether it puts out its last features beside the logits, both by name.
+    """
     blocks = draw(
         st.lists(
             st.builds(Block, kind=st.sampled_from(KINDS), width=st.integers(1, 4), act=st.sampled_from(sorted(ACTS))),
@@ -193,8 +256,8 @@ def networks(draw: st.DrawFn) -> tuple[nn.Module, Tensor]:
     seed = draw(st.integers(0, 2**16))
     space = draw(st.sampled_from([2, 1, 3]))
     torch.manual_seed(seed)
-    net = lively(RandomNet(blocks, space=space, flatten=draw(st.booleans())), seed)
-    return net, torch.randn(1, 3, *SPACES[space], dtype=torch.float64)
+    net = RandomNet(blocks, space=space, flatten=draw(st.booleans()), with_features=with_features)
+    return lively(net, seed), torch.randn(1, 3, *SPACES[space], dtype=torch.float64)
 
 
 def ratios() -> st.SearchStrategy[float]:

@@ -5,7 +5,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from compress.errors import ConfigError
-from compress.inputs import Inputs, each_batch, inputs_of
+from compress.inputs import Inputs, each_batch, inputs_of, tensors_in
 
 X, Y = torch.arange(12.0).reshape(4, 3), torch.arange(4)
 
@@ -73,3 +73,14 @@ def test_inputs_of_any_structure_are_moved_and_listed():
     assert [tensor.shape for tensor in inputs.tensors] == [tensor.shape for tensor in moved.tensors]
     assert all(tensor.is_meta for tensor in moved.tensors)
     assert (moved.args[1][1], moved.kwargs["name"]) == (3, "mean")
+
+
+def test_what_cannot_be_gone_through_holds_no_tensors():
+    """A cache whose own code fails when it is gone through hinders nothing; what lies beside it is found."""
+
+    class Stubborn:
+        def __iter__(self):
+            raise AttributeError("nothing to go through")
+
+    tensor = torch.ones(2)
+    assert list(tensors_in({"cache": Stubborn(), "logits": [tensor]})) == [tensor]

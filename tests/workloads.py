@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -40,6 +42,24 @@ def tiny_net(num_classes: int = 3, width: int = 5) -> TinyNet:
     return TinyNet(num_classes, width)
 
 
+class Featured(TinyNet):
+    """The same, which puts out its features beside the logits, by name."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        features = self.features(x)
+        return {"logits": self.classifier(self.dropout(self.pool(features).flatten(1))), "features": features}
+
+
+def featured_net(num_classes: int = 3, width: int = 16) -> Featured:
+    """The network of :func:`featured_workload`, freshly initialized."""
+    return Featured(num_classes, width)
+
+
+def logits_of(output: dict[str, Tensor]) -> Tensor:
+    """What counts of it."""
+    return output["logits"]
+
+
 def tiny_data() -> ImageData:
     """Noise with one channel brighter than the others: which one is the class."""
     generator = torch.Generator().manual_seed(0)
@@ -76,3 +96,8 @@ def a_number() -> int:
 
 
 NO_FUNCTION = tiny_workload()
+
+
+def featured_workload() -> Workload:
+    """The same with a network of two outputs, of which one counts."""
+    return replace(tiny_workload(), name="featured", model_factory=featured_net, outputs=logits_of)

@@ -31,6 +31,7 @@ def convolution(call: Call) -> Labels | None:
         call.ledger.freeze_ids(weight[dim].ids, NOT_A_CHANNEL)
     for dim in [dim for dim in data if dim > 1]:
         call.ledger.freeze(data[dim], "channels taken for space")
+    call.ledger.ask()
     grouping = Grouping(call.ledger.choose(_grouping(call)))
     out = (_TRANSPOSED if call.args["transposed"] else _PLAIN)[grouping](call)
     result = {0: data[0]} if 0 in data else {}
@@ -301,6 +302,9 @@ def _normed(call: Call, data: str, dim: int, vectors: Sequence[str]) -> Labels:
             call.ledger.tie(axis, call.axis(name, 0))
     if axis is None:
         return NONE
+    if "weight" not in present:
+        # No tensor tells the norm how wide it is.
+        call.ledger.width(axis)
     # With its own weight and bias cut, the output is zero whatever came in; without them zero stays zero.
     affine = {"weight", "bias"} <= set(present)
     return {

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch._ops import OpOverload
 
 from compress.channels.call import Call
-from compress.channels.labels import NONE, WILD, Ids, Labels
+from compress.channels.labels import WILD, Ids, Labels
 from compress.channels.notes import Notes
 from compress.channels.pointwise import FILLS
 
@@ -88,13 +88,22 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, _PLAIN) else None
 
 
+def ids_of(tensors: Iterable[Iterable[Tensor]], lookup: Callable[[Tensor], Labels]) -> list[Ids]:
+    """The ids in each of several lists of tensors."""
+    none = np.empty(0, np.int64)
+    return [
+        np.concatenate([none, *(axis.ids.reshape(-1) for tensor in some for axis in lookup(tensor).values())])
+        for some in tensors
+    ]
+
+
 class Fault(NamedTuple):
     """A difference between two runs.
 
     Attributes:
         reason: what differed, and where.
-        suspects: ids whose cut may be at the bottom of it: of the data at the spot, of all tensors there, then of what
-            went into the modules around, the innermost first.
+        suspects: ids whose cut may be at the bottom of it: of the data at the spot, of all tensors there, of what the
+            last products before were summed over, then of what went into the modules around, the innermost first.
     """
 
     reason: str
@@ -161,14 +170,19 @@ class History:
         step = step_of(call)._replace(shape=self._shape(call, found))
         if not tainted:
             step = step._replace(value=_value(call, found))
+        scalar = self._scalar(call, known)
+        if scalar is not None:
+            step = step._replace(numbers=(*step.numbers, call.operands[scalar].item()))
         differs = call.op not in _SILENT and self._differs(step)
         # As many numbers as something was found, to pick those: no cut need be behind it that they are others.
         picks_found = call.op == "index" and step.shape is None
-        changed = any(note.changed for note in notes) and not picks_found
+        changed = any(note.changed for at, note in enumerate(call.notes) if note is not None and at != scalar)
+        changed &= not picks_found
         if tainted and (differs or changed):
             what = f"a {self._kind(step)} changes with the number of channels"
             data = [tensor for tensor in inputs if not known(tensor)]
-            self.fault([data, inputs, *enclosing()], f"{what} ({call.ledger.place})", call.lookup)
+            before = [*ids_of([data, inputs], call.lookup), *reversed(call.ledger.contracted)]
+            self.fault([*before, *ids_of(enclosing(), call.lookup)], f"{what} ({call.ledger.place})")
             ratio = None if changed or self._lost else _drift(self.before, len(self.steps), step)
             if ratio is not None:
                 self.drifts.append(Drift(len(self.steps), ratio, self.faults.pop()))
@@ -179,17 +193,9 @@ class History:
         if call.op not in _SILENT:
             self.steps.append(step)
 
-    def fault(
-        self, suspects: Iterable[Iterable[Tensor]], reason: str, lookup: Callable[[Tensor], Labels] = lambda _: NONE
-    ) -> None:
-        """Report that this run went wrong, at tensors among the first of ``suspects``, or else among the next."""
-        ids = [
-            np.concatenate(
-                [np.empty(0, np.int64), *(axis.ids.reshape(-1) for tensor in some for axis in lookup(tensor).values())]
-            )
-            for some in suspects
-        ]
-        self.faults.append(Fault(reason, [some[some >= 0] for some in ids]))
+    def fault(self, suspects: Iterable[Ids], reason: str) -> None:
+        """Report that this run went wrong, at the first of ``suspects`` that may be cut, or else at the next."""
+        self.faults.append(Fault(reason, [some[some >= 0] for some in suspects]))
 
     def finish(self, shapes: Sequence[Shape], before: Sequence[Shape]) -> None:
         """Compare what can be compared only at the end."""
@@ -207,6 +213,15 @@ class History:
         written, other = self.notes.of(source), self.notes.of(target)
         other.tainted |= written.tainted
         other.changed |= written.changed
+
+    def _scalar(self, call: Call, known: Callable[[Tensor], bool]) -> int | None:
+        """Which operand of a product is as good as a number: a tensor of one element that no weight has a part in."""
+        if call.op not in {"mul", "div"} or len(call.operands) != 2:  # noqa: PLR2004 - two factors
+            return None
+        for at, (tensor, note) in enumerate(zip(call.operands, call.notes, strict=True)):
+            if tensor.numel() == 1 and not known(tensor) and not (note is not None and note.tainted):
+                return None if at == 0 and call.op == "div" else at
+        return None
 
     def _shape(self, call: Call, found: Sequence[Labels]) -> Shape:
         """The sizes that a cut must leave alone: it may not make heads of the width of a head."""
@@ -242,15 +257,16 @@ class History:
 
 def _drift(before: Sequence[Step] | None, turn: int, now: Step) -> float | None:
     """The factor that makes a product as it was, if only a number in it changed."""
-    if before is None or now.op not in {"mul", "div"}:
-        return None
-    if before[turn].shape != now.shape:
+    if before is None or now.op not in {"mul", "div", "baddbmm"} or before[turn].shape != now.shape:
         return None
     changed = [(a, b) for a, b in zip(before[turn].numbers, now.numbers, strict=True) if a != b]
+    # Of the numbers of a product added to something, only the last multiplies the product alone.
+    if now.op == "baddbmm" and before[turn].numbers[:-1] != now.numbers[:-1]:
+        return None
     if len(changed) != 1 or not all(isinstance(one, (int, float)) and one and math.isfinite(one) for one in changed[0]):
         return None
     was, became = changed[0]
-    return float(was / became if now.op == "mul" else became / was)
+    return float(became / was if now.op == "div" else was / became)
 
 
 def _is_ragged(call: Call) -> bool:

@@ -7,6 +7,7 @@ activations inherit them. A dimension without an entry belongs to the data (batc
 from __future__ import annotations
 
 import math
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -21,7 +22,14 @@ Ids = npt.NDArray[np.int64]
 FIXED = -1
 WILD = -2
 
+_LAST = 4  # products to be remembered
+
 NOT_A_CHANNEL = "not a channel dimension"
+
+
+# A choice, by the path of the module, the number of the call in it, and the number of the choice in that: the same
+# whatever the widths and sizes.
+Place = tuple[str, int, int]
 
 
 class Axis(NamedTuple):
@@ -150,39 +158,54 @@ class Ledger:
     """What one run of the network showed. Nothing is resolved here: ties are pairs, to be joined once at the end.
 
     Attributes:
-        replay: choices of an earlier run, to be repeated one by one; None where this run chooses.
+        replay: choices of an earlier run, to be repeated; None where this run chooses.
         wishes: choices to be made otherwise than this run would, by the number of the call.
+        folded: how channels were taken apart by each reshape: factors of their number, by the module and the number of
+            the call in it.
+        folded_before: the same of a run of the same network at another size, None if there was none.
         calls: how many calls came before the one at work.
         place: the operation and module at work, for reasons.
         module: the path of that module.
         ties: ids that stand or fall together.
         freezes: ids that must stay.
         parts: dimensions that must keep equally many positions in each part.
+        pieces: what slices and splits took, in order: after a cut they must take what is left of the same.
         alignments: dimensions that a kernel takes only in multiples of some width.
         outputs: ids of output dimensions of weights: the slices which produce the channel.
         choices: what this run chose where more than one way was open.
+        asked: how many calls at which choices may be made each module made so far.
+        num_chosen: how many choices the call at work has made.
+        contracted: ids of the last dimensions that products were summed over.
         attended: ids of the factors of batched products, whose parts are heads.
         attending: the modules that made those.
         bindings: widths that attention code may take one for the other.
         widths: sizes written in Python.
+        entered: how wide what each module was called on is: code may compare that with a number of its own.
         splits: dimensions split into parts.
     """
 
-    replay: Sequence[int] | None = None
+    replay: Mapping[Place, int] | None = None
     wishes: Mapping[int, int] = field(default_factory=dict)
+    folded: dict[tuple[str, int], Sequence[int]] = field(default_factory=dict)
+    folded_before: Mapping[tuple[str, int], Sequence[int]] | None = None
     calls: int = 0
     place: str = ""
     module: str = ""
     ties: list[Tie] = field(default_factory=list)
     freezes: list[Freeze] = field(default_factory=list)
     parts: list[Parts] = field(default_factory=list)
+    pieces: list[Ids] = field(default_factory=list)
     alignments: list[Alignment] = field(default_factory=list)
     outputs: list[Ids] = field(default_factory=list)
-    choices: list[int] = field(default_factory=list)
+    choices: dict[Place, int] = field(default_factory=dict)
+    asked: Counter[str] = field(default_factory=Counter)
+    num_chosen: int = 0
+    contracted: deque[Ids] = field(default_factory=lambda: deque(maxlen=_LAST))
     attended: list[Ids] = field(default_factory=list)
     attending: set[str] = field(default_factory=set)
     bindings: list[Binding] = field(default_factory=list)
     widths: list[Width] = field(default_factory=list)
+    entered: list[Width] = field(default_factory=list)
     splits: list[Split] = field(default_factory=list)
 
     def freeze(self, axis: Axis | None, why: str) -> None:
@@ -222,6 +245,7 @@ class Ledger:
     def sum_over(self, *axes: Axis | None) -> None:
         """A product is summed along these tied dimensions: right after a cut only if a factor was zero there."""
         present = [axis for axis in axes if axis is not None]
+        self.contracted.append(np.concatenate([axis.ids.reshape(-1) for axis in present] or [np.empty(0, np.int64)]))
         if not any(axis.zero for axis in present):
             for axis in present:
                 self.freeze(axis, "a sum over channels that need not be zero when removed")
@@ -239,11 +263,23 @@ class Ledger:
         """Note that the operation at work was told how wide ``axis`` shall be."""
         self.widths.append(Width(self.module, axis.ids.shape[-1], axis.rows[0]))
 
+    def ask(self) -> None:
+        """A call begins at which choices may be made."""
+        self.asked[self.module] += 1
+        self.num_chosen = 0
+
+    def folds(self, sizes: Sequence[int]) -> bool:
+        """Whether channels are taken apart by factors ``sizes`` at another size of the input too, as far as known."""
+        place = (self.module, self.asked[self.module])
+        self.folded[place] = sizes
+        return self.folded_before is None or self.folded_before.get(place, sizes) == sizes
+
     def choose(self, best: int) -> int:
         """``best``, or what is wished, or what an earlier run chose at this point."""
-        turn = len(self.choices)
+        place = (self.module, self.asked[self.module], self.num_chosen)
+        self.num_chosen += 1
         choice = self.wishes.get(self.calls, best)
-        if self.replay is not None and turn < len(self.replay):
-            choice = self.replay[turn]
-        self.choices.append(choice)
+        if self.replay is not None:
+            choice = self.replay.get(place, choice)
+        self.choices[place] = choice
         return choice

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,7 @@ class Note:
         own: whether it is a parameter or buffer, moved.
         ragged: whether its sizes depend on values.
         squared: whether it holds squares: their mean is the statistic of a norm.
-        source: the layer's output that it is a part of.
+        growth: the layers' outputs that it is multiplied with.
         filled_in: the path of the module that filled it with one value; None if it was not.
     """
 
@@ -33,7 +33,7 @@ class Note:
     own: bool = False
     ragged: bool = False
     squared: bool = False
-    source: Any = None
+    growth: Sequence[Any] = ()
     filled_in: str | None = None
 
 

@@ -6,6 +6,7 @@ along the one. An operation that treats all parts alike ties position ``i`` of e
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ def joined(ledger: Ledger, axis: Axis, dims: Collection[int] | None = None) -> A
         return axis
     parts = tuple(dim for at, dim in enumerate(axis.parts) if at not in gone)
     rows = np.moveaxis(axis.ids, gone, range(len(gone)))
-    rows = rows.reshape(-1, *rows.shape[len(gone) :])
+    rows = rows.reshape(math.prod(rows.shape[: len(gone)]), *rows.shape[len(gone) :])
     return Axis(tied_rows(ledger, rows), axis.zero, parts)
 
 

@@ -81,23 +81,24 @@ def _of_numerator(args: Mapping[str, Any], zeros: Sequence[bool]) -> bool:
 
 
 def _of_positive_power(args: Mapping[str, Any], zeros: Sequence[bool]) -> bool:
-    return zeros[0] and _is_number(args["exponent"]) and args["exponent"] > 0
+    return zeros[0] and is_number(args["exponent"]) and args["exponent"] > 0
 
 
 def _of_range_around_zero(args: Mapping[str, Any], zeros: Sequence[bool]) -> bool:
     low, high = args.get("min", args.get("min_val")), args.get("max", args.get("max_val"))
     return (
         zeros[0]
-        and (low is None or (_is_number(low) and low <= 0))
-        and (high is None or (_is_number(high) and high >= 0))
+        and (low is None or (is_number(low) and low <= 0))
+        and (high is None or (is_number(high) and high >= 0))
     )
 
 
 def _of_value(args: Mapping[str, Any], _: Sequence[bool]) -> bool:
-    return _is_number(args["value"]) and args["value"] == 0
+    return is_number(args["value"]) and args["value"] == 0
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether an argument of an operation is a number, and no tensor."""
     return isinstance(value, (int, float))
 
 
@@ -157,7 +158,7 @@ def reduction(*, skips_zeros: bool = False, zero_of_zeros: bool = True) -> Rule:
         ndim = call.args["self"].ndim
         over = _dims(call.args.get("dim"), ndim)
         order = call.args.get("ord", call.args.get("p"))
-        may_run = skips_zeros and (order is None or (_is_number(order) and order > 0))
+        may_run = skips_zeros and (order is None or (is_number(order) and order > 0))
         keep = call.args.get("keepdim", False)
         result: dict[int, Axis] = {}
         for dim, axis in apart_from(call.ledger, call.in_parts("self"), over).items():
@@ -178,8 +179,12 @@ def mean(call: Call) -> Labels | Sequence[Labels] | None:
     of a layer norm.
     """
     note = call.notes[0]
-    of_squares = note is not None and note.squared and bool(call.args["keepdim"])
-    return _mean_of_squares(call) if of_squares else _mean(call)
+    if note is None or not note.squared or not call.args["keepdim"]:
+        return _mean(call)
+    for dim, axis in note.labels.items():
+        if dim in _dims(call.args["dim"], call.args["self"].ndim):
+            call.ledger.width(axis)
+    return _mean_of_squares(call)
 
 
 _mean = reduction()

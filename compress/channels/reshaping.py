@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from compress.channels.call import Call, Rule
+from compress.channels.folding import folds
 from compress.channels.labels import NONE, WILD, Axis, Binding, Ids, Labels, Split, Width, moved
 from compress.channels.parts import joined, shifted, tied_rows
 
@@ -23,6 +24,7 @@ def view(call: Call) -> Labels:
     labels = call.in_parts("self")
     if 0 in old or not labels:
         return NONE
+    call.ledger.ask()
     blocks = _blocks(old, new)
     block_of = {dim: at for at, (dims, _) in enumerate(blocks) for dim in dims}
     labels = _one_a_block(call, labels, block_of)
@@ -92,8 +94,11 @@ def _reshaped(call: Call, axis: Axis, dim: int, blocks: Sequence[_Block]) -> tup
     if all(len(old) == len(new) == 1 for old, new in blocks):
         places = {old[0]: new[0] for old, new in blocks}
         return places[dim], axis._replace(parts=tuple(places[part] for part in axis.parts))
-    own = next(new for old, new in blocks if dim in old)
+    old, own = next((old, new) for old, new in blocks if dim in old)
     if not own:
+        return None
+    if not _folds_alike(call, axis, dim, (old, own)):
+        call.ledger.freeze(axis, "positions and channels mixed by a reshape")
         return None
     dims = [one for _, new in blocks for one in new]
     dense = _dense(call, axis, dim, blocks)
@@ -116,6 +121,23 @@ def _reshaped(call: Call, axis: Axis, dim: int, blocks: Sequence[_Block]) -> tup
         call.ledger.splits.append(Split(call.ledger.calls, found, heads))
         bind(call, axis)
     return kept, found
+
+
+def _folds_alike(call: Call, axis: Axis, dim: int, block: _Block) -> bool:
+    """Whether ``axis``, of dimension ``dim``, is taken apart by numbers that have nothing to do with the input's size.
+
+    Beside positions, each of its factors must go somewhere as a whole; and at another size of the input, they must be
+    the same.
+    """
+    sizes, shape = call.args["self"].shape, call.out.shape
+    found = folds([sizes[one] for one in block[0]], [shape[one] for one in block[1]])
+    others = any(sizes[one] > 1 and one != dim and one not in axis.parts for one in block[0])
+    if found is None:
+        return not others
+    own = [fold.size for fold in found if block[0][fold.old] == dim]
+    ids = axis.ids.reshape(-1, *own[::-1])
+    # Along some of them the ids are the same: there, positions were merged with channels.
+    return call.ledger.folds([size for at, size in enumerate(own) if _varies(ids, ids.ndim - 1 - at)])
 
 
 def _dense(call: Call, axis: Axis, dim: int, blocks: Sequence[_Block]) -> Ids:

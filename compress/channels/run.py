@@ -14,13 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.nn.modules.conv import _ConvNd
-from torch.nn.modules.instancenorm import _InstanceNorm
 
 from compress.channels import rules
 from compress.channels.aliases import Write, after_write
 from compress.channels.call import Call
 from compress.channels.history import Drift, Fault, History, Shape, Step, arguments
-from compress.channels.labels import NONE, NOT_A_CHANNEL, Axis, Ids, Labels, Ledger, Slot
+from compress.channels.labels import NONE, NOT_A_CHANNEL, Axis, Ids, Labels, Ledger, Slot, Width
 from compress.channels.modes import FunctionWatch, Recorder, memory_of, plain_forward
 from compress.channels.notes import Notes
 from compress.channels.pointwise import FILLS
@@ -65,19 +64,35 @@ class Trace:
 
 
 class Run:
-    """The state of one run: labels of every live tensor, and the module at work."""
+    """The state of one run: labels of every live tensor, and the module at work.
+
+    Args:
+        model: what runs.
+        view: in which way.
+        slots: the labels of its tensors, new ones if None.
+        first: the run of the network before it was cut to ``model``, to be compared with.
+        wishes: choices to be made otherwise than this run would, by the number of the call.
+        alike: a run of the same network at another size, whose choices are repeated.
+    """
 
     def __init__(
         self,
         model: nn.Module,
         view: View,
+        *,
         slots: Sequence[Slot] | None,
-        first: Trace | None,
+        first: Trace | None = None,
         wishes: Mapping[int, int] = _NO_WISHES,
+        alike: Trace | None = None,
     ) -> None:
         self.model = model
         self.view = view
-        self.ledger = Ledger(replay=None if first is None else first.ledger.choices, wishes=wishes)
+        before = first or alike
+        self.ledger = Ledger(
+            replay=None if before is None else before.ledger.choices,
+            wishes=wishes,
+            folded_before=None if alike is None else alike.ledger.folded,
+        )
         self.notes = Notes()
         self.history = History(self.notes, before=None if first is None else first.steps)
         self.state = dict(_state_of(model))
@@ -110,6 +125,7 @@ class Run:
         when = "in training" if self.view.in_training else ""
         for name, tensor in counted:
             reason = " ".join(word for word in ("model output", name, when) if word)
+            self.sources.put_out(tensor)
             self.output_shapes.append(None if self.notes.is_ragged(tensor) else tuple(tensor.shape))
             for axis in self.labels(tensor).values():
                 self.ledger.freeze_ids(self._let_go(axis.ids), reason)
@@ -177,6 +193,8 @@ class Run:
             self.notes.of(call.out).squared = True
         if call.op in FILLS:
             self.notes.of(call.out).filled_in = self.ledger.module
+        elif call.op == "_to_copy" and call.notes[0] is not None and call.notes[0].filled_in is not None:
+            self.notes.of(call.out).filled_in = call.notes[0].filled_in
         for out, labels in zip(call.outs, found, strict=False):
             self._store(out, labels, written=op._schema.is_mutable)
 
@@ -239,13 +257,12 @@ class Run:
             self.ledger.freeze_ids(axis.ids, reason)
 
     def _enter(self, name: str) -> Any:
-        def hook(module: nn.Module, args: object, kwargs: object) -> None:
-            self.modules.append((name, (args, kwargs)))
-            if isinstance(module, _InstanceNorm) and not any(True for _ in (*module.parameters(), *module.buffers())):
-                # It compares its input's width with its own, and has no tensor whose cut would tell that one.
+        def hook(_: nn.Module, args: object, kwargs: object) -> None:
+            if self.history.before is None:
                 for tensor in tensors_in([args, kwargs]):
-                    for axis in self.labels(tensor).values():
-                        self.ledger.freeze_ids(axis.ids, f"a norm's width without a tensor (layer '{name}')")
+                    axes = [axis for axis in self.labels(tensor).values() if not axis.parts]
+                    self.ledger.entered.extend(Width(name, len(axis.ids), axis.ids) for axis in axes)
+            self.modules.append((name, (args, kwargs)))
 
         return hook
 

@@ -32,6 +32,7 @@ def slice_(call: Call) -> Labels:
     piece = axis._replace(ids=axis.ids[..., start:stop:step])
     if start == 0:
         call.ledger.width(piece)
+    call.ledger.pieces.append(piece.ids)
     return {**labels, dim: piece}
 
 
@@ -80,13 +81,14 @@ def split(call: Call) -> Sequence[Labels]:
     pieces = [axis._replace(ids=piece) for piece in np.split(axis.ids, ends[:-1], axis=-1)]
     for piece in pieces:
         call.ledger.width(piece)
+        call.ledger.pieces.append(piece.ids)
     return [{**labels, dim: piece} for piece in pieces]
 
 
 def cat(call: Call) -> Labels:
     """``[..., n0, ...], [..., n1, ...], ... -> [..., n0 + n1 + ..., ...]``."""
-    # An empty vector may stand among tensors of any shape; it adds nothing.
-    tensors = [tensor for tensor in call.args["tensors"] if tensor.shape != (0,)]
+    # What is empty adds nothing, and an empty vector may stand among tensors of any shape.
+    tensors = [tensor for tensor in call.args["tensors"] if tensor.numel()]
     if not tensors:
         return NONE
     ndim = call.out.ndim

@@ -6,6 +6,7 @@ and carries the labels along. Whatever runs can be traced: there is no graph to 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -13,9 +14,11 @@ from typing import Literal
 import numpy as np
 from torch import Tensor, nn
 
-from compress.channels.labels import Ledger, Slot
-from compress.channels.modes import LentWrittenError
+from compress.channels.history import ids_of
+from compress.channels.labels import Ids, Ledger, Slot
+from compress.channels.modes import LentWrittenError, Recorder, memory_of, plain_forward
 from compress.channels.run import Run, Trace
+from compress.channels.sizes import other_inputs, sizes_of
 from compress.channels.view import View
 from compress.copying import copied
 from compress.errors import CompressError, ModelError, first_line
@@ -42,7 +45,7 @@ def trace(model: nn.Module, example: Inputs, heads: Heads = "dims", outputs: Out
         ConfigError: if ``outputs`` names no output.
         ModelError: if the model cannot be copied, if its forward pass fails, or puts out no tensor.
     """
-    found = _first_run(model, View(example=example, outputs=outputs), heads, slots=None)
+    found = _elsewhere(model, _first_run(model, View(example=example, outputs=outputs), heads, slots=None))
     unused = [name for name, _ in model.named_parameters() if name not in found.used]
     if not unused:
         return found
@@ -54,8 +57,29 @@ def trace(model: nn.Module, example: Inputs, heads: Heads = "dims", outputs: Out
             f"{len(unused)} parameters take no part in eval mode ('{unused[0]}'), and in train mode {broken}: training"
             " the pruned network may fail"
         )
-        return replace(_joined(found, _cut_along(broken.seen)), others=(), notes=(note,))
+        joined = _joined(found, _cut_along(broken.seen))
+        return replace(joined, others=found.others, notes=(*found.notes, note))
     return _joined(found, other) if other.used - found.used else found
+
+
+def _elsewhere(model: nn.Module, found: Trace) -> Trace:
+    """``found``, with what a run on inputs of another batch and another size showed, as far as the model runs there."""
+    changed: frozenset[str] = frozenset()
+    for one in other_inputs(found.view.example):
+        view = replace(found.view, example=one.inputs)
+        try:
+            other = _run_once(model, view, found.slots, wishes={}, alike=found)
+        except ModelError:
+            continue
+        # Sizes that Python wrote are those of the example; here others may come to the same numbers.
+        other.ledger.widths.clear()
+        found, changed = _joined(found, other), one.changed
+        break
+    missing = [what for what in sizes_of(found.view.example) if what not in changed]
+    if not missing:
+        return found
+    note = f"verified at the example's {' and '.join(missing)} alone: the model was found to run at no other"
+    return replace(found, notes=(*found.notes, note))
 
 
 class _BrokenOffError(ModelError):
@@ -99,7 +123,7 @@ def _joined(found: Trace, other: Trace) -> Trace:
         bindings=[*ledger.bindings, *more.bindings],
         widths=[*ledger.widths, *more.widths],
     )
-    return replace(found, ledger=joined, slots=other.slots, used=found.used | other.used, others=(other,))
+    return replace(found, ledger=joined, slots=other.slots, used=found.used | other.used, others=(*found.others, other))
 
 
 def _first_run(model: nn.Module, view: View, heads: Heads, slots: Sequence[Slot] | None) -> Trace:
@@ -118,27 +142,50 @@ def _whole_heads(ledger: Ledger) -> dict[int, int]:
     }
 
 
-def _run_once(model: nn.Module, view: View, slots: Sequence[Slot] | None, wishes: Mapping[int, int]) -> Trace:
-    try:
-        return _run_lent(model, view, slots, wishes, lent=list(model.parameters()))
-    except LentWrittenError:
-        return _run_lent(model, view, slots, wishes, lent=())
-
-
-def _run_lent(
-    model: nn.Module, view: View, slots: Sequence[Slot] | None, wishes: Mapping[int, int], lent: Sequence[Tensor]
+def _run_once(
+    model: nn.Module,
+    view: View,
+    slots: Sequence[Slot] | None,
+    wishes: Mapping[int, int],
+    alike: Trace | None = None,
 ) -> Trace:
-    run = Run(_copy(model, lent), view, slots=slots, first=None, wishes=wishes)
+    """A first run in the way ``view``: with the choices of the run ``alike`` of the same network, if there was one."""
+
+    def run(lent: Sequence[Tensor]) -> Trace:
+        _warm_up(_copy(model, lent), view, lent)
+        return _result(Run(_copy(model, lent), view, slots=slots, wishes=wishes, alike=alike), lent)
+
+    try:
+        return run(list(model.parameters()))
+    except LentWrittenError:
+        return run(())
+
+
+def _warm_up(model: nn.Module, view: View, lent: Iterable[Tensor]) -> None:
+    """Run ``model`` unrecorded: what Python keeps from a first call on, a table by the size, is then there for all."""
+    view.set_modes_(model)
+    args, kwargs = copy.deepcopy((view.example.args, dict(view.example.kwargs)))
+    unheard = Recorder(lambda *_: None, {memory_of(one) for one in lent})
+    with plain_forward(model.parameters()), unheard:
+        try:
+            model(*args, **kwargs)
+        except LentWrittenError:
+            raise
+        except Exception:  # noqa: BLE001 - the recorded run fails too, and says so
+            return
+
+
+def _result(run: Run, lent: Sequence[Tensor]) -> Trace:
     try:
         run.forward(lent)
     except (LentWrittenError, CompressError):
         raise
     except Exception as error:
         message = f"the forward pass on the example inputs failed: {first_line(error)}"
-        if view.in_training:
+        if run.view.in_training:
             raise _BrokenOffError(message, run.result(writes=not lent)) from error
         raise ModelError(message) from error
-    if not run.output_shapes and not view.in_training:
+    if not run.output_shapes and not run.view.in_training:
         raise ModelError("the forward pass on the example inputs put out no tensor")
     return run.result(writes=not lent)
 
@@ -156,11 +203,20 @@ def retrace(model: nn.Module, slots: Sequence[Slot], first: Trace) -> Trace:
     except Exception as error:  # noqa: BLE001 - whatever a cut breaks is a reason to take the cut back
         layer = run.modules[-1][0] if run.modules else ""
         reason = f"the cut breaks the forward pass: {first_line(error)} (layer '{layer}')"
-        data = [tensor for tensor in run.watch.failed if id(tensor) not in run.names]
-        run.history.fault([data, run.watch.failed, *run.at_work(error), *run.enclosing()], reason, run.labels)
+        run.history.fault(_suspects(run, error), reason)
         return run.result()
     run.history.finish(run.output_shapes, first.output_shapes)
     return run.result()
+
+
+def _suspects(run: Run, error: Exception) -> list[Ids]:
+    """Ids whose cut may have led to ``error``, the likeliest first."""
+    failed = run.watch.failed
+    there = ids_of([[tensor for tensor in failed if id(tensor) not in run.names], failed], run.labels)
+    around = ids_of([*run.at_work(error), *run.enclosing()], run.labels)
+    contracted = list(reversed(run.ledger.contracted))
+    # What a function was called on came of the last products; a check in Python is of what went into its module.
+    return [*there, *contracted, *around] if failed else [*around, *contracted]
 
 
 def _copy(model: nn.Module, lent: Iterable[Tensor]) -> nn.Module:

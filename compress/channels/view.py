@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
 from compress.inputs import Inputs, tensors_in
-from compress.outputs import Outputs, counted, named_tensors
+from compress.outputs import Outputs, named_tensors, selected
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,4 +53,4 @@ class View:
         if self.outputs is None or self.in_training:
             return named
         names = {id(tensor): name for name, tensor in named}
-        return [(names.get(id(tensor), "as chosen"), tensor) for tensor in tensors_in([counted(output, self.outputs)])]
+        return [(names.get(id(tensor), "as chosen"), tensor) for tensor in tensors_in([selected(output, self.outputs)])]

@@ -99,7 +99,7 @@ def _save(model: nn.Module, workload: Workload, options: argparse.Namespace) -> 
 
     path: Path = options.output
     save(model, path)
-    evaluation = evaluate(model, workload.dataset.test, progress=not options.quiet)
+    evaluation = evaluate(model, workload.dataset.test, outputs=workload.outputs, progress=not options.quiet)
     print(
         f"{path}: {count_params(model):,} parameters, {path.stat().st_size / 1e6:.2f} MB,"
         f" top-1 error {evaluation.top1_error:.2%}, top-5 error {evaluation.top5_error:.2%}"

@@ -23,6 +23,7 @@ from compress.lowrank.ranks import Choice, Table, cheapest_within, shared_out, t
 from compress.lowrank.reads import reads_in_the_way
 from compress.lowrank.sites import Layer, Site, find_sites, pass_of, watched
 from compress.macs import Macs, macs_of
+from compress.outputs import Outputs, selected
 from compress.progress import track
 from compress.substitute import Substitute, replace_
 
@@ -41,6 +42,7 @@ def factorize(
     *,
     calibration: Iterable[Any] | None = None,
     measure: Measure | None = None,
+    outputs: Outputs | None = None,
     progress: bool = True,
 ) -> nn.Module:
     """A new model with low-rank chains in the places of layers where that saves MACs; the given one is untouched.
@@ -56,6 +58,7 @@ def factorize(
         calibration: batches, see :func:`~compress.inputs.each_batch`, gone through twice. With them the error of the
             layers' outputs is made small and not that of their weights, and biases take up what their mean loses.
         measure: the latency of one model over another's; needed for the target "latency" alone.
+        outputs: names the outputs that count, as in :class:`~compress.PruneOptions`: those must be there still.
         progress: whether to show a bar, if stderr is a terminal.
 
     Returns:
@@ -67,10 +70,16 @@ def factorize(
         ModelError: if the model has no such layer, cannot be run, or has masks that are not permanent yet.
     """
     plan = plan_factorization(
-        model, example_inputs, config, calibration=calibration, measure=measure, progress=progress
+        model,
+        example_inputs,
+        config,
+        calibration=calibration,
+        measure=measure,
+        outputs=outputs,
+        progress=progress,
     )
     small = _applied(model, plan.replacements)
-    _check_runs(small, model, inputs_of(example_inputs), plan.replacements)
+    _check_runs(small, model, inputs_of(example_inputs), plan.replacements, outputs)
     return small
 
 
@@ -81,6 +90,7 @@ def plan_factorization(
     *,
     calibration: Iterable[Any] | None = None,
     measure: Measure | None = None,
+    outputs: Outputs | None = None,
     progress: bool = True,
 ) -> FactorizationPlan:
     """Decide what :func:`factorize` does to each layer, and say why the rest stays. Same arguments and errors."""
@@ -89,7 +99,7 @@ def plan_factorization(
         raise ConfigError("a target for latency needs a function that measures it: measure=")
     example = inputs_of(example_inputs)
     found, whole = find_sites(model, config)
-    macs = _observe(model, example, found)
+    macs = _observe(model, example, found, outputs)
     if config.by == "macs":
         macs.whole("a target for macs")
     whole |= {name: reason for site in found if (reason := _unfit(site, config)) for name in site.layers}
@@ -171,14 +181,14 @@ class _Draft:
         return made
 
 
-def _observe(model: nn.Module, inputs: Inputs, sites: Collection[Site]) -> Macs:
+def _observe(model: nn.Module, inputs: Inputs, sites: Collection[Site], outputs: Outputs | None) -> Macs:
     """Note every pass through a site; the MACs of the whole model."""
 
     def see(site: Site, layer: Layer, given: Tensor, output: Tensor) -> None:
         site.passes.append(pass_of(layer, given, output))
 
     with watched(sites, see):
-        return macs_of(lambda: infer(model, inputs))
+        return macs_of(lambda: selected(infer(model, inputs), outputs))
 
 
 def _choices(
@@ -285,10 +295,16 @@ def _applied(model: nn.Module, replacements: Mapping[str, nn.Module]) -> nn.Modu
     return replace_(copied(model), copy.deepcopy(dict(replacements)))
 
 
-def _check_runs(small: nn.Module, model: nn.Module, inputs: Inputs, replacements: Mapping[str, nn.Module]) -> None:
+def _check_runs(
+    small: nn.Module,
+    model: nn.Module,
+    inputs: Inputs,
+    replacements: Mapping[str, nn.Module],
+    outputs: Outputs | None,
+) -> None:
     """Refuse a model that reads a replaced layer's attributes, and so no longer runs."""
     try:
-        infer(small, inputs)
+        selected(infer(small, inputs), outputs)
     except ModelError as cause:
         raise ModelError(
             f"{type(model).__name__} cannot do without a layer that was replaced, name it in ignore: {cause}"

@@ -81,6 +81,14 @@ def choose(candidates: Candidates, frozen: Container[int], ratio: float, round_t
     return removed
 
 
+def why_all_stay(group: Group, ratio: float) -> str:
+    """Why nothing of a group that may be cut was removed at ``ratio``."""
+    count = _steps_of(group, 1.0).count
+    if count == 1:
+        return f"its {group.num_channels} channels cannot be thinned in equal parts: they would go all at once"
+    return f"of the {count} equal steps that it can be thinned by, a ratio of {ratio:g} leaves all"
+
+
 def growth_since(model: nn.Module | None, channels: Channels, scores: Scores) -> dict[int, float]:
     """How many times as many channels each group had in ``model``, which is as it was before any cut.
 

@@ -19,7 +19,7 @@ from torch.nn.modules.conv import _ConvNd
 from compress.copying import copied
 from compress.errors import ModelError
 from compress.inputs import BATCH, device_of, each_batch, run
-from compress.outputs import Outputs, counted
+from compress.outputs import Outputs, selected
 from compress.pruning.places import Place, State, producing, rows, state_of
 
 Loss = Callable[[Any, Any], Tensor]
@@ -85,7 +85,7 @@ def gate_gradients(model: nn.Module, cells: Sequence[Sequence[Place]], evidence:
     terms: list[list[Tensor]] = [[] for _ in cells]
     for batch in each_batch(evidence.batches, device=device_of(model)):
         with torch.enable_grad():
-            outputs = counted(run(model, batch.inputs, BATCH), evidence.outputs)
+            outputs = selected(run(model, batch.inputs, BATCH), evidence.outputs)
             loss = (evidence.loss or cross_entropy)(outputs, batch.targets)
             if loss.ndim or not loss.requires_grad:
                 raise ModelError("the loss for taylor must be a scalar that depends on the model's weights")

@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from compress.copying import check_given, copied
 from compress.inputs import BATCH, device_of, each_batch, run
+from compress.outputs import Outputs, selected
 from compress.progress import track
 
 M = TypeVar("M", bound=nn.Module)
@@ -25,7 +26,7 @@ M = TypeVar("M", bound=nn.Module)
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
-def recalibrate(model: M, batches: Iterable[Any], *, progress: bool = False) -> M:
+def recalibrate(model: M, batches: Iterable[Any], *, outputs: Outputs | None = None, progress: bool = False) -> M:
     """A copy of ``model`` whose norms have the average statistics of ``batches``; no weight moves.
 
     Every norm with running statistics takes the mean of what it sees in each batch. All else runs in eval mode, without
@@ -36,10 +37,11 @@ def recalibrate(model: M, batches: Iterable[Any], *, progress: bool = False) -> 
         model: any model that runs on the batches.
         batches: inputs, or pairs ``(inputs, labels)``, whose labels are not used. 50 batches of 64 images of the
             training split are plenty; augment them as training did, whose statistics the weights grew up with.
+        outputs: names the outputs that count, as in :class:`~compress.PruneOptions`: those must be there still.
         progress: whether to show a bar, if stderr is a terminal.
 
     Raises:
-        ConfigError: if there is no batch.
+        ConfigError: if there is no batch, or ``outputs`` names no output.
         ModelError: if the forward pass fails, as it does where a norm sees a single value of a channel.
     """
     check_given(model, "recalibrate")
@@ -57,7 +59,7 @@ def recalibrate(model: M, batches: Iterable[Any], *, progress: bool = False) -> 
         norm.training = True
     with torch.no_grad():
         for batch in each_batch(track(batches, "recalibrating", shown=progress), device=device_of(model)):
-            run(model, batch.inputs, BATCH)
+            selected(run(model, batch.inputs, BATCH), outputs)
     for norm, momentum, statistics in before:
         norm.momentum = momentum
         if not norm.num_batches_tracked:

@@ -15,9 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from compress.channels.groups import Channels
 from compress.channels.labels import Width
+
+_NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, _NormBase)
 
 Value = int | tuple[int, ...] | list[int]
 
@@ -61,8 +64,7 @@ def repairs(
     modules = dict(model.named_modules())
     for path, sizes in _sizes(channels, widths, removed).items():
         kind = type(modules[path])
-        # Those of torch itself are told by type.
-        if not kind.__module__.startswith("torch.nn.modules") or issubclass(kind, nn.MultiheadAttention):
+        if not kind.__module__.startswith("torch.nn.modules") or _told_here(modules[path]):
             by_class.setdefault(kind, {})[path] = sizes
     found = []
     for kind, instances in by_class.items():
@@ -73,11 +75,19 @@ def repairs(
     return [repair for repair in found if repair.before != repair.after]
 
 
+def _told_here(module: nn.Module) -> bool:
+    """Whether one of torch's own modules, told by type by what their tensors are, has a width that no tensor shows."""
+    bare = not any(True for _ in (*module.parameters(), *module.buffers()))
+    return isinstance(module, nn.MultiheadAttention) or (bare and isinstance(module, _NORMS))
+
+
 def _read_by_forward(kind: type[nn.Module], module: nn.Module) -> frozenset[str]:
     """The names that the class's forward, and the methods it calls, speak of."""
     if issubclass(kind, nn.MultiheadAttention):
         # Its other widths are those of its tensors.
         return frozenset({"head_dim", "num_heads"})
+    if issubclass(kind, _NORMS):
+        return frozenset({"normalized_shape", "num_channels", "num_features"})
     names: set[str] = set()
     # Some choose one of several methods for their forward when they are made.
     new = {"forward", getattr(module.forward, "__name__", "forward")}

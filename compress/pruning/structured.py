@@ -19,7 +19,7 @@ from compress.channels.trace import Trace, trace
 from compress.errors import ConfigError, ModelError
 from compress.inputs import Inputs
 from compress.pruning.checks import check_example, check_ignore, check_model
-from compress.pruning.choosing import Candidates, Removed, choose, growth_since
+from compress.pruning.choosing import Candidates, choose, growth_since, why_all_stay
 from compress.pruning.importance import Importance, importance_of
 from compress.pruning.options import Goal, PruneOptions, goal_of
 from compress.pruning.plan import Member, PlannedGroup, PruningPlan, note_plans_, plans_of
@@ -57,7 +57,11 @@ def prune_channels(
     The smaller network computes what the given one would with zeros in place of all that was removed. Two kinds of
     layers are apart: layer and group norms take their statistics over the channels that are kept, so that no zeros are
     equal to a cut. Attention's temperature stays what it was: where it is computed from the width of a head, the layer
-    that puts out the queries (and keys) makes it good, and the plan says so.
+    that puts out the queries (and keys) makes it good, and the plan says so. Weight and spectral norms too are those
+    of the weights that are kept, as they are where zeros stand for the rest.
+
+    All outputs keep their width, unless ``options.outputs`` names those that count. Heads that only training uses are
+    cut along: the network is run in train mode too where parameters take no part in eval mode.
 
     Returns:
         The model, in the modes (train or eval) of the given one. Running statistics of norms are those of the kept
@@ -169,7 +173,7 @@ def _cutter(model: nn.Module, example: Inputs, draft: Draft, candidates: Callabl
 def _plan(model: nn.Module, found: Found) -> PruningPlan:
     draft, kept = found.cut.draft, found.cut.kept
     groups = [
-        _planned(draft, index, group, found.cut.removed)
+        _planned(draft, index, group, found)
         for index, group in enumerate(draft.channels.groups)
         if is_channel_group(group)
     ]
@@ -191,22 +195,23 @@ def _held_by_outputs(draft: Draft, groups: Sequence[PlannedGroup]) -> Iterator[s
     if draft.first.view.outputs is not None or len(draft.first.output_shapes) == 1:
         return
     reasons = [group.frozen.partition("model output ") for group in groups if group.frozen is not None]
-    names = dict.fromkeys(name for _, found, name in reasons if found)
+    names = dict.fromkeys(name.split("[")[0] or name for _, found, name in reasons if found)
     if names:
         yield (
             f"kept whole by the outputs {', '.join(names)}: if only some of them count, name those, as in"
-            f" PruneOptions(outputs=lambda out: ...)"
+            " PruneOptions(outputs=lambda out: ...)"
         )
 
 
-def _planned(draft: Draft, index: int, group: Group, removed: Removed) -> PlannedGroup:
+def _planned(draft: Draft, index: int, group: Group, found: Found) -> PlannedGroup:
+    removed = found.cut.removed
     slots = [draft.channels.slots[slot] for slot in group.members]
     gone = sum(int(removed[cell.units].sum()) for cell in group.cells)
     return PlannedGroup(
         members=tuple(Member(slot.tensor, slot.dim) for slot in slots),
         channels=group.num_channels,
         kept=group.num_channels - gone,
-        frozen=draft.frozen.get(index),
+        frozen=draft.frozen.get(index) or (why_all_stay(group, found.ratio) if found.ratio and not gone else None),
     )
 
 

@@ -76,7 +76,8 @@ def outline(model: nn.Module, kept: Mapping[Member, Ids], repairs: Iterable[Repa
 
 def _first_elements(tensor: Tensor, shape: Sequence[int]) -> Tensor:
     flat = tensor.detach().reshape(-1)[: math.prod(shape)].view(*shape)
-    return nn.Parameter(flat, requires_grad=False) if isinstance(tensor, nn.Parameter) else flat.clone()
+    # Whether a weight learns has a say in which operations a product of matrices comes down to.
+    return nn.Parameter(flat, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else flat.clone()
 
 
 def _with(model: nn.Module, tensors: Mapping[int, Tensor], repairs: Iterable[Repair]) -> nn.Module:
@@ -192,10 +193,10 @@ def _embedding(module: nn.Embedding) -> None:
 
 
 def _recurrent(module: nn.RNNBase) -> None:
-    shapes = {name: tensor.shape for name, tensor in module.named_parameters(recurse=False)}
-    module.input_size, module.hidden_size = shapes["weight_ih_l0"][1], shapes["weight_hh_l0"][1]
+    _, module.input_size = getattr(module, "weight_ih_l0").shape  # noqa: B009 - no attribute that a checker knows
+    _, module.hidden_size = getattr(module, "weight_hh_l0").shape  # noqa: B009
     if module.proj_size:
-        module.proj_size, module.hidden_size = shapes["weight_hr_l0"]
+        module.proj_size, module.hidden_size = getattr(module, "weight_hr_l0").shape  # noqa: B009
 
 
 def _recurrent_cell(module: nn.RNNCellBase) -> None:

@@ -19,6 +19,8 @@ from compress.pruning.plan import Member
 from compress.pruning.repairs import Repair, repairs
 from compress.pruning.surgery import cut, outline
 
+_DOUBTS = 8  # attributes to be left as they were, one after the other, where a cut went wrong
+
 Scales = Mapping[Member, npt.NDArray[np.float64]]
 
 
@@ -74,25 +76,85 @@ def verified_cut(model: nn.Module, draft: Draft, choice: Callable[[Container[int
         kept = kept_indices(draft.channels, removed)
         if not removed.any():
             return Verified(draft=draft, removed=removed, kept=kept)
-        told = repairs(model, draft.channels, draft.first.ledger.widths, removed)
-        blamed, drifts = _checked(draft, removed, partial(_smaller, model, kept, told))
-        if not blamed:
-            return Verified(draft=draft, removed=removed, kept=kept, repairs=told, scales=_scales(draft, drifts, kept))
-        _freeze(draft, blamed)
+        told, found = _best_told(model, draft, removed, kept)
+        if not found.blamed:
+            scales = _scales(draft, found.drifts, kept)
+            return Verified(draft=draft, removed=removed, kept=kept, repairs=told, scales=scales)
+        _freeze(draft, found.blamed)
+
+
+def _best_told(
+    model: nn.Module, draft: Draft, removed: Removed, kept: Mapping[Member, Ids]
+) -> tuple[Sequence[Repair], _Checked]:
+    """The repairs with which the cut network is most like the uncut one, and how like it is.
+
+    A number may be that of a width by chance, or be compared with one and never handed to an operation. So where
+    something went wrong, numbers that only a module's inputs speak for are changed too, and each is left as it was.
+    """
+    ledger = draft.first.ledger
+    told = repairs(model, draft.channels, ledger.widths, removed)
+    best = _checked(draft, removed, partial(_smaller, model, kept, told))
+    if not best.blamed:
+        return told, best
+    more = repairs(model, draft.channels, [*ledger.widths, *ledger.entered], removed)
+    known = {(repair.module, repair.attribute): repair for repair in told}
+    more = [known.get((repair.module, repair.attribute), repair) for repair in more]
+    doubtful = {_named(model, repair): None for repair in [*told, *more]}
+    for name in [None, *list(doubtful)[:_DOUBTS]]:
+        others = more if name is None else [repair for repair in told if _named(model, repair) != name]
+        if sorted(others) == sorted(told):
+            continue
+        found = _checked(draft, removed, partial(_smaller, model, kept, others))
+        if found.score > best.score:
+            told, best = others, found
+        if not best.blamed:
+            break
+    return told, best
+
+
+def _named(model: nn.Module, repair: Repair) -> tuple[type[nn.Module], str]:
+    return type(model.get_submodule(repair.module)), repair.attribute
 
 
 def _smaller(model: nn.Module, kept: Mapping[Member, Ids], told: Sequence[Repair], view: Trace) -> nn.Module:
     return cut(model, kept, told) if view.writes else outline(model, kept, told)
 
 
-def _checked(
-    draft: Draft, removed: Removed, smaller: Callable[[Trace], nn.Module]
-) -> tuple[list[_Blame], Sequence[Drift]]:
-    """What made the network another one in the first way of running it that shows it, and what is to be made good."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Blame:
+    """Channels found where the cut network was another one, and what was seen."""
+
+    units: Ids
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Checked:
+    """How like the uncut network a cut one is.
+
+    Attributes:
+        blamed: channels that make it another one.
+        drifts: products that weights are to make good.
+        num_steps: how far it ran.
+    """
+
+    blamed: Sequence[_Blame]
+    drifts: Sequence[Drift]
+    num_steps: int
+
+    @property
+    def score(self) -> tuple[bool, int, int]:
+        """The greater, the more alike."""
+        return not self.blamed, self.num_steps, -sum(len(blame.units) for blame in self.blamed)
+
+
+def _checked(draft: Draft, removed: Removed, smaller: Callable[[Trace], nn.Module]) -> _Checked:
+    """Run the cut network in every way in which the uncut one was run, up to the first that shows another network."""
     survivors = _survivors(draft.channels, removed)
     second = retrace(smaller(draft.first), survivors, draft.first)
     good = [drift for drift in second.drifts if drift.turn in draft.first.factors]
     blamed = _violations(draft, second, [drift for drift in second.drifts if drift not in good])
+    blamed += _other_pieces(draft, removed, draft.first, second)
     made_good = np.concatenate([np.empty(0, np.int64), *(draft.first.factors[drift.turn].ids for drift in good)])
     for view in draft.first.others:
         if blamed:
@@ -102,15 +164,8 @@ def _checked(
         known = [view.factors[drift.turn].ids if drift.turn in view.factors else None for drift in again.drifts]
         new = [ids is None or not np.isin(ids, made_good).all() for ids in known]
         blamed = _violations(draft, again, [drift for drift, is_new in zip(again.drifts, new, strict=True) if is_new])
-    return blamed, good
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Blame:
-    """Channels found where the cut network was another one, and what was seen."""
-
-    units: Ids
-    reason: str
+        blamed += _other_pieces(draft, removed, view, again)
+    return _Checked(blamed=blamed, drifts=good, num_steps=len(second.steps))
 
 
 def _freeze(draft: Draft, blamed: Sequence[_Blame]) -> None:
@@ -170,6 +225,19 @@ def _violations(draft: Draft, second: Trace, lasting: Sequence[Drift]) -> list[_
     if faults and not found and not second.view.in_training:
         # Nobody knows which group it was, so none is trusted.
         found += _blame(draft, np.arange(len(draft.channels.group_of)), faults[0].reason)
+    return found
+
+
+def _other_pieces(draft: Draft, removed: Removed, before: Trace, after: Trace) -> list[_Blame]:
+    """Where a slice took other channels than what is left of its own: its bounds are numbers, and did not follow."""
+    found: list[_Blame] = []
+    # As many as there are in both: where they are not alike in number, more than that was said.
+    for old, new in zip(before.ledger.pieces, after.ledger.pieces, strict=False):
+        units = np.where(old >= 0, draft.channels.units[old], old)
+        left = units[(old < 0) | ~removed[units]]
+        if not np.array_equal(left, new.reshape(-1)):
+            some = np.concatenate([left, new.reshape(-1)])
+            found += _blame(draft, some[some >= 0], "a slice takes other channels once some are gone")
     return found
 
 

@@ -352,7 +352,8 @@ def _evaluate(workload: Workload, pytestconfig: pytest.Config) -> Callable[[nn.M
     def evaluation(model: nn.Module) -> Evaluation:
         if id(model) not in known:
             with at_work(pytestconfig, "evaluating"):
-                known[id(model)] = (model, evaluate(model, workload.dataset.test, progress=True))
+                found = evaluate(model, workload.dataset.test, outputs=workload.outputs, progress=True)
+            known[id(model)] = (model, found)
         return known[id(model)][1]
 
     return evaluation

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from compress.quantization.constants import add_constant, constant, constants_of, tensor_of, writes
 
@@ -107,7 +107,7 @@ def _number_padding_(graph: fx.GraphModule, node: fx.Node) -> None:
         sides = [side for one in reversed(total) for side in (one // 2, one - one // 2)]
         with graph.graph.inserting_before(node):
             padded = graph.graph.call_function(_aten.constant_pad_nd.default, (source, sides, 0.0))
-        _describe_(padded, node)
+        _describe_(padded, source)
         source, total = padded, [0] * len(total)
     node.target = _BY_NAME[node.target]  # type: ignore[index]  # one of its keys
     node.args = (source, weight, bias, stride, [one // 2 for one in total], dilation, groups)
@@ -147,17 +147,5 @@ def _dense_inputs_(graph: fx.GraphModule) -> None:
 
 
 def _describe_(new: fx.Node, like: fx.Node) -> None:
-    """Give a new node its value's shape, and the module that ``like`` belongs to."""
-    args = map_values(new)
-    value = like.meta.get("val")
-    if "nn_module_stack" in like.meta:
-        new.meta["nn_module_stack"] = like.meta["nn_module_stack"]
-    if isinstance(value, Tensor):
-        with value.fake_mode:  # type: ignore[attr-defined]  # a FakeTensor
-            new.meta["val"] = new.target(*args)  # type: ignore[operator]
-
-
-def map_values(node: fx.Node) -> tuple[Any, ...]:
-    """The node's arguments, as the fake tensors that stand for them."""
-    values: tuple[Any, ...] = fx.node.map_arg(node.args, lambda one: one.meta["val"])
-    return values
+    """Let a new node be of the module and of the type of another; computing its size could fix that of the batch."""
+    new.meta.update({key: like.meta[key] for key in ("val", "nn_module_stack") if key in like.meta})

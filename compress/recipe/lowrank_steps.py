@@ -63,5 +63,6 @@ def apply_factorize(settings: Factorize, model: nn.Module, context: Context) -> 
         settings,
         calibration=calibration,
         measure=latency_ratio,
+        outputs=context.workload.outputs,
         progress=context.progress,
     )

@@ -172,8 +172,14 @@ def apply_prune_rounds(settings: PruneRounds, model: nn.Module, context: Context
         current = on_best_device(current, partial(_cut, settings, context=context, ratio=ratio, relative_to=model))
         if number < settings.rounds:
             checkpoint = context.checkpoint.with_suffix(f".round{number}.checkpoint")
-            dataset, training = context.workload.dataset, settings.training(number)
-            current = train.fit(current, dataset, training, checkpoint=checkpoint, progress=context.progress).model
+            current = train.fit(
+                current,
+                context.workload.dataset,
+                settings.training(number),
+                outputs=context.workload.outputs,
+                checkpoint=checkpoint,
+                progress=context.progress,
+            ).model
             artifact.save(current, files[number - 1])
     for file in files:
         file.unlink(missing_ok=True)
@@ -195,7 +201,13 @@ def _cut(
 ) -> nn.Module:
     split = context.workload.dataset.train if importance_of(settings.importance).needs_data else None
     batches = None if split is None else _batches(settings.calibration_batches, settings, split)
-    options = replace(settings.options(), batches=batches, relative_to=relative_to, progress=context.progress)
+    options = replace(
+        settings.options(),
+        outputs=context.workload.outputs,
+        batches=batches,
+        relative_to=relative_to,
+        progress=context.progress,
+    )
     example = context.workload.example_input.to(device_of(model))
     small = prune_channels(model, example, ratio, settings.importance, ignore=settings.ignore, options=options)
     if not settings.recalibration_batches:
@@ -207,7 +219,7 @@ def _recalibrated(count: int, settings: PruneChannels | Recalibrate, model: nn.M
     # Norms come to know images as training shows them: with statistics of images that nobody cropped or mirrored even
     # the dense network guesses worse.
     batches = replace(_batches(count, settings, context.workload.dataset.train), augmented=True)
-    return recalibrate(model, batches, progress=context.progress)
+    return recalibrate(model, batches, outputs=context.workload.outputs, progress=context.progress)
 
 
 def _batches(count: int, settings: PruneChannels | Recalibrate, split: Split) -> TrainingBatches:

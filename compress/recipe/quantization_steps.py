@@ -60,7 +60,7 @@ def apply_quantize(settings: Quantize, model: nn.Module, context: Context) -> Qu
     held_out, calibration = _apart(context.workload.dataset.train, settings)
 
     def accuracy(candidate: nn.Module) -> float:
-        return 1 - train.evaluate(candidate, held_out).top1_error
+        return 1 - train.evaluate(candidate, held_out, outputs=context.workload.outputs).top1_error
 
     config = QuantizeConfig(max_accuracy_drop=settings.max_accuracy_drop, observer=settings.observer)
     return quantize_by(config, model, calibration, accuracy, progress=context.progress).model

@@ -72,7 +72,7 @@ def run_recipe(
     }
     techniques = (channels, data, exported, lowrank, macs, pruning, quantization, reconstruction, substitute, train)
     steps = (fit_step, lowrank_steps, pruning_steps, quantization_steps, reconstruct_step, training_batches)
-    sources: tuple[ModuleType | Callable[..., Any], ...] = (*techniques, *steps, apply_step, workload.model_factory)
+    sources: tuple[ModuleType | Callable[..., Any], ...] = (*techniques, *steps, apply_step, *workload.code)
 
     def after(number: int) -> nn.Module:
         """The model after the first ``number`` steps."""

@@ -161,7 +161,9 @@ class _Attempt:
         """Error and size, of nobody's yet."""
         return Candidate(
             recipe="",
-            top1_error=evaluate(model, self.workload.dataset.test, progress=self.progress).top1_error,
+            top1_error=evaluate(
+                model, self.workload.dataset.test, outputs=self.workload.outputs, progress=self.progress
+            ).top1_error,
             file_bytes=count_file_bytes(model),
             num_params=count_params(model),
         )

@@ -13,6 +13,7 @@ from compress.copying import copied
 from compress.data import Split
 from compress.errors import CompressError, DataError, ModelError, first_line
 from compress.inputs import device_of, evaluating
+from compress.outputs import Outputs, selected
 from compress.progress import track
 from compress.train.processes import Processes, alone, as_device
 
@@ -42,6 +43,7 @@ def evaluate(
     model: nn.Module,
     split: Split,
     *,
+    outputs: Outputs | None = None,
     batch_size: int = 256,
     device: torch.device | str | None = None,
     progress: bool = False,
@@ -54,6 +56,7 @@ def evaluate(
     Args:
         model: puts out logits ``[n, num_classes]``.
         split: images to classify.
+        outputs: which of what the model puts out are the logits: ``lambda out: out.logits``; all of it if left out.
         batch_size: images at once.
         device: where to run; a model that lies elsewhere is copied there. Left out: where the model lies.
         progress: whether to show a bar, if stderr is a terminal.
@@ -69,7 +72,9 @@ def evaluate(
     target = own if device is None else as_device(device)
     if target != own:
         model = copied(model).to(target)
-    ranks = true_class_ranks(model, split, batch_size=batch_size, processes=alone(target), progress=progress)
+    ranks = true_class_ranks(
+        model, split, outputs=outputs, batch_size=batch_size, processes=alone(target), progress=progress
+    )
     top1, top5 = ranks < 1, ranks < _TOP
     return Evaluation(
         top1_error=_share_of_false(top1),
@@ -84,6 +89,7 @@ def true_class_ranks(
     model: nn.Module,
     split: Split,
     *,
+    outputs: Outputs | None = None,
     batch_size: int,
     processes: Processes,
     progress: bool = False,
@@ -95,21 +101,23 @@ def true_class_ranks(
     ranks = [torch.empty(0, dtype=torch.int64)]
     with evaluating(model), torch.inference_mode(), torch.autocast(device.type, enabled=False):
         for images, labels in track(batches, "evaluating", total=total, shown=progress):
-            logits = logits_of(model, images.to(device), split.num_classes)
+            logits = logits_of(model, images.to(device), split.num_classes, outputs=outputs)
             if logits.isnan().any():
                 raise ModelError("a model's logits must be numbers, this one put out NaN")
             ranks.append(_ranks(logits, labels.to(device)).cpu())
     return torch.cat(ranks)
 
 
-def logits_of(model: nn.Module, images: Tensor, num_classes: int, *, role: str = "model") -> Tensor:
+def logits_of(
+    model: nn.Module, images: Tensor, num_classes: int, *, outputs: Outputs | None = None, role: str = "model"
+) -> Tensor:
     """Run the model, which messages call by its ``role``: ``images: [n, c, h, w]`` to ``[n, num_classes]``.
 
     Raises:
         ModelError: if it fails, or puts out something else.
     """
     try:
-        logits = model(images)
+        logits = selected(model(images), outputs)
     except CompressError:
         raise
     except Exception as cause:

@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from compress.copying import check_given, copied
 from compress.data import ImageData, Split, resident
 from compress.errors import ArtifactError, DataError, ModelError
+from compress.outputs import Outputs
 from compress.progress import stderr_console
 from compress.train.checkpoint import State, identity, load_checkpoint_, save_checkpoint, tensors_of
 from compress.train.config import FitConfig, learning_rate
@@ -63,6 +64,7 @@ def fit(
     data: ImageData,
     config: FitConfig = _DEFAULT,
     *,
+    outputs: Outputs | None = None,
     teacher: nn.Module | None = None,
     checkpoint: str | Path | None = None,
     progress: bool = True,
@@ -81,6 +83,7 @@ def fit(
         model: puts out logits ``[n, num_classes]``.
         data: what to train on.
         config: how to train.
+        outputs: which of what the model (and the teacher) put out are the logits; all of it if left out.
         teacher: a trained model of the same classes, e.g. the one that was compressed; run in eval mode and left as it
             is. The settings ``temperature``, ``alpha``, ``hints`` and ``hint_weight`` say how to learn from it.
         checkpoint: a file to write after every epoch. Where it exists already, training goes on from it, to the same
@@ -101,7 +104,7 @@ def fit(
     processes = joined(target)
     with own_random_state(target):
         state = _fresh_state(model, config, target)
-        run = _prepare(state, data, config, processes, teacher)
+        run = _prepare(state, data, config, processes, teacher=teacher, outputs=outputs)
         taught_by = run.objective.teacher
         digests = identity(model, data, config, None if taught_by is None else taught_by.model)
         if path is not None:
@@ -143,7 +146,15 @@ def _fresh_state(model: nn.Module, config: FitConfig, device: torch.device) -> S
     return State(model=model, optimizer=optimizer)
 
 
-def _prepare(state: State, data: ImageData, config: FitConfig, processes: Processes, teacher: nn.Module | None) -> _Run:
+def _prepare(
+    state: State,
+    data: ImageData,
+    config: FitConfig,
+    processes: Processes,
+    *,
+    teacher: nn.Module | None,
+    outputs: Outputs | None,
+) -> _Run:
     batch_size = processes.share_of(config.batch_size)
     train, validation = data.train, None
     if config.validation_fraction > 0:
@@ -164,6 +175,7 @@ def _prepare(state: State, data: ImageData, config: FitConfig, processes: Proces
             config=config,
             forward=forward,
             teacher=None if teacher is None else prepare_teacher(teacher, state.model, config, processes),
+            outputs=outputs,
             num_classes=train.num_classes,
             bfloat16=config.autocast == "bfloat16" or (config.autocast == "auto" and has_bfloat16(device)),
         ),
@@ -247,7 +259,13 @@ def _record(state: State, run: _Run, loss: Tensor) -> EpochRecord:
     processes = run.processes
     error: float | None = None
     if run.validation is not None:
-        ranks = true_class_ranks(state.model, run.validation, batch_size=run.batch_size, processes=processes)
+        ranks = true_class_ranks(
+            state.model,
+            run.validation,
+            outputs=run.objective.outputs,
+            batch_size=run.batch_size,
+            processes=processes,
+        )
         wrong = processes.total((ranks >= 1).sum().to(processes.device))
         error = int(wrong) / len(run.validation)
     return EpochRecord(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from compress.copying import copied
+from compress.outputs import Outputs
 from compress.train.config import FitConfig
 from compress.train.distillation import hint_loss, soft_loss, tap_
 from compress.train.evaluation import logits_of
@@ -58,6 +59,7 @@ class Objective:
         teacher: what the model is to be like; None for the labels alone.
         num_classes: of the data.
         bfloat16: whether both models compute in bfloat16.
+        outputs: which of what both put out are the logits; all of it if None.
     """
 
     config: FitConfig
@@ -65,12 +67,13 @@ class Objective:
     teacher: Teacher | None
     num_classes: int
     bfloat16: bool
+    outputs: Outputs | None = None
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """``images: [n, c, h, w]`` and ``labels: [n]`` to a number."""
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bfloat16):
             target = self._teachers_logits(images)
-            logits = logits_of(self.forward, images, self.num_classes)
+            logits = logits_of(self.forward, images, self.num_classes, outputs=self.outputs)
         # In float32 whatever the model ran in: a softmax over many classes loses too much in bfloat16.
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.config.label_smoothing)
         if self.teacher is None or target is None:
@@ -85,4 +88,4 @@ class Objective:
         if self.teacher is None:
             return None
         with torch.no_grad():
-            return logits_of(self.teacher.model, images, self.num_classes, role="teacher")
+            return logits_of(self.teacher.model, images, self.num_classes, outputs=self.outputs, role="teacher")

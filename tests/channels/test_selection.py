@@ -36,6 +36,10 @@ CASES = {
     "halves by slices": Case(
         net=lambda: between(lambda x: x[:, : x.shape[1] // 2] + x[:, x.shape[1] // 2 :], 8), widths={"a.0": 12}
     ),
+    "the empty rest of a slice": Case(
+        net=lambda: between(lambda x: torch.cat([x[:, :16].tanh(), x[:, 16:].unflatten(1, (2, -1)).flatten(1, 2)], 1)),
+        widths={"a.0": 12},
+    ),
     "a slice of a fixed number": Case(
         net=lambda: between(lambda x: x[:, :4], 4),
         widths={"a.0": 16, "b": 12},

@@ -121,6 +121,39 @@ def test_one_networks_state_is_the_next_ones():
     assert (small.e.hidden_size, small.d.hidden_size, small.h.in_features) == (6, 6, 6)
 
 
+class Summed(nn.Module):
+    """Both directions of a layer, told apart by a width that is kept in an attribute."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.a, self.h = nn.Linear(3, 16), head(8)
+        self.r = nn.GRU(16, 8, 2, batch_first=True, bidirectional=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.r(self.a(x))[0]
+        logits: Tensor = self.h(self.summed(y).mean(1))
+        return logits
+
+
+class Viewed(Summed):
+    def summed(self, y: Tensor) -> Tensor:
+        return y.view(*y.shape[:2], 2, self.width).sum(2)
+
+
+class Sliced(Summed):
+    def summed(self, y: Tensor) -> Tensor:
+        return y[..., : self.width] + y[..., self.width :]
+
+
+@pytest.mark.parametrize("kind", [Viewed, Sliced])
+def test_directions_are_told_apart_by_a_width_that_follows(kind):
+    """Views and slices of what both directions put out are repaired."""
+    torch.manual_seed(0)
+    small = checked(kind(8))
+    assert (small.width, small.r.hidden_size, small.h.in_features) == (6, 6, 6)
+
+
 class WithState(nn.Module):
     """Makes its states itself, zeros or learned, of a width that it keeps in an attribute."""
 
@@ -132,7 +165,7 @@ class WithState(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.start is None:
-            start = torch.zeros(2, len(x), self.hidden, dtype=x.dtype)
+            start = torch.zeros(2, len(x), self.hidden).to(x.dtype)
         else:
             start = self.start.expand(-1, len(x), -1).contiguous()
         logits: Tensor = self.h(self.r(self.a(x), start)[0].mean(1))

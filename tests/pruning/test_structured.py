@@ -37,7 +37,7 @@ def small_net() -> nn.Sequential:
 
 
 def check_equal_to_masked(net: nn.Module, x: Tensor, ratio: float, heads: Heads = "dims") -> nn.Module:
-    """Prune, and hold the result against the masked network on a batch, and its size against the plan."""
+    """Prune, and hold the result against the masked network on a batch and at another size, and count what is left."""
     plan = plan_pruning(net, x, ratio, options=PruneOptions(heads=heads))
     small = apply_plan(net, plan)
     assert num_params(small) == plan.num_params_after
@@ -45,6 +45,7 @@ def check_equal_to_masked(net: nn.Module, x: Tensor, ratio: float, heads: Heads 
     batch = torch.cat([x, x.flip(-1), 0.5 * x])
     dense = masked_dense(net, plan)
     assert largest_difference(small, dense, batch) < 1e-9
+    assert largest_difference(small, dense, torch.cat([x, x.flip(-1)], dim=-1)) < 1e-9
     assert largest_gradient_difference(small, dense, plan, batch) < 1e-8
     return small
 
@@ -54,6 +55,22 @@ def check_equal_to_masked(net: nn.Module, x: Tensor, ratio: float, heads: Heads 
 def test_pruned_equals_masked(case, ratio, heads):
     """Whatever the couplings, removing channels is zeroing them wherever they live, and nothing else."""
     check_equal_to_masked(*case, ratio, heads)
+
+
+@settings(deadline=None, max_examples=10)
+@given(case=networks(with_features=True), ratio=st.sampled_from([0.2, 0.5]))
+def test_outputs_that_do_not_count_keep_nothing_whole(case, ratio):
+    """With the logits named, a network loses what it would without its features, and its logits are the masked ones."""
+    net, x = case
+    options = PruneOptions(outputs=lambda out: out["logits"])
+    plan = plan_pruning(net, x, ratio, options=options)
+    small, dense = apply_plan(net, plan), masked_dense(net, plan)
+    net.with_features = False
+    alone = plan_pruning(net, x, ratio)
+    assert plan.num_params_after == alone.num_params_after
+    with torch.no_grad():
+        difference = (small(x)["logits"] - dense(x)["logits"]).abs().max()
+    assert difference <= 1e-9 * dense(x)["logits"].abs().max().clamp(min=1.0)
 
 
 @pytest.mark.nightly
@@ -340,3 +357,21 @@ def test_the_same_call_gives_the_same_plan():
     assert str(first) == str(second)
     assert first.kept.keys() == second.kept.keys()
     assert all((first.kept[member] == second.kept[member]).all() for member in first.kept)
+
+
+def test_slices_whose_bounds_do_not_follow_the_cut_are_found_out():
+    """The first channels at one place and the last at another: were the bounds the old ones, some would change places.
+
+    What comes out has the right channels in the right order, and is of another place.
+    """
+    net = Net(
+        lambda n, x: n.h(torch.cat([(y := torch.cat([n.a(x), n.b(x)], 1))[:, :16, 0, 0], y[:, 16:, 1, 1]], 1)),
+        a=conv_bn(3, 16),
+        b=conv_bn(3, 16),
+        h=head(32),
+    )
+    torch.manual_seed(0)
+    lively(net)
+    plan = plan_pruning(net, X.double(), 0.25)
+    assert "a slice takes other channels once some are gone" in str(plan)
+    assert largest_difference(apply_plan(net, plan), masked_dense(net, plan), X.double()) < 1e-12

@@ -48,7 +48,7 @@ def test_only_the_cpu_will_do():
     """Another device, by argument or by where the model lies."""
     with pytest.raises(ConfigError, match=r"^int8 runs on the CPU, got device 'meta'$"):
         check_device("meta", nn.Linear(2, 2))
-    with pytest.raises(ModelError, match=r"^the model must have its weights to quantize it, 'weight'"):
+    with pytest.raises(ModelError, match=r"^the model must have its weights to quantize it, 'weight' is on"):
         check_device("cpu", nn.Linear(2, 2, device="meta"))
 
 

@@ -48,7 +48,7 @@ def test_contract_and_calibration_see_different_training_images(context):
     held, batches = quantization_steps._apart(
         context.workload.dataset.train, Quantize(num_calibration_images=20, num_holdout_images=12)
     )
-    calibration, contract = torch.cat(batches), images_of(held)
+    calibration, contract = torch.cat([batch.args[0] for batch in batches]), images_of(held)
     assert (len(calibration), len(contract)) == (20, 12)
     known = {image.numpy().tobytes() for image in images_of(context.workload.dataset.train)}
     seen = [image.numpy().tobytes() for image in (*calibration, *contract)]
@@ -59,7 +59,7 @@ def test_contract_and_calibration_see_different_training_images(context):
 def test_few_images_are_shared_out(context):
     """Where there are fewer than asked for, half of them hold the contract."""
     held, batches = quantization_steps._apart(context.workload.dataset.train, Quantize())
-    assert (len(held), sum(map(len, batches))) == (24, 24)
+    assert (len(held), sum(len(batch.args[0]) for batch in batches)) == (24, 24)
 
 
 def test_the_step_never_sees_a_test_image(monkeypatch, context):
@@ -81,7 +81,7 @@ def test_the_step_never_sees_a_test_image(monkeypatch, context):
 
 def test_a_model_elsewhere_than_on_the_cpu_is_refused(context):
     """Before any image is loaded."""
-    with pytest.raises(ModelError, match=r"^the model must have its weights to quantize it, 'weight'"):
+    with pytest.raises(ModelError, match=r"^the model must have its weights to quantize it, 'weight' is on"):
         apply_quantize(Quantize(), nn.Linear(2, 2, device="meta"), context)
 
 
