@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from typing import Any
 
 import pytest
@@ -137,9 +138,10 @@ def test_the_held_out_error_of_no_layer_rises(drawn: tuple[nn.Module, Tensor]):
     small = prune_channels(dense, x, 0.5)
     report = report_of(reconstruct(small, dense, data))
     for layer in report.layers:
-        assert layer.error_before is not None, str(report)
-        assert layer.error_after is not None
-        assert layer.error_after <= layer.error_before
+        if layer.error_before is None or layer.error_after is None:
+            assert re.fullmatch("only .* reads it", layer.reason), str(report)
+        else:
+            assert layer.error_after <= layer.error_before
 
 
 def test_it_is_the_same_every_time():
@@ -318,9 +320,7 @@ def test_a_cut_of_a_factorized_network_is_refused():
     """The cut speaks of the factors, and not of the layers that the dense network has."""
     dense, x = net(), images(1).double()
     thin = factorize(dense, x, LowRankConfig(by="ratio", target=0.4), progress=False)
-    with pytest.raises(
-        ModelError, match=r"^it must be known which outputs the smaller model kept: 'first.0.1.weight'"
-    ):
+    with pytest.raises(ModelError, match=r"^it must be known which outputs the smaller model kept: 'first.0.1.weight'"):
         reconstruct(prune_channels(thin, x, 0.25), dense, batches(2))
 
 
