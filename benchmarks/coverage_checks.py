@@ -208,7 +208,7 @@ def _factorizes(one: Subject, _: Factory) -> Row:
     """Low rank: a quarter of each layer's ranks, where that saves anything."""
     started = time.perf_counter()
     config = compress.LowRankConfig(by="ratio", target=RANK_RATIO)
-    thinner = compress.factorize(one.model, _plain(one.example), config, progress=False)
+    thinner = compress.factorize(one.model, _plain(one.example), config, outputs=one.outputs, progress=False)
     row = {"seconds": time.perf_counter() - started, **_left(thinner)}
     try:
         outputs = [_outputs(one, thinner, inputs) for inputs in (one.example, one.others["batch"])]
