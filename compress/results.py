@@ -227,6 +227,22 @@ class Environment:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Identity:
+    """Which two models were measured, and what made the one of the other.
+
+    Attributes:
+        dense, compressed: fingerprints of the models: SHA-256 in hex.
+        recipe: SHA-256, in hex, of the steps of the recipe.
+        built_on: class of the CPU that built them.
+    """
+
+    dense: str
+    compressed: str
+    recipe: str
+    built_on: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class LayerChange:
     """What compression made of one layer of the dense model.
 

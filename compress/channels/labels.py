@@ -162,6 +162,7 @@ class Ledger:
         wishes: choices to be made otherwise than this run would, by the number of the call.
         folded: how channels were taken apart by each reshape: factors of their number, by the module and the number of
             the call in it.
+        takes_apart: whether any reshape took channels apart, or merged them with something else.
         folded_before: the same of a run of the same network at another size, None if there was none.
         calls: how many calls came before the one at work.
         place: the operation and module at work, for reasons.
@@ -187,6 +188,7 @@ class Ledger:
     replay: Mapping[Place, int] | None = None
     wishes: Mapping[int, int] = field(default_factory=dict)
     folded: dict[tuple[str, int], Sequence[int]] = field(default_factory=dict)
+    takes_apart: bool = False
     folded_before: Mapping[tuple[str, int], Sequence[int]] | None = None
     calls: int = 0
     place: str = ""

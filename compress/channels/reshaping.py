@@ -134,6 +134,7 @@ def _folds_alike(call: Call, axis: Axis, dim: int, block: _Block) -> bool:
     others = any(sizes[one] > 1 and one != dim and one not in axis.parts for one in block[0])
     if found is None:
         return not others
+    call.ledger.takes_apart |= others or len(found) > 1
     own = [fold.size for fold in found if block[0][fold.old] == dim]
     ids = axis.ids.reshape(-1, *own[::-1])
     # Along some of them the ids are the same: there, positions were merged with channels.

@@ -45,6 +45,7 @@ class Trace:
         faults: where a replay behaved otherwise than the run it follows; empty for a first run.
         drifts: where it differed only in a number that something was multiplied by.
         writes: whether the forward pass writes into parameters.
+        plain: another way to run the network, in which labels are the same, and the shapes of the outputs there.
         others: runs in other ways, on the same slots, whose ties and freezes are in this ledger too.
         notes: what could not be run, a sentence each.
     """
@@ -59,6 +60,7 @@ class Trace:
     faults: Sequence[Fault] = ()
     drifts: Sequence[Drift] = ()
     writes: bool = False
+    plain: tuple[View, Sequence[tuple[int, ...]]] | None = None
     others: Sequence[Trace] = ()
     notes: tuple[str, ...] = ()
 

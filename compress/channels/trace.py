@@ -6,6 +6,7 @@ and carries the labels along. Whatever runs can be traced: there is no graph to 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -25,7 +26,7 @@ from compress.errors import CompressError, ModelError, first_line
 from compress.inputs import Inputs
 from compress.outputs import Outputs
 
-__all__ = ["Heads", "Trace", "retrace", "trace"]
+__all__ = ["Heads", "Trace", "retrace", "shapes_of", "trace"]
 
 Heads = Literal["dims", "whole"]
 
@@ -63,23 +64,57 @@ def trace(model: nn.Module, example: Inputs, heads: Heads = "dims", outputs: Out
 
 
 def _elsewhere(model: nn.Module, found: Trace) -> Trace:
-    """``found``, with what a run on inputs of another batch and another size showed, as far as the model runs there."""
+    """``found``, with what a run on inputs of another batch and another size showed, as far as the model runs there.
+
+    Labels depend on sizes only where a reshape takes channels apart. Elsewhere it is enough that the network runs.
+    """
     changed: frozenset[str] = frozenset()
     for one in other_inputs(found.view.example):
         view = replace(found.view, example=one.inputs)
         try:
-            other = _run_once(model, view, found.slots, wishes={}, alike=found)
-        except ModelError:
+            if found.ledger.takes_apart:
+                found = _joined_at_size(found, _run_once(model, view, found.slots, wishes={}, alike=found))
+            else:
+                found = replace(
+                    found,
+                    plain=(
+                        view,
+                        shapes_of(_copy(model, () if found.writes else model.parameters()), view, writes=found.writes),
+                    ),
+                )
+        except (ModelError, LentWrittenError):
             continue
-        # Sizes that Python wrote are those of the example; here others may come to the same numbers.
-        other.ledger.widths.clear()
-        found, changed = _joined(found, other), one.changed
+        changed = one.changed
         break
     missing = [what for what in sizes_of(found.view.example) if what not in changed]
     if not missing:
         return found
     note = f"verified at the example's {' and '.join(missing)} alone: the model was found to run at no other"
     return replace(found, notes=(*found.notes, note))
+
+
+def _joined_at_size(found: Trace, other: Trace) -> Trace:
+    # Sizes that Python wrote are those of the example; here others may come to the same numbers.
+    other.ledger.widths.clear()
+    return _joined(found, other)
+
+
+def shapes_of(model: nn.Module, view: View, *, writes: bool) -> list[tuple[int, ...]]:
+    """The shapes of what ``model`` puts out in the way ``view``, run unrecorded.
+
+    Raises:
+        ModelError: if its forward pass fails.
+    """
+    lent = () if writes else tuple(model.parameters())
+    view.set_modes_(model)
+    args, kwargs = copy.deepcopy((view.example.args, dict(view.example.kwargs)))
+    with plain_forward(model.parameters()), Recorder(lambda *_: None, {memory_of(one) for one in lent}):
+        try:
+            return [tuple(tensor.shape) for _, tensor in view.counted(model(*args, **kwargs))]
+        except LentWrittenError:
+            raise
+        except Exception as error:
+            raise ModelError(f"the forward pass at another size failed: {first_line(error)}") from error
 
 
 class _BrokenOffError(ModelError):
@@ -161,18 +196,11 @@ def _run_once(
         return run(())
 
 
-def _warm_up(model: nn.Module, view: View, lent: Iterable[Tensor]) -> None:
+def _warm_up(model: nn.Module, view: View, lent: Sequence[Tensor]) -> None:
     """Run ``model`` unrecorded: what Python keeps from a first call on, a table by the size, is then there for all."""
-    view.set_modes_(model)
-    args, kwargs = copy.deepcopy((view.example.args, dict(view.example.kwargs)))
-    unheard = Recorder(lambda *_: None, {memory_of(one) for one in lent})
-    with plain_forward(model.parameters()), unheard:
-        try:
-            model(*args, **kwargs)
-        except LentWrittenError:
-            raise
-        except Exception:  # noqa: BLE001 - the recorded run fails too, and says so
-            return
+    # What fails here fails in the recorded run too, which says so.
+    with contextlib.suppress(ModelError):
+        shapes_of(model, view, writes=not lent)
 
 
 def _result(run: Run, lent: Sequence[Tensor]) -> Trace:

@@ -6,11 +6,14 @@ import contextlib
 import dataclasses
 import io
 import json
+from collections.abc import Iterator
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
+from torch.export.graph_signature import ConstantArgument, OutputKind
+from torch.utils._pytree import tree_structure
 
 from compress.errors import ArtifactError, ConfigError, ModelError, first_line
 from compress.exported.capture import quiet_torch
@@ -38,7 +41,7 @@ def to_onnx(program: ExportedProgram) -> bytes:
     except ImportError as cause:
         raise ConfigError(f"writing ONNX needs onnx and onnxscript: {_EXTRA} ({cause})") from cause
     try:
-        with quiet_torch(), contextlib.redirect_stdout(io.StringIO()):
+        with quiet_torch(), contextlib.redirect_stdout(io.StringIO()), _tensors_alone(program):
             exported = torch.onnx.export(program, dynamo=True, verbose=False)
     except OnnxExporterError as cause:
         reason = first_line(cause.__cause__ or cause)
@@ -54,6 +57,30 @@ def to_onnx(program: ExportedProgram) -> bytes:
         part.doc_string = ""
     content: bytes = proto.SerializeToString(deterministic=True)
     return content
+
+
+@contextlib.contextmanager
+def _tensors_alone(program: ExportedProgram) -> Iterator[None]:
+    """Meanwhile let the program put out its tensors and no constants, of which ONNX has none among its outputs."""
+    signature, node, whole = (
+        program.graph_signature,
+        program.graph.output_node(),
+        program.module_call_graph[0].signature,
+    )
+    assert whole is not None  # noqa: S101 - the whole model's own
+    specs, args, nesting = signature.output_specs, node.args, whole.out_spec
+    (outputs,) = args
+    assert isinstance(outputs, (tuple, list))  # noqa: S101 - what a program's output is
+    kept = [place for place, spec in enumerate(specs) if not isinstance(spec.arg, ConstantArgument)]
+    signature.output_specs = [specs[place] for place in kept]
+    node.args = (tuple(outputs[place] for place in kept),)
+    if len(kept) < len(specs):
+        taken = [spec for spec in signature.output_specs if spec.kind is OutputKind.USER_OUTPUT]
+        whole.out_spec = tree_structure((0,) * len(taken))
+    try:
+        yield
+    finally:
+        signature.output_specs, node.args, whole.out_spec = specs, args, nesting
 
 
 class OnnxModel(nn.Module):

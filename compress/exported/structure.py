@@ -95,6 +95,9 @@ def plain_spec(spec: TreeSpec) -> TreeSpec:
 
 def _keys(spec: TreeSpec) -> list[Any] | None:
     """The keys of a mapping's entries, or the names of a dataclass's fields; None for a sequence."""
+    if not isinstance(spec.type, type):
+        # torch keeps named tuples under the function that makes them.
+        return None
     if issubclass(spec.type, Mapping):
         # A defaultdict keeps its factory beside its keys.
         keys = spec.context[1] if len(spec.context) == 2 and isinstance(spec.context[1], list) else spec.context  # noqa: PLR2004

@@ -6,6 +6,9 @@ a device stand one level deeper, under the class of device they were measured on
     {
       "data_sha256": "9f86d0...",
       "environments": {"cpu-avx2-1t": {"cpu": "...", "python": "3.11.9", "torch": "2.15.0"}},
+      "models": {
+        "structured": {"built_on": "cpu-avx2-1t", "compressed": "3fe1...", "dense": "77ab...", "recipe": "e01c..."}
+      },
       "num_examples": 500,
       "recipes": {
         "structured": {
@@ -13,12 +16,16 @@ a device stand one level deeper, under the class of device they were measured on
             "cpu-avx2-1t": {"compressed": 4.1, "dense": 5.25, "ratio": 0.781, "ratio_interval": [0.776, 0.786]}
           },
           "num_params": {"compressed": 4089523, "dense": 6402564},
-          "top1_error": {"compressed": 0.024, "correct": "3+/v...", "dense": 0.022}
+          "top1_error": {"compressed": 0.024, "correct": "3+/v...", "dense": 0.022, "dense_correct": "7+/v..."}
         }
       },
-      "schema": 2,
+      "schema": 3,
       "workload": "digits"
     }
+
+A recipe's models are those that its counts and errors are of, and whoever compares with them first asks whether they
+are the ones measured now, see :mod:`compress.gate.identity`. Times and memory may have been taken of another build on
+each class of device: they are held with a tolerance everywhere.
 
 What may stand in it says :mod:`compress.gate.schema`.
 """
@@ -29,13 +36,13 @@ import base64
 import binascii
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from compress.gate.schema import OLDEST_SCHEMA, SCHEMA, baseline_schema
 from compress.gate.strict_json import Place, check, parse_file
-from compress.results import METRICS, Environment, Kind, Metric, Unit
+from compress.results import METRICS, Environment, Identity, Kind, Metric, Unit
 
 _KIBIBYTE = 1024
 
@@ -52,6 +59,7 @@ class Entry:
         ratio: times only: ``compressed / dense``, called in turn.
         ratio_interval: times only: the 99 % interval that it lies in; None if it was not recorded.
         correct: errors only: for the compressed model, one bit for each test example; None if it was not recorded.
+        dense_correct: errors only: the same for the dense model.
     """
 
     metric: str
@@ -61,6 +69,7 @@ class Entry:
     ratio: float | None = None
     ratio_interval: tuple[float, float] | None = None
     correct: bytes | None = None
+    dense_correct: bytes | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +83,8 @@ class Baseline:
         num_examples: how many examples the errors count.
         environments: where it was recorded, by class of CPU.
         recipes: recipe, metric and class of device ("" where it makes no difference) to what was recorded.
+        models: recipe to the models that its counts and errors are of; none where that is not known, as in files of a
+            format before the third.
     """
 
     path: Path
@@ -82,6 +93,7 @@ class Baseline:
     num_examples: int
     environments: Mapping[str, Environment]
     recipes: Mapping[str, Mapping[str, Mapping[str, Entry]]]
+    models: Mapping[str, Identity] = field(default_factory=dict)
 
     def entries(self, recipe: str, metric: str) -> Mapping[str, Entry]:
         """What was recorded of a recipe's metric, by class of device; empty if nothing was."""
@@ -111,6 +123,7 @@ def load_baseline(path: Path) -> Baseline:
             }
             for recipe, metrics in content["recipes"].items()
         },
+        models={recipe: Identity(**value) for recipe, value in content.get("models", {}).items()},
     )
 
 
@@ -163,7 +176,8 @@ def _entry(metric: Metric, device: str, table: Mapping[str, Any], num_examples: 
         device=device,
         ratio=ratio,
         ratio_interval=_interval(ends, ratio, place) if ratio and ends is not None else None,
-        correct=_bits(table["correct"], num_examples, place.at("correct")) if "correct" in table else None,
+        correct=_bits(table, "correct", num_examples, place),
+        dense_correct=_bits(table, "dense_correct", num_examples, place),
     )
 
 
@@ -175,10 +189,13 @@ def _interval(ends: Sequence[float], ratio: float, place: Place) -> tuple[float,
     return low, high
 
 
-def _bits(text: str, num_examples: int, place: Place) -> bytes:
-    """One bit for each example; ``numpy.packbits`` fills the last byte with zeros."""
+def _bits(table: Mapping[str, Any], key: str, num_examples: int, place: Place) -> bytes | None:
+    """One bit for each example, if they were recorded; ``numpy.packbits`` fills the last byte with zeros."""
+    if key not in table:
+        return None
+    place = place.at(key)
     try:
-        bits = base64.b64decode(text, validate=True)
+        bits = base64.b64decode(table[key], validate=True)
     except (binascii.Error, ValueError) as error:
         raise place.error(f"the results of single examples must be base64: {error}") from error
     needed = math.ceil(num_examples / 8)

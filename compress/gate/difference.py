@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from compress.gate.baseline import Baseline, Entry
 from compress.gate.error_rules import BASELINE_ERROR_MARGIN
+from compress.gate.identity import BUILD_TOLERANCE, HOW_ANOTHER_BUILD_IS_HELD, Relation, relation
 from compress.gate.limits import exceeds
 from compress.gate.statistics import flips
 from compress.results import METRICS, Environment, Kind, Metric
@@ -81,6 +82,8 @@ def held_value(entry: Entry) -> float:
 
 def _changes(before: Baseline, after: Baseline) -> Iterator[Change]:
     for recipe in sorted(before.recipes.keys() | after.recipes.keys()):
+        related = relation(after.models.get(recipe), before.models.get(recipe))
+        same_model = related is Relation.SAME
         for name, metric in METRICS.items():
             old, new = before.entries(recipe, name), after.entries(recipe, name)
             for device in sorted(old.keys() | new.keys()):
@@ -91,18 +94,25 @@ def _changes(before: Baseline, after: Baseline) -> Iterator[Change]:
                     device=device,
                     before=one,
                     after=other,
-                    trend=_trend(metric, one, other),
+                    trend=_trend(metric, one, other, same_model=same_model),
                     flips=_flips(before, after, one, other),
                 )
 
 
-def _trend(metric: Metric, before: Entry | None, after: Entry | None) -> Trend:
+def _trend(metric: Metric, before: Entry | None, after: Entry | None, *, same_model: bool) -> Trend:
+    """Of another build as the gate would hold it: counts within its tolerance, errors over their dense model."""
     if before is None or after is None:
         return Trend.NEW if before is None else Trend.GONE
     if before == after:
         return Trend.SAME
     old, new = held_value(before), held_value(after)
-    allowance = BASELINE_ERROR_MARGIN if metric.kind is Kind.ERROR else metric.tolerance * old
+    tolerance = metric.tolerance
+    if not same_model:
+        if metric.kind is Kind.ERROR:
+            old, new = old - before.dense, new - after.dense
+        elif metric.kind is not Kind.TIME:
+            tolerance = max(tolerance, BUILD_TOLERANCE)
+    allowance = BASELINE_ERROR_MARGIN if metric.kind is Kind.ERROR else tolerance * old
     if exceeds(new, old + allowance):
         return Trend.WORSE
     return Trend.BETTER if exceeds(old - allowance, new) else Trend.CHANGED
@@ -126,10 +136,22 @@ def _about(before: Baseline, after: Baseline) -> Iterator[str]:
         )
     if before.num_examples != after.num_examples:
         yield f"test examples: {before.num_examples:,} -> {after.num_examples:,}"
+    yield from _models(before, after)
     for name in sorted(before.environments.keys() | after.environments.keys()):
         change = _environment(before.environments.get(name), after.environments.get(name))
         if change:
             yield f"environment {name}: {change}"
+
+
+def _models(before: Baseline, after: Baseline) -> Iterator[str]:
+    """How the models of both files are related, like with like; nothing of those that are the same."""
+    together: dict[str, list[str]] = {}
+    for recipe in sorted(before.recipes.keys() & after.recipes.keys()):
+        related = relation(after.models.get(recipe), before.models.get(recipe))
+        if related is not Relation.SAME:
+            together.setdefault(related, []).append(recipe)
+    for words, recipes in together.items():
+        yield f"models of {', '.join(recipes)}: {words}; {HOW_ANOTHER_BUILD_IS_HELD}"
 
 
 def _environment(before: Environment | None, after: Environment | None) -> str:

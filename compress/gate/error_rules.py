@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from compress.gate.baseline import Entry, as_recorded
 from compress.gate.checks import Check, Facts, Side, Status
 from compress.gate.figures import write_exact, write_increase, write_points
@@ -41,6 +44,38 @@ def baseline_of_error(facts: Facts, entry: Entry, where: str) -> Check:
     return check
 
 
+def baseline_of_increase(facts: Facts, entry: Entry, where: str) -> Check:
+    """Hold what an error rose above the dense model's against what it did when it was recorded, of another build.
+
+    Absolute errors of two trainings differ by chance; what compression cost should not. With every example's results of
+    all four models, each example is as much worse off as it counts more often as lost: those worse off are held against
+    those better off. Without the recorded ones, as few flips are assumed as the recorded errors leave possible.
+    """
+    metric, measurement = facts.metric, facts.measurement
+    increase, before = facts.compressed - facts.dense, entry.compressed - entry.dense
+    change = _Change(increase=as_recorded(metric, increase - before), flips=None, n=measurement.num_examples)
+    if measurement.correct is not None:
+        change = _relative_change(measurement.correct, entry, measurement.num_examples)
+    values = f"{write_exact(metric, entry.compressed)} of {write_exact(metric, entry.dense)}"
+    text = f"{write_points(before)} + {write_increase(metric, BASELINE_ERROR_MARGIN)} over dense, {values} ({where})"
+    check = _check_error(Side.BASELINE, text, change, BASELINE_ERROR_MARGIN)
+    if exceeds(-change.increase, BASELINE_ERROR_MARGIN) and change.p_value(improved=True) < SIGNIFICANCE:
+        gain = f"{write_points(increase)} over dense against {write_points(before)}"
+        return replace(check, notes=(*check.notes, stale_note(gain)))
+    return check
+
+
+def increase_change(now: tuple[bytes, bytes], before: tuple[bytes, bytes], n: int) -> tuple[int, int]:
+    """Of ``n`` examples, how many flips more were lost than before, and how many fewer.
+
+    Args:
+        now, before: which examples the dense and the compressed model classified right, as in a measurement.
+        n: how many examples there are.
+    """
+    worse = _loss(now, n) - _loss(before, n)
+    return int(worse.clip(min=0).sum()), int((-worse).clip(min=0).sum())
+
+
 def stale_note(better: str) -> str:
     """The note that a baseline no longer guards what the model has become, given both values in words."""
     return f"baseline is stale: {better}, record the gain with --benchmark-save"
@@ -64,7 +99,8 @@ class _Change:
     def upper_bound(self) -> float:
         """The increase that these flips leave possible, one-sided: below a margin, they prove that it is held."""
         lost, gained = self.flips or (0, 0)
-        return increase_interval(lost, gained, self.n, 1 - 2 * SIGNIFICANCE).high
+        # Against another build an example may count twice.
+        return increase_interval(lost, gained, max(self.n, lost + gained), 1 - 2 * SIGNIFICANCE).high
 
 
 def _change(correct: tuple[bytes, bytes] | None, n: int, increase: float) -> _Change:
@@ -74,6 +110,22 @@ def _change(correct: tuple[bytes, bytes] | None, n: int, increase: float) -> _Ch
     lost, gained = flips(*correct, n)
     # Counted, it has no rounding that could carry it across a margin.
     return _Change(increase=(lost - gained) / n, flips=(lost, gained), n=n)
+
+
+def _relative_change(correct: tuple[bytes, bytes], entry: Entry, n: int) -> _Change:
+    if entry.correct is not None and entry.dense_correct is not None:
+        worse, better = increase_change(correct, (entry.dense_correct, entry.correct), n)
+    else:
+        lost, gained = flips(*correct, n)
+        before = round((entry.compressed - entry.dense) * n)
+        worse, better = lost + max(-before, 0), gained + max(before, 0)
+    return _Change(increase=(worse - better) / n, flips=(worse, better), n=n)
+
+
+def _loss(correct: tuple[bytes, bytes], n: int) -> NDArray[np.int8]:
+    """``[n]``: 1 where an example was lost, -1 where it was gained."""
+    dense, compressed = (np.unpackbits(np.frombuffer(bits, np.uint8), count=n).astype(np.int8) for bits in correct)
+    return dense - compressed
 
 
 def _check_error(side: Side, bound: str, change: _Change, margin: float) -> Check:
@@ -112,6 +164,6 @@ def _not_proven(side: Side, change: _Change, margin: float) -> str:
 def _detectable(change: _Change) -> str:
     lost, gained = change.flips or (0, 0)
     # Where nothing flipped, one example more or less is what might have.
-    share = max(lost + gained, 1) / change.n
+    share = min(1.0, max(lost + gained, 1) / change.n)
     detectable = detectable_increase(share, change.n, significance=SIGNIFICANCE)
     return f"minimum detectable effect at {100 * share:.1f} % flips is {100 * detectable:.2f} pt"

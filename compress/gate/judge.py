@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from compress.errors import ConfigError
 from compress.gate.baseline import Baseline
 from compress.gate.checks import Check, Facts, Side, Status, gather
 from compress.gate.figures import write_value
+from compress.gate.identity import BUILD_TOLERANCE, Kinship, relation
 from compress.gate.limits import Limit, find_metric
 from compress.gate.rules import hold_baseline, hold_limit
 from compress.gate.verdict import Verdict
-from compress.results import Measurement
+from compress.results import Environment, Identity, Kind, Measurement, Metric
 
 _WORST_LAST = tuple(Status)
 _FIRST = {
@@ -30,6 +31,9 @@ def judge(
     limit: Limit | None = None,
     baseline: Baseline | None = None,
     data_sha256: str = "",
+    identity: Identity | None = None,
+    environment: Environment | None = None,
+    build_tolerance: float = BUILD_TOLERANCE,
 ) -> Verdict:
     """Hold a measurement against both sides: the recipe's limit, and what was recorded before.
 
@@ -39,6 +43,10 @@ def judge(
         limit: that the recipe states for this metric.
         baseline: to compare with; None for no comparison.
         data_sha256: hash of the test data of this run, compared with the baseline's.
+        identity: which models were measured; None if nobody knows, and then they are taken for another build.
+        environment: where; the bytes of one model's file may differ with the libraries that write it.
+        build_tolerance: how far counts and bytes of another build may lie above the baseline's, as a fraction of them,
+            where the limit states no other.
 
     Raises:
         ConfigError: if the metric is unknown or the limit is that of another one.
@@ -48,12 +56,23 @@ def judge(
         raise ConfigError(
             f"a limit holds for its own metric, got that of {limit.metric} for {metric.name} ({recipe!r})"
         )
+    kinship = _kinship(recipe, baseline, identity) if baseline is not None else None
     facts = gather(measurement)
     if isinstance(facts, str):
         checks: tuple[Check, ...] = (Check(side=Side.MEASUREMENT, status=Status.NOT_MEASURED, text=facts),)
         notes: tuple[str, ...] = measurement.notes
     else:
-        checks = _checks(facts, recipe, limit, baseline, data_sha256)
+        by_limit = (hold_limit(facts, limit),) if limit is not None and limit.is_bound else ()
+        by_baseline: Check | None = None
+        if baseline is not None and kinship is not None:
+            stated = limit.build_tolerance if limit is not None else None
+            allowed = _Allowed(
+                kinship=kinship,
+                tolerance=build_tolerance if stated is None else stated,
+                same_libraries=_same_libraries(baseline, kinship, environment),
+            )
+            by_baseline = _hold_recorded(facts, recipe, baseline, data_sha256, allowed)
+        checks = by_limit if by_baseline is None else (*by_limit, by_baseline)
         notes = (*measurement.notes, *_notes(facts, recipe, baseline, checks))
     return Verdict(
         recipe=recipe,
@@ -64,6 +83,8 @@ def judge(
         ratio=None if isinstance(facts, str) else facts.pooled,
         limit=limit,
         baseline=baseline,
+        identity=identity,
+        kinship=kinship,
     )
 
 
@@ -104,13 +125,36 @@ def confirmed_status(second: Status, both: Status) -> Status:
     return second if both is Status.INCONCLUSIVE and second is Status.PASSED else both
 
 
-def _checks(
-    facts: Facts, recipe: str, limit: Limit | None, baseline: Baseline | None, data_sha256: str
-) -> tuple[Check, ...]:
-    """One check for each side that there is."""
-    by_limit = hold_limit(facts, limit) if limit is not None else None
-    by_baseline = _hold_recorded(facts, recipe, baseline, data_sha256) if baseline is not None else None
-    return tuple(check for check in (by_limit, by_baseline) if check is not None)
+@dataclass(frozen=True, kw_only=True)
+class _Allowed:
+    """What may differ from a baseline, and by how much.
+
+    Attributes:
+        kinship: of the models.
+        tolerance: of counts and bytes of another build.
+        same_libraries: whether a file of the same model has the same bytes.
+    """
+
+    kinship: Kinship
+    tolerance: float
+    same_libraries: bool
+
+    def of(self, metric: Metric) -> float:
+        """The tolerance for a metric that is a count or bytes."""
+        if not self.kinship.is_same:
+            return max(metric.tolerance, self.tolerance)
+        return 0.0 if metric.kind is Kind.EXACT and self.same_libraries else metric.tolerance
+
+
+def _kinship(recipe: str, baseline: Baseline, identity: Identity | None) -> Kinship:
+    recorded = baseline.models.get(recipe)
+    return Kinship(relation=relation(identity, recorded), baseline=str(baseline.path), recorded=recorded, now=identity)
+
+
+def _same_libraries(baseline: Baseline, kinship: Kinship, environment: Environment | None) -> bool:
+    """Whether the models of the baseline were recorded on this class of machine, with these versions."""
+    recorded = baseline.environments.get(kinship.recorded.built_on) if kinship.recorded is not None else None
+    return recorded is not None and recorded == environment
 
 
 def _notes(facts: Facts, recipe: str, baseline: Baseline | None, checks: tuple[Check, ...]) -> tuple[str, ...]:
@@ -122,7 +166,7 @@ def _notes(facts: Facts, recipe: str, baseline: Baseline | None, checks: tuple[C
     return tuple(notes)
 
 
-def _hold_recorded(facts: Facts, recipe: str, baseline: Baseline, data_sha256: str) -> Check | None:
+def _hold_recorded(facts: Facts, recipe: str, baseline: Baseline, data_sha256: str, allowed: _Allowed) -> Check | None:
     """The baseline's side; None where it may know other classes of device, but not this one."""
     reason = _why_incomparable(facts, baseline, data_sha256)
     if reason is not None:
@@ -130,7 +174,13 @@ def _hold_recorded(facts: Facts, recipe: str, baseline: Baseline, data_sha256: s
     metric, device = facts.metric, facts.measurement.device
     entries = baseline.entries(recipe, metric.name)
     if device in entries:
-        return hold_baseline(facts, entries[device], str(baseline.path))
+        return hold_baseline(
+            facts,
+            entries[device],
+            str(baseline.path),
+            tolerance=allowed.of(metric),
+            same_model=allowed.kinship.is_same,
+        )
     if metric.device:
         return None
     text = f"no baseline entry for {metric.name} of {recipe!r} in {baseline.path}; record it with --benchmark-save"

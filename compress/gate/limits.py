@@ -13,12 +13,14 @@ from compress.results import METRICS, Kind, Metric, Unit
 
 # Some units in the last place of a double: a bound such as 0.29 * 100 comes out just under the 29 it means.
 _ROUNDING = 1e-14
-_KEYS = ("max_ratio", "max_increase")
+_KEYS = ("max_ratio", "max_increase", "build_tolerance")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limit:
     """The most that a metric of the compressed model may be, given the dense model's; every part given must hold.
+
+    A limit may also, or only, state how far another build of the same recipe may lie above its baseline.
 
     Raises:
         ConfigError: if no part is given, or a part does not suit the metric.
@@ -27,23 +29,33 @@ class Limit:
         metric: a key of :data:`compress.results.METRICS`.
         max_ratio: of ``compressed / dense``; None for no such bound. Not for errors.
         max_increase: of ``compressed - dense``, in the metric's unit; None for no such bound. Not for times.
+        build_tolerance: of a count or of bytes: how far above its baseline the value of another build may lie, as a
+            fraction of the baseline; None for what holds elsewhere.
         where: the file that states it.
     """
 
     metric: str
     max_ratio: float | None = None
     max_increase: float | None = None
+    build_tolerance: float | None = None
     where: str = ""
 
     def __post_init__(self) -> None:
         place = f"{self.where}, limits.{self.metric}" if self.where else f"limits.{self.metric}"
         metric = find_metric(self.metric, where=place)
-        if self.max_ratio is None and self.max_increase is None:
-            raise ConfigError(f"a limit must state {' or '.join(_KEYS)}, got neither ({place})")
+        if self.max_ratio is None and self.max_increase is None and self.build_tolerance is None:
+            raise ConfigError(f"a limit must state {' or '.join(_KEYS)}, got none of them ({place})")
         if self.max_ratio is not None:
             _check_ratio(metric, self.max_ratio, f"{place}.max_ratio")
         if self.max_increase is not None:
             _check_increase(metric, self.max_increase, f"{place}.max_increase")
+        if self.build_tolerance is not None:
+            _check_build_tolerance(metric, self.build_tolerance, f"{place}.build_tolerance")
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether it bounds the compressed model by the dense one at all."""
+        return self.max_ratio is not None or self.max_increase is not None
 
     def bound(self, dense: float) -> float:
         """The largest value that the compressed model may have, in the metric's unit."""
@@ -125,6 +137,7 @@ def _parse_limit(name: str, entry: object, where: str) -> Limit:
         metric=name,
         max_ratio=_number(entry, "max_ratio", place),
         max_increase=_number(entry, "max_increase", place),
+        build_tolerance=_number(entry, "build_tolerance", place),
         where=where,
     )
 
@@ -165,6 +178,16 @@ def _check_increase(metric: Metric, max_increase: float, place: str) -> None:
             f"max_increase of an error must be in [0, 1), where 0.01 is one percentage point, "
             f"got {max_increase:g} ({place})"
         )
+
+
+def _check_build_tolerance(metric: Metric, tolerance: float, place: str) -> None:
+    if metric.kind not in (Kind.EXACT, Kind.MEMORY):
+        raise ConfigError(
+            f"a build_tolerance is for counts and bytes; errors and times of another build are compared by those of its"
+            f" own dense model, got {tolerance:g} ({place})"
+        )
+    if not 0 <= tolerance < 1:
+        raise ConfigError(f"build_tolerance must be in [0, 1), where 0.01 is 1 %, got {tolerance:g} ({place})")
 
 
 def _shown(metric: Metric, bound: float) -> float:

@@ -6,8 +6,9 @@ import base64
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -16,8 +17,9 @@ from compress.files import write_atomically
 from compress.gate.baseline import Baseline, Entry, as_recorded, load_baseline
 from compress.gate.checks import recorded_ratio
 from compress.gate.lock import locked
+from compress.gate.models import merged_models
 from compress.gate.schema import SCHEMA
-from compress.results import METRICS, Environment, Kind, Measurement, Metric, Unit
+from compress.results import METRICS, Environment, Identity, Kind, Measurement, Metric, Unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +56,13 @@ class Recorded:
     skipped: tuple[tuple[str, str, str], ...] = ()
 
 
-def record(path: Path, runs: Mapping[str, Sequence[Measurement]], *, provenance: Provenance) -> Recorded:
+def record(
+    path: Path,
+    runs: Mapping[str, Sequence[Measurement]],
+    *,
+    provenance: Provenance,
+    models: Mapping[str, Identity] = MappingProxyType({}),
+) -> Recorded:
     """Merge measurements into a baseline file, or begin one.
 
     Other recipes, other metrics and other classes of device stay as they are. If the file was recorded on other test
@@ -65,9 +73,11 @@ def record(path: Path, runs: Mapping[str, Sequence[Measurement]], *, provenance:
         path: of the baseline file; its folder is made if it is missing.
         runs: recipe to what was measured of it.
         provenance: what was measured, and where.
+        models: recipe to the models that were measured, of recipes where that is known.
 
     Raises:
-        BaselineError: if a value cannot be recorded, the file is damaged or of another workload, or writing fails.
+        BaselineError: if counts or errors of two builds would stand side by side, a value cannot be recorded, the file
+            is damaged or of another workload, or writing fails.
     """
     entries, skipped = _entries(path, runs, provenance.num_examples)
     if not entries:
@@ -79,7 +89,9 @@ def record(path: Path, runs: Mapping[str, Sequence[Measurement]], *, provenance:
         with locked(target):
             old = load_baseline(path) if target.exists() else None
             replaced = _why_replaced(old, path, provenance)
-            content = _to_json(_merge(None if replaced else old, path, entries, provenance)).encode()
+            kept = None if replaced else old
+            merged = replace(_merge(kept, path, entries, provenance), models=merged_models(kept, path, entries, models))
+            content = _to_json(merged).encode()
             changed = old is None or target.read_bytes() != content
             if changed:
                 write_atomically(target, content, BaselineError)
@@ -114,6 +126,7 @@ def _entry(measurement: Measurement, num_examples: int, place: str) -> Entry:
         raise BaselineError(f"{metric.name} is recorded from pairs of times, got none ({place})")
     dense, compressed = measurement.dense, measurement.compressed
     ratio = _ratio(measurement, place) if metric.kind is Kind.TIME else None
+    dense_correct, correct = _canonical(measurement, num_examples, place)
     return Entry(
         metric=metric.name,
         dense=_rounded(metric, dense, place),
@@ -121,7 +134,8 @@ def _entry(measurement: Measurement, num_examples: int, place: str) -> Entry:
         device=measurement.device,
         ratio=ratio,
         ratio_interval=_interval(measurement, ratio) if ratio is not None else None,
-        correct=_canonical(measurement, num_examples, place),
+        correct=correct,
+        dense_correct=dense_correct,
     )
 
 
@@ -154,17 +168,21 @@ def _to_digits(ratio: float) -> float:
     return round(ratio, 3) if ratio >= 0.1 else float(f"{ratio:.3g}")  # noqa: PLR2004 - where the two agree
 
 
-def _canonical(measurement: Measurement, num_examples: int, place: str) -> bytes | None:
-    """The compressed model's bits with zeros in the padding, so that the same results give the same text."""
+def _canonical(measurement: Measurement, num_examples: int, place: str) -> tuple[bytes, bytes] | tuple[None, None]:
+    """Both models' bits with zeros in the padding, so that the same results give the same text."""
     if measurement.correct is None:
-        return None
-    bits = measurement.correct[1]
-    if measurement.num_examples != num_examples or len(bits) != math.ceil(num_examples / 8):
-        raise BaselineError(
-            f"the results of {measurement.num_examples:,} examples in {len(bits):,} bytes are not those of "
-            f"{num_examples:,} ({place})"
-        )
-    return np.packbits(np.unpackbits(np.frombuffer(bits, dtype=np.uint8), count=num_examples)).tobytes()
+        return None, None
+    for bits in measurement.correct:
+        if measurement.num_examples != num_examples or len(bits) != math.ceil(num_examples / 8):
+            raise BaselineError(
+                f"the results of {measurement.num_examples:,} examples in {len(bits):,} bytes are not those of "
+                f"{num_examples:,} ({place})"
+            )
+    dense, compressed = (
+        np.packbits(np.unpackbits(np.frombuffer(bits, dtype=np.uint8), count=num_examples)).tobytes()
+        for bits in measurement.correct
+    )
+    return dense, compressed
 
 
 def _why_replaced(old: Baseline | None, path: Path, provenance: Provenance) -> str | None:
@@ -212,11 +230,14 @@ def _to_json(baseline: Baseline) -> str:
         "data_sha256": baseline.data_sha256,
         "num_examples": baseline.num_examples,
         "environments": {name: _environment(value) for name, value in baseline.environments.items()},
+        "models": {recipe: asdict(identity) for recipe, identity in baseline.models.items()},
         "recipes": {
             recipe: {metric: _by_device(METRICS[metric], entries) for metric, entries in metrics.items()}
             for recipe, metrics in baseline.recipes.items()
         },
     }
+    if not baseline.models:
+        del document["models"]
     return json.dumps(document, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
 
 
@@ -242,6 +263,7 @@ def _table(metric: Metric, entry: Entry) -> dict[str, object]:
         table["ratio"] = entry.ratio
     if entry.ratio_interval is not None:
         table["ratio_interval"] = list(entry.ratio_interval)
-    if entry.correct is not None:
-        table["correct"] = base64.b64encode(entry.correct).decode("ascii")
+    for key, bits in (("correct", entry.correct), ("dense_correct", entry.dense_correct)):
+        if bits is not None:
+            table[key] = base64.b64encode(bits).decode("ascii")
     return table

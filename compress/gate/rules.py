@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from compress.gate.baseline import Entry, as_recorded
 from compress.gate.checks import CONFIDENCE, Check, Facts, Side, Status
-from compress.gate.error_rules import baseline_of_error, limit_of_error, stale_note
+from compress.gate.error_rules import baseline_of_error, baseline_of_increase, limit_of_error, stale_note
 from compress.gate.figures import write_change, write_exact, write_increase
 from compress.gate.limits import Limit, exceeds
 from compress.gate.statistics import RatioInterval, relative_ratio
-from compress.results import Kind, Metric
+from compress.results import Kind
 
 
 def hold_limit(facts: Facts, limit: Limit) -> Check:
@@ -18,15 +18,24 @@ def hold_limit(facts: Facts, limit: Limit) -> Check:
     return _LIMIT_RULES[facts.metric.kind](facts, limit)
 
 
-def hold_baseline(facts: Facts, entry: Entry, where: str) -> Check:
+def hold_baseline(facts: Facts, entry: Entry, where: str, *, tolerance: float, same_model: bool) -> Check:
     """Hold a compressed model against what was recorded of it before.
 
     Args:
         facts: what was measured now.
         entry: what was recorded, on the same class of device.
         where: the baseline file.
+        tolerance: how far a count or bytes may lie above what was recorded, as a fraction of it.
+        same_model: whether both models are, to the bit, those of the baseline: an error is then compared with what it
+            was, else by its increase over the dense model.
     """
-    return _BASELINE_RULES[facts.metric.kind](facts, entry, where)
+    match facts.metric.kind:
+        case Kind.EXACT | Kind.MEMORY:
+            return _baseline_of_value(facts, entry, where, tolerance)
+        case Kind.TIME:
+            return _baseline_of_ratio(facts, entry, where)
+        case Kind.ERROR:
+            return (baseline_of_error if same_model else baseline_of_increase)(facts, entry, where)
 
 
 def place_ratio(intervals: Sequence[RatioInterval], bound: float) -> Status:
@@ -62,11 +71,11 @@ def _limit_of_ratio(facts: Facts, limit: Limit) -> Check:
     return Check(side=Side.LIMIT, status=status, text=f"{limit.describe(facts.dense)}: {outcome}")
 
 
-def _baseline_of_value(facts: Facts, entry: Entry, where: str) -> Check:
+def _baseline_of_value(facts: Facts, entry: Entry, where: str, tolerance: float) -> Check:
     metric, recorded = facts.metric, entry.compressed
     # Rounded alike, the same value never differs from itself.
     value = as_recorded(metric, facts.compressed)
-    broken = exceeds(value, recorded * (1 + metric.tolerance))
+    broken = exceeds(value, recorded * (1 + tolerance))
     change = write_change(metric, recorded, facts.compressed)
     if broken:
         excess = write_increase(metric, facts.compressed - recorded)
@@ -74,8 +83,9 @@ def _baseline_of_value(facts: Facts, entry: Entry, where: str) -> Check:
     else:
         outcome = "held"
     now, before = write_exact(metric, facts.compressed), write_exact(metric, recorded)
-    stale = exceeds(recorded * (1 - metric.tolerance), value)
-    text = f"{before}{_allowance(metric)} ({where}): {outcome}"
+    stale = exceeds(recorded * (1 - tolerance), value)
+    allowance = f" + {100 * tolerance:g} %" if tolerance else ""
+    text = f"{before}{allowance} ({where}): {outcome}"
     notes = (stale_note(f"{now} against {before}"),) if stale else ()
     status = Status.REGRESSED if broken else Status.PASSED
     return Check(side=Side.BASELINE, status=status, text=text, notes=notes, stale=stale)
@@ -118,20 +128,9 @@ def _in_words(status: Status, num_processes: int) -> str:
             return "undecided, the interval reaches across it"
 
 
-def _allowance(metric: Metric) -> str:
-    return f" + {100 * metric.tolerance:g} %" if metric.tolerance else ""
-
-
 _LIMIT_RULES: Mapping[Kind, Callable[[Facts, Limit], Check]] = {
     Kind.EXACT: _limit_of_value,
     Kind.MEMORY: _limit_of_value,
     Kind.TIME: _limit_of_ratio,
     Kind.ERROR: limit_of_error,
-}
-
-_BASELINE_RULES: Mapping[Kind, Callable[[Facts, Entry, str], Check]] = {
-    Kind.EXACT: _baseline_of_value,
-    Kind.MEMORY: _baseline_of_value,
-    Kind.TIME: _baseline_of_ratio,
-    Kind.ERROR: baseline_of_error,
 }

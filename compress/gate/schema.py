@@ -7,12 +7,12 @@ languages; ``python -m compress schema`` prints it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from compress.results import METRICS, Kind, Metric, Unit
 
 # Of the format that is written. What an older version wrote is read as long as nothing in it has changed its meaning.
-SCHEMA = 2
+SCHEMA = 3
 OLDEST_SCHEMA = 1
 
 # Beyond it not every reader of JSON tells one whole number from the next.
@@ -41,13 +41,32 @@ def baseline_schema() -> Schema:
                     "description": "where it was recorded, by class of CPU",
                     **_each(_environment()),
                 },
+                "models": {
+                    "description": "by recipe: the models that its counts and errors are of",
+                    **_each(_identity()),
+                },
                 "recipes": {
                     "description": "by recipe, then by metric; of metrics that depend on a device, by class of device",
-                    **_each(_table({name: _metric(metric) for name, metric in METRICS.items()}, required=())),
+                    **_each(
+                        _table({name: _metric(metric) for name, metric in METRICS.items()}, optional=tuple(METRICS))
+                    ),
                 },
-            }
+            },
+            # Of an older file nobody knows.
+            optional=("models",),
         ),
     }
+
+
+def _identity() -> Schema:
+    return _table(
+        {
+            "built_on": _text("class of the CPU that built them"),
+            "compressed": _sha256("fingerprint of the compressed model"),
+            "dense": _sha256("fingerprint of the dense model"),
+            "recipe": _sha256("hash of the recipe's steps"),
+        }
+    )
 
 
 def _environment() -> Schema:
@@ -58,13 +77,13 @@ def _environment() -> Schema:
         "python": _text("version"),
         "torch": _text("version"),
     }
-    return _table(known, required=("cpu", "python", "torch"))
+    return _table(known, optional=("cuda_class", "gpu"))
 
 
 def _metric(metric: Metric) -> Schema:
     entry = {
         "description": f"{metric.title}, in {metric.unit}; smaller is better",
-        **_table(_values(metric), required=("compressed", "dense", *(["ratio"] if metric.kind is Kind.TIME else []))),
+        **_table(_values(metric), optional=("correct", "dense_correct", "ratio_interval")),
     }
     return _each(entry) if metric.device else entry
 
@@ -75,8 +94,9 @@ def _values(metric: Metric) -> dict[str, Schema]:
         value = {**value, "maximum": 1}
     values = {"compressed": value, "dense": value}
     if metric.kind is Kind.ERROR:
-        bits = "of the compressed model, one bit for each test example, set where it was right; packed, base64"
-        values["correct"] = {**_text(bits), "contentEncoding": "base64"}
+        bits = "model, one bit for each test example, set where it was right; packed, base64"
+        values["correct"] = {**_text(f"of the compressed {bits}"), "contentEncoding": "base64"}
+        values["dense_correct"] = {**_text(f"of the dense {bits}"), "contentEncoding": "base64"}
     if metric.kind is Kind.TIME:
         values["ratio"] = {"description": "median of compressed / dense over pairs of calls in turn", **_number()}
         values["ratio_interval"] = {
@@ -89,9 +109,9 @@ def _values(metric: Metric) -> dict[str, Schema]:
     return values
 
 
-def _table(properties: Mapping[str, Schema], *, required: tuple[str, ...] | None = None) -> Schema:
-    """An object with no other keys than these; all are required unless some are named."""
-    needed = sorted(properties if required is None else required)
+def _table(properties: Mapping[str, Schema], *, optional: Collection[str] = ()) -> Schema:
+    """An object with no other keys than these, all of them but the optional ones required."""
+    needed = sorted(properties.keys() - set(optional))
     return {
         "type": "object",
         **({"required": needed} if needed else {}),
@@ -107,6 +127,10 @@ def _each(values: Schema) -> Schema:
 
 def _text(description: str) -> Schema:
     return {"description": description, "type": "string"}
+
+
+def _sha256(description: str) -> Schema:
+    return {**_text(f"{description}: SHA-256 in hex"), "pattern": "^[0-9a-f]{64}$"}
 
 
 def _whole(minimum: int = 0) -> Schema:

@@ -112,6 +112,9 @@ def _rule(error: ValidationError) -> str:
         return f"holds {min(value.keys() - set(known))!r}, known here are {', '.join(known)}"
     if error.validator in ("minItems", "maxItems"):
         return f"must hold {bound} values here, got {len(value)}"
+    if error.validator == "pattern":
+        # There is one: a hash.
+        return f"must hold a SHA-256 of 64 hexadecimal digits here, got {_brief(value)}"
     wanted = _TYPES[table["type"]]
     if error.validator == "maximum" and bound == 1:
         wanted = "a number in [0, 1]"

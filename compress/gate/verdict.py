@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import shlex
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from compress.gate.baseline import Baseline
 from compress.gate.checks import Check, Side, Status
 from compress.gate.figures import write_change, write_exact, write_value
+from compress.gate.identity import Kinship, identity_sentence
 from compress.gate.limits import Limit
 from compress.gate.statistics import RatioInterval
-from compress.results import METRICS, Kind, Measurement, Metric, Unit
+from compress.results import METRICS, Identity, Kind, Measurement, Metric, Unit
 
 _HEADLINES: Mapping[Status, str] = {
     Status.PASSED: "passed",
@@ -35,6 +36,8 @@ class Verdict:
         ratio: times only: what all processes come to together; None for other metrics.
         limit: the recipe's limit, None if it states none.
         baseline: the baseline compared with, None if there was no comparison.
+        identity: which models were measured, None if nobody knows.
+        kinship: how they are related to those of the baseline; None if there was no comparison.
     """
 
     recipe: str
@@ -45,6 +48,8 @@ class Verdict:
     ratio: RatioInterval | None = None
     limit: Limit | None = None
     baseline: Baseline | None = None
+    identity: Identity | None = None
+    kinship: Kinship | None = None
 
     @property
     def metric(self) -> Metric:
@@ -76,11 +81,17 @@ class Verdict:
         rows = [(self.metric.title, _values(self)), *((check.side.value, check.text) for check in self.checks)]
         rows += [("note", note) for note in self.notes]
         width = max(len(label) for label, _ in rows)
-        lines = [f"{self.metric.name} of recipe {self.recipe!r} {_HEADLINES[self.status]}", ""]
+        compared = f", compared with {self.kinship.relation}" if self.kinship is not None else ""
+        lines = [f"{self.metric.name} of recipe {self.recipe!r} {_HEADLINES[self.status]}{compared}", ""]
         lines += [f"  {label:<{width}}  {text}" for label, text in rows]
         if self.status is not Status.PASSED:
             lines += ["", *_next_steps(self, node_id, options)]
         return "\n".join(lines)
+
+
+def models_compared(verdicts: Iterable[Verdict]) -> str:
+    """Which models these are beside those of the baseline, for the head of a report; "" if nothing was compared."""
+    return identity_sentence({verdict.recipe: verdict.kinship for verdict in verdicts if verdict.kinship is not None})
 
 
 def _values(verdict: Verdict) -> str:

@@ -1,4 +1,11 @@
-"""Which decomposition of which rank each weight gets: what every choice costs and loses, and how to choose."""
+"""Which decomposition of which rank each weight gets: what every choice costs and loses, and how to choose.
+
+The same model factorized on another machine, whose kernels round otherwise, should get the same ranks. So what differs
+by no more than the last bits of float32 weights is a tie, and goes to the cheaper choice. That covers what is equal by
+construction: a weight of lower rank than its shape, two decompositions that lose the same, an error that is the bound.
+It cannot be helped where an error lies by chance just that far from its bound, or where two layers would give up their
+next rank at prices as close to one another; nor where the weights themselves are those of another training.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +23,8 @@ from compress.lowrank.config import Kind, LowRankConfig
 from compress.lowrank.decompositions import Counts, Decomposition, Errors, Ranks, decompose, kinds_for
 from compress.lowrank.sites import Site
 
-# Errors are read off float64 energies; the last bits must not decide.
-_SLACK = 1e-12
+# Energies of weights that differ in the last bit of float32 differ by twice its 2**-23 at most.
+_SLACK = 1e-6
 _SMALLEST_PRICE, _LARGEST_PRICE, _HALVINGS = 1e-12, 1e12, 80
 
 
@@ -121,11 +128,18 @@ def _macs(site: Site, one: Decomposition) -> Counts:
 
 
 def _front(cost: Counts, errors: Errors, allowed: npt.NDArray[np.bool_]) -> Counts:
-    """The rows for which no cheaper one has as small an error, the cheapest first."""
-    order: Counts = np.lexsort((errors, cost))
-    order = order[allowed[order]]
+    """The rows for which no cheaper one has as small an error, the cheapest first; of equal cost the first listed."""
+    order: Counts = np.flatnonzero(allowed)
+    order = order[np.argsort(cost[order], kind="stable")]
     best_before = np.minimum.accumulate(np.append(np.inf, errors[order]))[:-1]
-    return order[errors[order] < best_before]
+    kept: list[int] = []
+    for row in order[errors[order] < best_before].tolist():
+        if kept and errors[row] >= errors[kept[-1]] - _SLACK:
+            continue
+        if kept and cost[row] == cost[kept[-1]]:
+            kept.pop()
+        kept.append(row)
+    return np.array(kept, dtype=np.int64)
 
 
 def cheapest_within(table: Table) -> Choice | None:
@@ -156,7 +170,7 @@ def shared_out(tables: Sequence[Table], config: LowRankConfig, *, dense: int, bu
     losses = [_loss(np.append(table.errors, 0.0)) for table in tables]
 
     def at(price: float) -> tuple[list[int], int]:
-        picks = [int(np.argmin(loss + price * cost / dense)) for loss, cost in zip(losses, costs, strict=True)]
+        picks = [_cheapest_best(loss + price * cost / dense) for loss, cost in zip(losses, costs, strict=True)]
         return picks, fixed + sum(int(cost[pick]) for cost, pick in zip(costs, picks, strict=True))
 
     low, high = _SMALLEST_PRICE, _LARGEST_PRICE
@@ -176,6 +190,11 @@ def shared_out(tables: Sequence[Table], config: LowRankConfig, *, dense: int, bu
 def _rounded_up(share: float, digits: int) -> float:
     scale: int = 10**digits
     return math.ceil(share * scale) / scale
+
+
+def _cheapest_best(totals: Errors) -> int:
+    """The first of those that hardly differ from the smallest: choices stand in the order of their cost."""
+    return int(np.argmax(totals <= totals.min() * (1 + _SLACK)))
 
 
 def _loss(errors: Errors) -> Errors:

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from compress.cpu import cpu_class
 from compress.errors import MeasureError
 from compress.measure.children import Children, Conditions, RebuildError, saved
-from compress.measure.environment import cpu_class
 from compress.pairs import Call, Pairs, elapsed_ms, pair_ms, pinned_threads, take_pairs
 from compress.results import METRICS, Measurement
 from compress.runtimes import prepare

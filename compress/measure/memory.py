@@ -16,13 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from compress.copying import copied
+from compress.cpu import cpu_class
 from compress.errors import MeasureError
 from compress.exported.model import ExportedModel, dequantize_late_
 from compress.inputs import device_of, evaluating
 from compress.masks import make_permanent_
 from compress.measure import children
 from compress.measure.children import Child, Conditions, saved
-from compress.measure.environment import cpu_class, cuda_class
+from compress.measure.environment import cuda_class
 from compress.measure.live_tensors import peak_live_bytes
 from compress.measure.malloc_peak import ENVIRONMENT
 from compress.results import Measurement

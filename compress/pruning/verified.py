@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +15,9 @@ from torch import nn
 from compress.channels.groups import Channels
 from compress.channels.history import Drift
 from compress.channels.labels import Freeze, Ids, Slot
-from compress.channels.trace import Trace, retrace
+from compress.channels.trace import Trace, retrace, shapes_of
+from compress.channels.view import View
+from compress.errors import ModelError
 from compress.pruning.choosing import Removed
 from compress.pruning.plan import Member
 from compress.pruning.repairs import Repair, repairs
@@ -165,7 +169,21 @@ def _checked(draft: Draft, removed: Removed, smaller: Callable[[Trace], nn.Modul
         new = [ids is None or not np.isin(ids, made_good).all() for ids in known]
         blamed = _violations(draft, again, [drift for drift, is_new in zip(again.drifts, new, strict=True) if is_new])
         blamed += _other_pieces(draft, removed, view, again)
+    if draft.first.plain is not None and not blamed:
+        blamed = _runs_elsewhere(draft, *draft.first.plain, smaller(draft.first))
     return _Checked(blamed=blamed, drifts=good, num_steps=len(second.steps))
+
+
+def _runs_elsewhere(draft: Draft, view: View, shapes: Sequence[tuple[int, ...]], smaller: nn.Module) -> list[_Blame]:
+    """Whether the cut network runs on other inputs as the uncut one does; else all of it is blamed."""
+    try:
+        found = shapes_of(smaller, view, writes=draft.first.writes)
+        reason = "the output's shape changes with the number of channels at another size of the inputs"
+    except ModelError as error:
+        found, reason = [], str(error)
+    everything = np.arange(len(draft.channels.group_of))
+    of_values = None in draft.first.output_shapes
+    return [] if found and (found == list(shapes) or of_values) else _blame(draft, everything, reason)
 
 
 def _freeze(draft: Draft, blamed: Sequence[_Blame]) -> None:
@@ -234,11 +252,17 @@ def _other_pieces(draft: Draft, removed: Removed, before: Trace, after: Trace) -
     # As many as there are in both: where they are not alike in number, more than that was said.
     for old, new in zip(before.ledger.pieces, after.ledger.pieces, strict=False):
         units = np.where(old >= 0, draft.channels.units[old], old)
-        left = units[(old < 0) | ~removed[units]]
-        if not np.array_equal(left, new.reshape(-1)):
-            some = np.concatenate([left, new.reshape(-1)])
+        stays = (old < 0) | ~removed[units]
+        # Parts of the same channels may have become one, so each is looked for by itself.
+        left = {row[own].tobytes() for row, own in zip(_rows(units), _rows(stays), strict=True)}
+        if left != {row.tobytes() for row in _rows(new)}:
+            some = np.concatenate([units[stays], new.reshape(-1)])
             found += _blame(draft, some[some >= 0], "a slice takes other channels once some are gone")
     return found
+
+
+def _rows(ids: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return ids.reshape(math.prod(ids.shape[:-1]), ids.shape[-1])
 
 
 def _blame(draft: Draft, units: Ids, reason: str) -> list[_Blame]:

@@ -126,20 +126,33 @@ def gate(
     limits: dict[str, Limit],
     baseline: Baseline | None,
     workload: Workload,
+    _fingerprint: Callable[[nn.Module], str],
 ) -> Gate:
     """Call it with a meter and the two models: ``gate(num_params, compressed, dense)``."""
     from compress.gate.recording import Provenance
     from compress.measure.environment import environment
     from compress.pytest_plugin.gate_session import Gate
+    from compress.results import Identity
 
     session = request.config.stash[RUN].gate_session()
+    with stop_on_error(request.config):
+        here = environment(_threads(request.config))
     if session.provenance is None:
         session.provenance = Provenance(
             workload=workload.name,
             data_sha256=workload.dataset.sha256,
             num_examples=len(workload.dataset.test),
-            environment=environment(_threads(request.config)),
+            environment=here,
         )
+
+    def identify(compressed: nn.Module, dense: nn.Module) -> Identity:
+        return Identity(
+            dense=_fingerprint(dense),
+            compressed=_fingerprint(compressed),
+            recipe=recipe.sha256,
+            built_on=here.cpu_class,
+        )
+
     session.baseline = baseline
     session.limits[recipe.name] = tuple(limits)
     session.begin(request.node.nodeid)
@@ -150,7 +163,25 @@ def gate(
         baseline=baseline,
         node_id=request.node.nodeid,
         options=(f"--compress-workload={spec}",) if (spec := request.config.getoption("--compress-workload")) else (),
+        identify=identify,
     )
+
+
+@pytest.fixture(scope="session")
+def _fingerprint() -> Callable[[nn.Module], str]:
+    """Which model it is, found out once however often it is asked."""
+    from weakref import WeakKeyDictionary
+
+    from compress.fingerprint import fingerprint
+
+    known: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+
+    def once(model: nn.Module) -> str:
+        if model not in known:
+            known[model] = fingerprint(model)
+        return known[model]
+
+    return once
 
 
 @pytest.fixture(scope="session")

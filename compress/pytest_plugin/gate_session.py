@@ -16,6 +16,7 @@ from compress.files import write_atomically
 from compress.gate.baseline import Baseline, load_baseline
 from compress.gate.checks import Status
 from compress.gate.demands import Excuse, Gap, Rules, demand_comparison
+from compress.gate.identity import BUILD_TOLERANCE
 from compress.gate.judge import both_runs, confirm, judge
 from compress.gate.limits import Limit
 from compress.gate.recording import Provenance, Recorded, record
@@ -25,7 +26,7 @@ from compress.pytest_plugin.meter import NO_CUDA, Meter
 from compress.pytest_plugin.outcomes import NotMeasured
 from compress.report.markdown import render_markdown
 from compress.report.table import MARKS, build_table
-from compress.results import Kind, Measurement
+from compress.results import Identity, Kind, Measurement
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,6 +40,7 @@ class GateSession:
         folder: where baselines live.
         compare: name of the baseline to compare with, True for the workload's own, None for no comparison.
         rules: what may go unmeasured.
+        build_tolerance: of counts and bytes of another build, where a recipe states no other.
         provenance: what is measured and where; None until the first gated test has it.
         limits: recipe to the metrics that it limits, of every recipe so far.
         baseline: that tests of this process compared with.
@@ -48,6 +50,7 @@ class GateSession:
     folder: Path
     compare: str | Literal[True] | None = None
     rules: Rules = field(default_factory=Rules)
+    build_tolerance: float = BUILD_TOLERANCE
     provenance: Provenance | None = None
     limits: dict[str, tuple[str, ...]] = field(default_factory=dict)
     baseline: Baseline | None = None
@@ -79,13 +82,23 @@ class GateSession:
         recipe: str,
         limit: Limit | None,
         baseline: Baseline | None,
+        identity: Identity | None = None,
         node_id: str = "",
     ) -> Verdict:
         """Measure and judge; a time that does not pass is measured once more before it may be called regressed."""
         sha256 = self.provenance.data_sha256 if self.provenance else ""
 
         def judged(measurement: Measurement) -> Verdict:
-            return judge(measurement, recipe=recipe, limit=limit, baseline=baseline, data_sha256=sha256)
+            return judge(
+                measurement,
+                recipe=recipe,
+                limit=limit,
+                baseline=baseline,
+                data_sha256=sha256,
+                identity=identity,
+                environment=self.provenance.environment if self.provenance else None,
+                build_tolerance=self.build_tolerance,
+            )
 
         verdict = judged(measure())
         if verdict.metric.kind is Kind.TIME and verdict.status in (Status.REGRESSED, Status.INCONCLUSIVE):
@@ -130,9 +143,13 @@ class GateSession:
         if self.provenance is None:
             raise CompressError("nothing was measured, so there is nothing to record")
         runs: dict[str, list[Measurement]] = {}
+        models: dict[str, set[Identity | None]] = {}
         for verdict in self.verdicts:
             runs.setdefault(verdict.recipe, []).append(verdict.measurement)
-        return record(self._path(name), runs, provenance=self.provenance)
+            models.setdefault(verdict.recipe, set()).add(verdict.identity)
+        # Of a recipe whose tests measured several models nobody can say which one its entries are of.
+        one = {recipe: identity for recipe, (identity, *others) in models.items() if identity and not others}
+        return record(self._path(name), runs, provenance=self.provenance, models=one)
 
     def write_markdown(self, path: Path, *, title: str = "", missing: Sequence[str] = ()) -> None:
         """Write the reference table as Markdown.
@@ -179,6 +196,7 @@ class Gate:
         baseline: to compare with; None for no comparison.
         node_id: of the running test, for the message.
         options: of the command line, without which another model would be measured.
+        identify: what tells which models they are, called with the compressed and the dense one; None for nobody.
     """
 
     session: GateSession
@@ -187,6 +205,7 @@ class Gate:
     baseline: Baseline | None
     node_id: str
     options: tuple[str, ...] = ()
+    identify: Callable[[nn.Module, nn.Module], Identity] | None = None
 
     def __call__(self, meter: Meter, compressed: nn.Module, dense: nn.Module) -> Verdict:
         """Measure, judge, and let the test go on only if the verdict is no worse than inconclusive.
@@ -209,6 +228,7 @@ class Gate:
             recipe=self.recipe,
             limit=self.limits.get(meter.metric),
             baseline=self.baseline,
+            identity=self.identify(compressed, dense) if self.identify is not None else None,
             node_id=self.node_id,
         )
         if verdict.status is Status.REGRESSED:

@@ -121,6 +121,13 @@ OPTIONS = (
         " than once; never excuses what regressed",
     ),
     Option(
+        flag="--compress-build-tolerance",
+        ini="compress_build_tolerance",
+        metavar="X",
+        help="how far counts and bytes of another build of a recipe may lie above the baseline's, as a fraction, where"
+        " the recipe's limits state no build_tolerance; the same model is held exactly (default: 0.01)",
+    ),
+    Option(
         flag="--compress-partial",
         ini="compress_partial",
         kind="switch",
@@ -167,6 +174,7 @@ class Settings:
     sweep: Path | None
     strict: bool
     excuses: tuple[str, ...]
+    build_tolerance: float
     partial: bool
     require_cuda: bool
     require_baseline: bool
@@ -207,6 +215,7 @@ def read_settings(config: pytest.Config) -> Settings:
         sweep=_path(config, "--compress-sweep"),
         strict=_strict(config),
         excuses=tuple(_given(config, "--compress-excuse")[0] or ()),
+        build_tolerance=_fraction(config, "--compress-build-tolerance", default=0.01),
         partial=bool(_given(config, "--compress-partial")[0]),
         require_cuda=bool(_given(config, "--require-cuda")[0]),
         require_baseline=bool(_given(config, "--require-baseline")[0]),
@@ -262,6 +271,19 @@ def _seconds(config: pytest.Config) -> float:
     if not 0 < seconds < math.inf:
         raise pytest.UsageError(f"{where} must be a number above 0, got {text!r}")
     return seconds
+
+
+def _fraction(config: pytest.Config, flag: str, *, default: float) -> float:
+    text, where = _given(config, flag)
+    if not text:
+        return default
+    try:
+        fraction = float(text)
+    except ValueError:
+        fraction = math.nan
+    if not 0 <= fraction < 1:
+        raise pytest.UsageError(f"{where} must be a number in [0, 1), got {text!r}")
+    return fraction
 
 
 def _strict(config: pytest.Config) -> bool:

@@ -59,7 +59,12 @@ class PytestRun:
         if self.session is None:
             from compress.pytest_plugin.gate_session import GateSession
 
-            self.session = GateSession(folder=self.settings.baselines, compare=self.compare, rules=self.rules())
+            self.session = GateSession(
+                folder=self.settings.baselines,
+                compare=self.compare,
+                rules=self.rules(),
+                build_tolerance=self.settings.build_tolerance,
+            )
         return self.session
 
     def rules(self) -> Rules:

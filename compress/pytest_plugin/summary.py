@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from compress.gate.verdict import models_compared
 from compress.pytest_plugin.conclusion import CONCLUSION
 from compress.pytest_plugin.run import PytestRun
 from compress.report.screen import Screen
@@ -22,6 +23,7 @@ def show(reporter: pytest.TerminalReporter, run: PytestRun) -> None:
         verdicts=session.verdicts,
         workload=where.workload if where else "",
         environment=where.environment if where else None,
+        identity=models_compared(session.verdicts),
         title=conclusion.title,
         exit_status=run.exitstatus,
         compares=bool(run.compare or reporter.config.getoption("benchmark_save", None)),

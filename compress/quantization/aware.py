@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 
 from compress import train
 from compress.copying import copied
+from compress.cpu import has_vnni
 from compress.data import ImageData
 from compress.data.splits import stratified
 from compress.exported import capture
@@ -26,9 +27,9 @@ from compress.quantization import checks
 from compress.quantization.annotation import annotate_
 from compress.quantization.canonical import canonical_
 from compress.quantization.folding import fold_batch_norms_
-from compress.quantization.model import count_int8_kernels, quantized_model
+from compress.quantization.model import count_int8_kernels, layers_with_kernels, quantized_model
 from compress.quantization.observed import converted, layers_of, operations_of, prepared, specifications
-from compress.quantization.report import FLOAT, INT8, LayerReport, QuantizationReport, no_kernel
+from compress.quantization.report import FLOAT, INT8, NOT_LOWERED, LayerReport, QuantizationReport, no_kernel
 from compress.quantization.scaling import Scaled, fold_scaled_, scale_weights_
 from compress.quantization.static import Quantized
 from compress.train import FitConfig
@@ -112,7 +113,7 @@ def quantize_aware_fit(
     checks.check_model(model)
     model = make_permanent_(copied(model))
     images = next(iter(data.train.batches(_EXAMPLES, training=True, seed=config.seed)))[0]
-    reduce_range = not checks.has_vnni()
+    reduce_range = not has_vnni()
     rounded = _rounded(model, images, reduce_range=reduce_range)
     trained = train.fit(rounded, data, config, checkpoint=checkpoint, progress=progress, device="cpu").model
     assert isinstance(trained, _Rounded)  # noqa: S101 - what was trained
@@ -124,13 +125,22 @@ def quantize_aware_fit(
         for layer in layers_of(graph)
     )
     quantized = quantized_model(converted(graph), images)
+    kernels = count_int8_kernels(quantized, images)
+    if kernels < sum(layer.precision == INT8 for layer in layers):
+        lowered = iter(layers_with_kernels(quantized, images))
+        layers = tuple(
+            layer
+            if layer.precision == FLOAT or next(lowered)
+            else LayerReport(name=layer.name, precision=FLOAT, reason=NOT_LOWERED)
+            for layer in layers
+        )
     with evaluating(model), torch.no_grad():
         exact = model(images)
     _, chosen = stratified(data.train.labels, min(len(data.train), _JUDGED), config.seed)
     judged = data.train.subset(chosen)
     report = QuantizationReport(
         layers=layers,
-        int8_kernels=count_int8_kernels(quantized, images),
+        int8_kernels=kernels,
         accuracy_float=1 - train.evaluate(model, judged).top1_error,
         accuracy_int8=1 - train.evaluate(quantized, judged).top1_error,
         accuracy_measure="accuracy on training images",

@@ -91,14 +91,6 @@ def calibration_batches(data: Any, model: nn.Module | None = None, batch_size: i
     return batches
 
 
-def has_vnni() -> bool:
-    """Whether this CPU multiplies 8-bit integers without overflow.
-
-    Without VNNI, pairs of products are added in 16 bits, which 8-bit activations overflow.
-    """
-    return bool(torch.cpu._is_vnni_supported() or torch.cpu._is_amx_tile_supported())
-
-
 def _batches(data: Any, model: nn.Module | None, batch_size: int) -> list[Inputs]:
     if isinstance(data, Tensor):
         return [inputs_of(batch) for batch in torch.split(data, batch_size)] if len(data) else []

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from torch import nn
 from torch.export import ExportedProgram
 
+from compress.cpu import has_vnni
 from compress.exported import capture, first_of
 from compress.exported.structure import Signature
 from compress.fidelity import check_same
 from compress.inputs import Inputs
-from compress.quantization.checks import has_vnni
 from compress.quantization.contract import Accuracy, fewest
 from compress.quantization.model import QuantizedModel, layers_with_kernels, quantized_model
 from compress.quantization.observed import Layer, Observer, calibrate_, converted, layers_of, observed

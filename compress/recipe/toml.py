@@ -25,9 +25,11 @@ other ways; both are read here and used elsewhere.
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -60,6 +62,16 @@ class Recipe:
     runtime: str = "eager"
     limits: Mapping[str, object] = field(default_factory=dict)
     sweep: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def sha256(self) -> str:
+        """Hash, in hex, of the steps alone: what a recipe does to a model, and not what is asked of the result.
+
+        A setting that has its default counts as if the file did not state it: then it says the same, also to a release
+        that knows more settings.
+        """
+        text = json.dumps(list(map(_canonical, self.steps)), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 def load_recipe(path: str | Path) -> Recipe:
@@ -111,6 +123,13 @@ def change_step(step: Any, key: str, value: object, where: str) -> Any:
     known = get_type_hints(type(step))
     _check_keys({key: value}, known, where)
     return _settled(lambda changed: replace(step, **changed), {key: value}, known, where)
+
+
+def _canonical(step: Any) -> dict[str, object]:
+    """A step as the shortest table that says it."""
+    use = next(name for name, one in STEPS.items() if one.settings is type(step))
+    given = {one.name: getattr(step, one.name) for one in fields(step) if getattr(step, one.name) != one.default}
+    return {"use": use, **given}
 
 
 def _read_step(table: object, where: str) -> Any:

@@ -75,7 +75,10 @@ def render_html(report: Report) -> str:
         workload=report.workload,
         headline=_headline(report.verdicts, report.title),
         missing=report.missing,
-        about=[line for line in table.about if not line.startswith("workload:")],
+        about=[
+            *(line for line in table.about if not line.startswith("workload:")),
+            *((table.identity,) if table.identity else ()),
+        ],
         table=table,
         cards=_cards(report.verdicts),
         gauges={recipe: [(one, draw_gauge(one)) for one in row] for recipe, row in gauges_of(report.verdicts).items()},

@@ -14,6 +14,8 @@ def render_markdown(table: Table) -> str:
     rows = [(row.title, row.dense, *map(_write, row.cells)) for row in table.rows]
     # The dense model's values stand to the right, so that their digits line up.
     text = pipe_table(heads, rows, right=(1,))
+    if table.identity:
+        text = [escape(table.identity), "", *text]
     if table.title:
         text = [f"### {escape(table.title)}", "", *text]
     if table.footer:

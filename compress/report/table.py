@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from compress.gate.checks import Status
 from compress.gate.figures import write_change, write_value
-from compress.gate.verdict import Verdict
+from compress.gate.verdict import Verdict, models_compared
 from compress.report.names import ALIKE, by_metric, dense_value, is_number
 from compress.results import METRICS, Environment, Metric
 
@@ -65,6 +65,7 @@ class Table:
         about: what was measured, and where; one line each.
         notes: what the cells' numbers stand for, from 1.
         summary: how many of each mark there are.
+        identity: what the models were compared with, "" if they were not.
         title: what the run came to, "" for none.
         missing: what was not measured though no row shows it.
     """
@@ -74,6 +75,7 @@ class Table:
     about: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     summary: str = ""
+    identity: str = ""
     title: str = ""
     missing: tuple[str, ...] = ()
 
@@ -113,6 +115,7 @@ def build_table(verdicts: Sequence[Verdict], *, workload: str = "", environment:
         about=_about(workload, environment),
         notes=tuple(_write_note(key, ordered) for key in notes),
         summary=_summary([cell for row in rows for cell in row.cells]),
+        identity=models_compared(verdicts),
     )
 
 

@@ -11,10 +11,10 @@ import optuna
 from torch import nn
 
 from compress import artifact
+from compress.cpu import cpu_class
 from compress.errors import ConfigError, ModelError
 from compress.gate.checks import precise_enough, recorded_ratio
 from compress.measure.children import Children, Conditions
-from compress.measure.environment import cpu_class
 from compress.measure.latency import Effort, cpu_latency
 from compress.measure.size import count_file_bytes, count_params
 from compress.pareto import Candidate, Failure, Sweep

@@ -7,11 +7,11 @@ import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, distributed
 
+from compress import cpu
 from compress.errors import ConfigError
 
 
@@ -129,8 +129,4 @@ def has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         with torch.cuda.device(device):
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
-    except OSError:
-        return False
-    return device.type == "cpu" and not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags)
+    return device.type == "cpu" and cpu.has_bfloat16()

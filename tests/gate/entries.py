@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compress.gate.baseline import Baseline, Entry
-from tests.gate.samples import DATA, DEVICE, ENVIRONMENT, bits
+from tests.gate.samples import DATA, DEVICE, ENVIRONMENT, IDENTITY, bits
 
 
 def baseline(*entries, **changes):
@@ -16,6 +16,7 @@ def baseline(*entries, **changes):
         "num_examples": 500,
         "environments": {DEVICE: ENVIRONMENT},
         "recipes": {"structured": metrics},
+        "models": {"structured": IDENTITY},
     }
     return Baseline(**{**values, **changes})
 

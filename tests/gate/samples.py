@@ -9,11 +9,12 @@ import numpy as np
 from compress.gate.baseline import Baseline, load_baseline
 from compress.gate.judge import judge
 from compress.gate.recording import Provenance, record
-from compress.results import Environment, Measurement
+from compress.results import Environment, Identity, Measurement
 
 DEVICE = "cpu-avx2-1t"
 DATA = "0123456789ab" + "0" * 52
 ENVIRONMENT = Environment(python="3.11.9", torch="2.15.0", cpu="Test CPU", cpu_class=DEVICE)
+IDENTITY = Identity(dense="d" * 64, compressed="c" * 64, recipe="5" * 64, built_on=DEVICE)
 PROVENANCE = Provenance(workload="digits", data_sha256=DATA, num_examples=500, environment=ENVIRONMENT)
 
 
@@ -59,13 +60,28 @@ def latency(ratio=0.8, *, noise=0.01, pairs=60, seed=0, device=DEVICE):
     )
 
 
-def baseline_of(folder: Path, *measurements, recipe="structured") -> Baseline:
-    """A baseline that holds exactly these."""
+def baseline_of(folder: Path, *measurements, recipe="structured", identity=IDENTITY) -> Baseline:
+    """A baseline that holds exactly these, of the models that ``held`` is about."""
     path = folder / "digits.json"
-    record(path, {recipe: measurements}, provenance=PROVENANCE)
+    models = {recipe: identity} if identity is not None else {}
+    record(path, {recipe: measurements}, provenance=PROVENANCE, models=models)
     return load_baseline(path)
 
 
-def held(measurement, *, limit=None, baseline=None, recipe="structured"):
-    """The verdict on a recipe, on the data that the baseline was recorded on."""
-    return judge(measurement, recipe=recipe, limit=limit, baseline=baseline, data_sha256=DATA)
+def held(
+    measurement,
+    *,
+    recipe="structured",
+    identity=IDENTITY,
+    environment=ENVIRONMENT,
+    **settings,
+):
+    """The verdict on a recipe, on the data, the models and the machine that the baseline was recorded on."""
+    return judge(
+        measurement,
+        recipe=recipe,
+        data_sha256=DATA,
+        identity=identity,
+        environment=environment,
+        **settings,
+    )

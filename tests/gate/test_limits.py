@@ -50,7 +50,10 @@ def test_recipe_table_is_read():
         ),
         (
             "num_params = { zzz = 0.65 }",
-            f"limit key 'zzz' is unknown, known are max_ratio, max_increase ({WHERE}, limits.num_params)",
+            (
+                "limit key 'zzz' is unknown, known are max_ratio, max_increase, build_tolerance "
+                f"({WHERE}, limits.num_params)"
+            ),
         ),
         (
             "num_params = 0.65",
@@ -61,8 +64,22 @@ def test_recipe_table_is_read():
             f"a limit must be a table such as {{ max_increase = 0.01 }}, got 0.01 ({WHERE}, limits.top1_error)",
         ),
         (
+            "macs = { build_tolerance = 1.0 }",
+            f"build_tolerance must be in [0, 1), where 0.01 is 1 %, got 1 ({WHERE}, limits.macs.build_tolerance)",
+        ),
+        (
+            "top1_error = { build_tolerance = 0.1 }",
+            (
+                "a build_tolerance is for counts and bytes; errors and times of another build are compared by those of "
+                f"its own dense model, got 0.1 ({WHERE}, limits.top1_error.build_tolerance)"
+            ),
+        ),
+        (
             "num_params = {}",
-            f"a limit must state max_ratio or max_increase, got neither ({WHERE}, limits.num_params)",
+            (
+                "a limit must state max_ratio or max_increase or build_tolerance, got none of them "
+                f"({WHERE}, limits.num_params)"
+            ),
         ),
         (
             'num_params = { max_ratio = "0.65" }',

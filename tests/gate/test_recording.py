@@ -16,7 +16,7 @@ from compress.errors import BaselineError
 from compress.gate.baseline import load_baseline
 from compress.gate.recording import Provenance, record
 from compress.results import Environment, Measurement
-from tests.gate.samples import DEVICE, ENVIRONMENT, PROVENANCE, bits, latency, memory, params, top1
+from tests.gate.samples import DEVICE, ENVIRONMENT, IDENTITY, PROVENANCE, bits, latency, memory, params, top1
 
 EXPECTED = """\
 {
@@ -26,6 +26,14 @@ EXPECTED = """\
       "cpu": "Test CPU",
       "python": "3.11.9",
       "torch": "2.15.0"
+    }
+  },
+  "models": {
+    "structured": {
+      "built_on": "cpu-avx2-1t",
+      "compressed": "cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc",
+      "dense": "dddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddd",
+      "recipe": "5555555555555555555555555555555555555555555555555555555555555555"
     }
   },
   "num_examples": 10,
@@ -55,14 +63,18 @@ EXPECTED = """\
       "top1_error": {
         "compressed": 0.2,
         "correct": "n8A=",
-        "dense": 0.1
+        "dense": 0.1,
+        "dense_correct": "v8A="
       }
     }
   },
-  "schema": 2,
+  "schema": 3,
   "workload": "digits"
 }
 """
+
+
+MODELS = {"structured": IDENTITY}
 
 
 def timed(dense=5.251, compressed=4.1011):
@@ -85,7 +97,9 @@ def path(tmp_path):
 def test_file_is_sorted_rounded_and_indented(path):
     """The file is exactly what a reviewer should see, and its folder is made."""
     provenance = dataclasses.replace(PROVENANCE, num_examples=10)
-    recorded = record(path, run(timed(), memory(), top1([1], [1, 2], 10), params()), provenance=provenance)
+    recorded = record(
+        path, run(timed(), memory(), top1([1], [1, 2], 10), params()), provenance=provenance, models=MODELS
+    )
     assert path.read_text() == EXPECTED
     assert recorded.changed
     assert recorded.replaced is None

@@ -10,7 +10,7 @@ import pytest
 from compress.gate.judge import judge
 from compress.gate.limits import Limit
 from compress.results import Measurement
-from tests.gate.samples import DATA, DEVICE, baseline_of, latency, memory, params, top1
+from tests.gate.samples import DEVICE, baseline_of, held, latency, memory, params, top1
 
 NODE = "benchmarks/test_size.py::test_size[structured]"
 RECIPE = "recipes/structured.toml"
@@ -28,11 +28,11 @@ def baseline(tmp_path):
 def test_regression_of_both_sides(baseline):
     """Values, both bounds, and what to run or change."""
     limit = Limit(metric="num_params", max_ratio=0.65, where=RECIPE)
-    verdict = judge(params(4_300_000), recipe="structured", limit=limit, baseline=baseline, data_sha256=DATA)
+    verdict = held(params(4_300_000), limit=limit, baseline=baseline)
     assert (
         verdict.message(NODE)
         == """\
-num_params of recipe 'structured' REGRESSED
+num_params of recipe 'structured' REGRESSED, compared with the same model
 
   parameters  4,300,000, dense 6,402,564, -32.8 %
   limit       at most 0.65 x dense = 4,161,666 (recipes/structured.toml): exceeded by 138,334
@@ -50,11 +50,11 @@ def test_undecided_time(baseline):
     pairs = ((5.0, 4.0), (5.0, 5.5)) * 10
     times = Measurement(metric="cpu_latency_ms", dense=5.0, compressed=4.75, device=DEVICE, pairs=pairs)
     limit = Limit(metric="cpu_latency_ms", max_ratio=1.0, where=RECIPE)
-    verdict = judge(times, recipe="structured", limit=limit, baseline=baseline, data_sha256=DATA)
+    verdict = held(times, limit=limit, baseline=baseline)
     assert (
         verdict.message()
         == """\
-cpu_latency_ms of recipe 'structured' is INCONCLUSIVE
+cpu_latency_ms of recipe 'structured' is INCONCLUSIVE, compared with the same model
 
   time per image, CPU  4.75 ms, dense 5.00 ms, x0.938 (99 % interval x0.800 to x1.100, 20 pairs), on cpu-avx2-1t
   limit                at most 1 x dense (recipes/structured.toml): undecided, the interval reaches across it
@@ -103,11 +103,11 @@ To look further, run: pytest benchmarks -k 'a b'"""
 
 def test_passed(baseline):
     """A pass needs no advice, but its notes are kept; bytes are spelled out."""
-    verdict = judge(memory(40_000_000), recipe="structured", baseline=baseline, data_sha256=DATA)
+    verdict = held(memory(40_000_000), baseline=baseline)
     assert (
         verdict.message(NODE)
         == """\
-cpu_peak_bytes of recipe 'structured' passed
+cpu_peak_bytes of recipe 'structured' passed, compared with the same model
 
   runtime memory, CPU  40.0 MB (40,000,000 bytes), dense 58.7 MB (58,660,000 bytes), -31.8 %, on cpu-avx2-1t
   baseline             46,980,096 bytes + 5 % (baselines/digits.json): held
@@ -131,7 +131,7 @@ def test_limit_without_file_is_found_by_its_recipe():
 
 def test_time_far_beyond_its_baseline(baseline):
     """A decided time offers to become the new baseline."""
-    verdict = judge(latency(0.95), recipe="structured", baseline=baseline, data_sha256=DATA)
+    verdict = held(latency(0.95), baseline=baseline)
     said = verdict.message()
     assert "x0.800 + 2.5 %, halfway to the 5 % that must be found (baselines/digits.json): exceeded, all of the" in said
     assert "--benchmark-save=digits" in verdict.message()

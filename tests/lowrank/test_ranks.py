@@ -40,6 +40,29 @@ def test_of_equal_errors_the_cheapest_stays():
     assert _front(cost, errors, np.zeros(6, dtype=bool)).tolist() == []
 
 
+@pytest.mark.parametrize("bit", [-1e-7, 1e-7])
+def test_the_last_bits_do_not_choose(bit):
+    """What differs by less than float32 shows is a tie: the cheaper row, of equal cost the one listed first."""
+    cost, allowed = np.array([1, 2, 2, 3]), np.ones(4, dtype=bool)
+    errors = np.array([0.5, 0.2, 0.2 + bit, 0.2 - abs(bit)])
+    assert _front(cost, errors, allowed).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("config", [LowRankConfig(by="energy", target=1.0), LowRankConfig(by="ratio", target=0.2)])
+def test_weights_that_differ_in_their_last_bits_get_the_same_rank(config):
+    """A weight of rank 4 stays one when another machine's kernels have rounded it otherwise."""
+    exact = low_rank_linear(4, noise=0)
+    choices = set()
+    for seed in range(5):
+        layer = nn.Linear(40, 30)
+        bits = torch.randn(30, 40, generator=torch.Generator().manual_seed(seed)).sign()
+        layer.weight.data = exact.weight.data * (1 + 2**-23 * bits)
+        table = table_of(site := site_of(layer, Pass(1, (), ())), site.weight, config)
+        choice = cheapest_within(table)
+        choices.add((choice.kind, choice.ranks))
+    assert choices == {("channel", (4, 4))}
+
+
 @pytest.mark.parametrize("kind", ["channel", "spatial", "tucker"])
 def test_macs_of_a_chain_are_those_of_its_layers(kind):
     """Strides are paid for where they are made: before it more positions, after it fewer."""

@@ -13,10 +13,10 @@ from torch import nn
 from torch.profiler import ProfilerActivity
 
 from compress import pairs
+from compress.cpu import cpu_class
 from compress.errors import MeasureError, ModelError
 from compress.measure import latency
 from compress.measure.children import Conditions
-from compress.measure.environment import cpu_class
 from tests.workloads import tiny_net
 
 IMAGE = torch.zeros(1, 3, 8, 8)

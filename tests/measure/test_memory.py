@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import nn
 
+from compress.cpu import cpu_class
 from compress.errors import MeasureError
 from compress.exported import ExportedModel, capture
 from compress.exported.libraries import require_torchao
 from compress.exported.model import dequantize_late_
 from compress.measure import children, memory
 from compress.measure.children import Conditions, RebuildError
-from compress.measure.environment import cpu_class
 from compress.measure.live_tensors import peak_live_bytes
 from compress.pruning.structured import prune_channels
 from compress.pruning.unstructured import prune_weights

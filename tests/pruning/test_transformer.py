@@ -84,3 +84,33 @@ def test_attention_inside_a_residual_is_cut_with_its_heads(run, more):
     assert largest_difference(small, masked_dense(net, plan), torch.cat([X, X.flip(1)])) < 1e-12
     assert (small.e.out_features, small.t.embed_dim, small.t.head_dim, small.t.num_heads) == (24, 24, 6, 4)
     assert small.t.out_proj.weight.shape == (24, 24)
+
+
+class Rotary(nn.Module):
+    """Halves of each head's dimensions are turned against each other, as by rotary position embeddings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.e, self.h = nn.Linear(3, 32), head(32)
+        self.q, self.k, self.v, self.o = (nn.Linear(32, 32) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.e(x)
+        q, k, v = (layer(x).view(*x.shape[:2], 4, -1).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        y = (0.3 * self.turned(q) @ self.turned(k).transpose(-2, -1)).softmax(-1) @ v
+        logits: Tensor = self.h(x + self.o(y.transpose(1, 2).flatten(2)))
+        return logits
+
+    def turned(self, z: Tensor) -> Tensor:
+        half = z.shape[-1] // 2
+        return 0.8 * z + 0.6 * torch.cat([-z[..., half:], z[..., :half]], dim=-1)
+
+
+def test_turned_halves_of_heads_are_cut_in_pairs():
+    """Queries, keys and values of all heads: half of every head's slices goes with the other half."""
+    torch.manual_seed(0)
+    net = lively(Rotary())
+    plan = plan_pruning(net, X, 0.25)
+    small = apply_plan(net, plan)
+    assert largest_difference(small, masked_dense(net, plan), torch.cat([X, X.flip(1)])) < 1e-12
+    assert (small.e.out_features, small.q.out_features, small.v.out_features) == (24, 24, 24)

@@ -9,11 +9,20 @@ from torch import nn
 from compress.data import from_tensors
 from compress.errors import ModelError
 from compress.exported import capture
-from compress.quantization.aware import QuantizeAwareConfig, _Rounded, _without_counters, quantize_aware_fit
+from compress.exported.libraries import require_torchao
+from compress.fidelity import snr_db
+from compress.quantization.aware import (
+    QuantizeAwareConfig,
+    _folded,
+    _Rounded,
+    _rounded,
+    _without_counters,
+    quantize_aware_fit,
+)
 from compress.quantization.observed import operations_of
 from compress.train import evaluate
 from compress.workload import dense_model
-from tests.nets import conv_bn
+from tests.nets import Net, conv, conv_bn, pooled
 from tests.workloads import tiny_data, tiny_net, tiny_workload
 
 CONFIG = QuantizeAwareConfig(epochs=2, batch_size=16, learning_rate=0.01, validation_fraction=0.25)
@@ -42,6 +51,35 @@ def test_a_quantized_model_is_refused(tiny_int8):
     """Before any training."""
     with pytest.raises(ModelError, match=r"must not be quantized or exported already"):
         quantize_aware_fit(tiny_int8.model, tiny_data(), CONFIG)
+
+
+def reused_and_read_twice(net: Net, x: torch.Tensor) -> torch.Tensor:
+    """One convolution with a norm for each call, and a norm that a residual goes around."""
+    stem = net.s(x)
+    y = net.n(net.a(stem)) + net.k(net.a(stem.flip(3)))
+    return net.h(pooled(y + net.b(net.m(y).relu())))
+
+
+def test_norms_that_cannot_be_folded_learn_beside_their_layers():
+    """The others are folded, and both graphs are the network in eval mode; a channel of weight zero divides nothing."""
+    require_torchao()
+    torch.manual_seed(0)
+    model = Net(
+        reused_and_read_twice,
+        s=conv_bn(3, 4), a=conv(4, 4, 3), n=nn.BatchNorm2d(4), k=nn.BatchNorm2d(4), m=nn.BatchNorm2d(4),
+        b=nn.Sequential(conv(4, 4, 3), nn.BatchNorm2d(4, eps=1e-2)), h=nn.Linear(4, 3),
+    )  # fmt: skip
+    model.b[1].weight.data[0] = 0.0
+    images = torch.randn(16, 3, 8, 8)
+    model(images)
+    rounded = _rounded(copy.deepcopy(model), images, reduce_range=False)
+    assert [one.layer for one in rounded.scaled] == ["conv2d", "conv2d_3"]
+    with torch.no_grad():
+        expected = copy.deepcopy(model).eval()(images)
+        assert snr_db(expected, rounded.eval()(images)) > 20
+        graph = _folded(rounded)
+        assert snr_db(expected, graph(images)) > 20
+    assert not any("batch_norm" in str(node.target) for node in graph.graph.nodes)
 
 
 @pytest.mark.nightly

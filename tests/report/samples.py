@@ -8,7 +8,7 @@ from pathlib import Path
 from compress.gate.judge import judge
 from compress.gate.limits import Limit
 from compress.results import Measurement
-from tests.gate.samples import DATA, DEVICE, baseline_of, memory, params, top1
+from tests.gate.samples import DATA, DEVICE, IDENTITY, baseline_of, memory, params, top1
 
 LIMITS = {
     "num_params": Limit(metric="num_params", max_ratio=0.65, where="r.toml"),
@@ -38,6 +38,7 @@ def verdicts(folder):
             limit=LIMITS.get(measurement.metric),
             baseline=baseline if measurement.metric == "num_params" else None,
             data_sha256=DATA,
+            identity=IDENTITY,
         )
         for recipe, measurements in runs.items()
         for measurement in measurements

@@ -6,6 +6,8 @@ from tests.gate.samples import ENVIRONMENT
 from tests.report.samples import verdicts
 
 EXPECTED = """\
+compared with the same model in baselines/digits.json, counts and bytes held exactly
+
 | criterion            |     dense | structured                         | int8                            |
 | -------------------- | --------: | ---------------------------------- | ------------------------------- |
 | parameters           | 6,402,564 | 4,089,523 (-36.1 %) ok             | not run                         |

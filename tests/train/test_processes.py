@@ -11,7 +11,7 @@ import torch
 
 from compress.errors import ConfigError
 from compress.train import FitConfig, fit
-from compress.train.processes import Processes, alone, has_bfloat16
+from compress.train.processes import Processes, alone
 
 # What each of two processes runs: weights that differ at first, a run that is interrupted, its resumption, a whole one;
 # then the same with a teacher.
@@ -131,23 +131,3 @@ def test_a_lone_process_agrees_with_itself():
     assert processes.agree(3)
     assert processes.total(torch.tensor(5)).item() == 5
     processes.wait()
-
-
-@pytest.mark.parametrize(
-    ("flags", "expected"),
-    [("fpu avx2 avx512f", False), ("fpu avx512_bf16 avx2", True), ("amx_bf16", True), ("xavx512_bf16x", False)],
-)
-def test_bfloat16_is_known_by_the_processors_flags(flags, expected, monkeypatch):
-    """Only a processor that names a bfloat16 instruction set has it natively."""
-    monkeypatch.setattr(Path, "read_text", lambda *_arguments, **_settings: f"flags\t\t: {flags}\n")
-    assert has_bfloat16(torch.device("cpu")) is expected
-
-
-def test_without_a_list_of_flags_there_is_no_bfloat16(monkeypatch):
-    """Where the system does not tell, float32 is the safe choice."""
-
-    def missing(*_arguments, **_settings):
-        raise FileNotFoundError
-
-    monkeypatch.setattr(Path, "read_text", missing)
-    assert not has_bfloat16(torch.device("cpu"))

@@ -1,0 +1,126 @@
+"""What this CPU is taken to be: what it has, less what the environment hides so that it stands in for an older one.
+
+``ATEN_CPU_CAPABILITY`` bounds the kernels of PyTorch's own, ``ONEDNN_MAX_CPU_ISA`` those of oneDNN, which computes
+convolutions and all of int8. Whoever chooses by the processor asks here, so that a run under these bounds does what it
+would do on such a machine: its class, bfloat16 in training and the 7-bit activations of int8 all follow.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+
+from compress.errors import ConfigError
+
+# What decides how fast a convolution can be; the first set that the processor has, has all that follow it.
+_INSTRUCTION_SETS = ("amx_int8", "avx512_vnni", "avx512f", "avx2", "sve", "asimd")
+
+_AVX2 = frozenset({"avx2"})
+_AVX512 = _AVX2 | {"avx512f"}
+_VNNI = _AVX512 | {"avx512_vnni"}
+_BF16 = _VNNI | {"avx512_bf16"}
+_AMX = _BF16 | {"amx_bf16", "amx_int8"}
+# Of the flags that anything here asks for, those that a bound leaves.
+_ONEDNN: Mapping[str, frozenset[str]] = {
+    "SSE41": frozenset(),
+    "AVX": frozenset(),
+    "AVX2": _AVX2,
+    "AVX2_VNNI": _AVX2,
+    "AVX2_VNNI_2": _AVX2,
+    "AVX512_CORE": _AVX512,
+    "AVX512_CORE_VNNI": _VNNI,
+    "AVX512_CORE_BF16": _BF16,
+    "AVX512_CORE_FP16": _BF16,
+    "AVX10_1_512": _BF16,
+    "AVX512_CORE_AMX": _AMX,
+    "AVX512_CORE_AMX_FP16": _AMX,
+    "AVX10_1_512_AMX": _AMX,
+    "AVX10_1_512_AMX_FP16": _AMX,
+    "AVX10_2_512": _BF16,
+    "AVX10_2_512_AMX_2": _AMX,
+    "ALL": _AMX,
+    "DEFAULT": _AMX,
+}
+_ATEN: Mapping[str, frozenset[str]] = {"default": frozenset(), "avx2": _AVX2, "avx512": _AMX}
+
+
+def cpu_class(threads: int) -> str:
+    """``cpu-avx512_vnni-2t``: the widest instruction set that matters here, and the threads used.
+
+    Where PyTorch's own kernels are bounded further than oneDNN's, both are named: ``cpu-avx2-aten_default-2t``.
+
+    Raises:
+        ConfigError: if a bound is unknown.
+    """
+    onednn = _flags() - _hidden_by("ONEDNN_MAX_CPU_ISA", _ONEDNN)
+    both = onednn - _hidden_by("ATEN_CPU_CAPABILITY", _ATEN)
+    aten = "" if _aten_level(both) == _aten_level(onednn) else f"-aten_{_aten_level(both)}"
+    return f"cpu-{_widest(onednn)}{aten}-{threads}t"
+
+
+def cpu_name() -> str:
+    """The processor's own name."""
+    return _cpu_info().get("model name", platform.processor() or platform.machine())
+
+
+def has_bfloat16() -> bool:
+    """Whether this CPU computes in bfloat16; emulated it is many times slower than float32.
+
+    Raises:
+        ConfigError: if a bound is unknown.
+    """
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(_features())
+
+
+def has_vnni() -> bool:
+    """Whether this CPU multiplies 8-bit integers without overflow.
+
+    Without VNNI, pairs of products are added in 16 bits, which 8-bit activations overflow.
+
+    Raises:
+        ConfigError: if a bound is unknown.
+    """
+    return not {"avx512_vnni", "amx_int8"}.isdisjoint(_features())
+
+
+def _features() -> frozenset[str]:
+    """The processor's flags that no bound hides."""
+    return _flags() - _hidden_by("ONEDNN_MAX_CPU_ISA", _ONEDNN) - _hidden_by("ATEN_CPU_CAPABILITY", _ATEN)
+
+
+def _hidden_by(variable: str, bounds: Mapping[str, frozenset[str]]) -> frozenset[str]:
+    """The flags that the bound in an environment variable hides; none without one."""
+    value = os.environ.get(variable, "")
+    if not value:
+        return frozenset()
+    left = {name.lower(): flags for name, flags in bounds.items()}.get(value.lower())
+    # Both libraries would pass over a word they do not know, and the run would not be what its name says.
+    if left is None:
+        raise ConfigError(f"{variable} must be one of {', '.join(bounds)}, got {value!r}")
+    return _AMX - left
+
+
+def _widest(flags: frozenset[str]) -> str:
+    return next((name for name in _INSTRUCTION_SETS if name in flags), platform.machine())
+
+
+def _aten_level(flags: frozenset[str]) -> str:
+    """Which of its own kernels PyTorch runs with these flags."""
+    return next((name for name, flag in (("avx512", "avx512f"), ("avx2", "avx2")) if flag in flags), "default")
+
+
+def _flags() -> frozenset[str]:
+    info = _cpu_info()
+    return frozenset((info.get("flags") or info.get("Features") or "").split())
+
+
+def _cpu_info() -> dict[str, str]:
+    """The first processor's entries of /proc/cpuinfo; empty where there is no such file."""
+    try:
+        first = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0]
+    except OSError:
+        return {}
+    entries = (line.partition(":") for line in first.splitlines())
+    return {key.strip(): value.strip() for key, _, value in entries}
