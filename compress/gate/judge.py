@@ -62,7 +62,7 @@ def judge(
         checks: tuple[Check, ...] = (Check(side=Side.MEASUREMENT, status=Status.NOT_MEASURED, text=facts),)
         notes: tuple[str, ...] = measurement.notes
     else:
-        by_limit = (hold_limit(facts, limit),) if limit is not None and limit.is_bound else ()
+        by_limit = (hold_limit(facts, limit),) if limit is not None and limit.binds(measurement.device) else ()
         by_baseline: Check | None = None
         if baseline is not None and kinship is not None:
             stated = limit.build_tolerance if limit is not None else None
@@ -73,7 +73,7 @@ def judge(
             )
             by_baseline = _hold_recorded(facts, recipe, baseline, data_sha256, allowed)
         checks = by_limit if by_baseline is None else (*by_limit, by_baseline)
-        notes = (*measurement.notes, *_notes(facts, recipe, baseline, checks))
+        notes = (*measurement.notes, *_unbound(limit, measurement), *_notes(facts, recipe, baseline, checks))
     return Verdict(
         recipe=recipe,
         measurement=measurement,
@@ -155,6 +155,13 @@ def _same_libraries(baseline: Baseline, kinship: Kinship, environment: Environme
     """Whether the models of the baseline were recorded on this class of machine, with these versions."""
     recorded = baseline.environments.get(kinship.recorded.built_on) if kinship.recorded is not None else None
     return recorded is not None and recorded == environment
+
+
+def _unbound(limit: Limit | None, measurement: Measurement) -> tuple[str, ...]:
+    """What is to be said of a limit that is for other classes of device."""
+    if limit is None or not limit.is_bound or limit.binds(measurement.device):
+        return ()
+    return (f"its limit is for {', '.join(limit.devices)}, not for {measurement.device}: not held",)
 
 
 def _notes(facts: Facts, recipe: str, baseline: Baseline | None, checks: tuple[Check, ...]) -> tuple[str, ...]:

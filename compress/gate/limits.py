@@ -6,6 +6,7 @@ import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from compress.errors import ConfigError
 from compress.gate.figures import write_exact, write_increase
@@ -13,7 +14,7 @@ from compress.results import METRICS, Kind, Metric, Unit
 
 # Some units in the last place of a double: a bound such as 0.29 * 100 comes out just under the 29 it means.
 _ROUNDING = 1e-14
-_KEYS = ("max_ratio", "max_increase", "build_tolerance")
+_KEYS = ("max_ratio", "max_increase", "build_tolerance", "devices")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,8 @@ class Limit:
         max_increase: of ``compressed - dense``, in the metric's unit; None for no such bound. Not for times.
         build_tolerance: of a count or of bytes: how far above its baseline the value of another build may lie, as a
             fraction of the baseline; None for what holds elsewhere.
+        devices: the classes of device that it binds, as shell patterns such as ``cpu-avx512_vnni*``; empty for all. Of
+            metrics that have a class of device alone: int8 is fast where the processor has the instructions for it.
         where: the file that states it.
     """
 
@@ -38,13 +41,16 @@ class Limit:
     max_ratio: float | None = None
     max_increase: float | None = None
     build_tolerance: float | None = None
+    devices: tuple[str, ...] = ()
     where: str = ""
 
     def __post_init__(self) -> None:
         place = f"{self.where}, limits.{self.metric}" if self.where else f"limits.{self.metric}"
         metric = find_metric(self.metric, where=place)
         if self.max_ratio is None and self.max_increase is None and self.build_tolerance is None:
-            raise ConfigError(f"a limit must state {' or '.join(_KEYS)}, got none of them ({place})")
+            raise ConfigError(f"a limit must state {' or '.join(_KEYS[:-1])}, got none of them ({place})")
+        if self.devices and not metric.device:
+            raise ConfigError(f"devices are for metrics that depend on the device, {metric.name} does not ({place})")
         if self.max_ratio is not None:
             _check_ratio(metric, self.max_ratio, f"{place}.max_ratio")
         if self.max_increase is not None:
@@ -56,6 +62,10 @@ class Limit:
     def is_bound(self) -> bool:
         """Whether it bounds the compressed model by the dense one at all."""
         return self.max_ratio is not None or self.max_increase is not None
+
+    def binds(self, device: str) -> bool:
+        """Whether it bounds what was measured on that class of device."""
+        return self.is_bound and (not self.devices or any(fnmatchcase(device, pattern) for pattern in self.devices))
 
     def bound(self, dense: float) -> float:
         """The largest value that the compressed model may have, in the metric's unit."""
@@ -138,8 +148,16 @@ def _parse_limit(name: str, entry: object, where: str) -> Limit:
         max_ratio=_number(entry, "max_ratio", place),
         max_increase=_number(entry, "max_increase", place),
         build_tolerance=_number(entry, "build_tolerance", place),
+        devices=_patterns(entry, place),
         where=where,
     )
+
+
+def _patterns(entry: Mapping[str, object], place: str) -> tuple[str, ...]:
+    value = entry.get("devices", [])
+    if not isinstance(value, list) or not all(isinstance(pattern, str) and pattern for pattern in value):
+        raise ConfigError(f"devices must be a list of classes such as 'cpu-avx2*', got {value!r} ({place}.devices)")
+    return tuple(value)
 
 
 def _number(entry: Mapping[str, object], key: str, place: str) -> float | None:

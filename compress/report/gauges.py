@@ -171,7 +171,7 @@ def _processes(verdict: Verdict) -> tuple[Ends, ...]:
 
 
 def _limit(verdict: Verdict, dense: float) -> Bound | None:
-    if verdict.limit is None:
+    if verdict.limit is None or not verdict.limit.binds(verdict.measurement.device):
         return None
     if verdict.metric.kind is Kind.ERROR:
         increase = verdict.limit.bound(0.0)

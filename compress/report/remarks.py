@@ -22,6 +22,7 @@ def remarks(screen: Screen) -> list[str]:
         *_excused(screen),
         *_undecided(screen),
         *_without_baseline(screen),
+        *_limits_elsewhere(screen),
         *screen.notes,
         *_stale(screen),
         *_unproven(screen),
@@ -57,6 +58,20 @@ def _without_baseline(screen: Screen) -> Iterator[str]:
     what = " and ".join(word for kind, word in kinds.items() if any(verdict.metric.kind is kind for verdict in found))
     devices = " and ".join(sorted({verdict.measurement.device for verdict in found}))
     yield f"{what}: {path} has none for {devices}, only limits were held; add it with --benchmark-save={path.stem}"
+
+
+def _limits_elsewhere(screen: Screen) -> Iterator[str]:
+    """Limits that are for other classes of device than this."""
+    found = [
+        (f"{', '.join(verdict.limit.devices)}, not for {verdict.measurement.device}", verdict)
+        for verdict in screen.verdicts
+        if verdict.limit is not None
+        and verdict.measurement.device
+        and verdict.limit.is_bound
+        and not verdict.limit.binds(verdict.measurement.device)
+    ]
+    for devices, verdicts in together(found).items():
+        yield f"limits of {of_recipes(verdicts, screen.recipes)} are for {devices}: not held"
 
 
 def _excused(screen: Screen) -> Iterator[str]:

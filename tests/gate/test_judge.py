@@ -114,6 +114,15 @@ def test_held_against_nothing_is_only_reported():
     assert verdict.notes == ("held against nothing, only reported: there is no limit, and no baseline to compare with",)
 
 
+def test_a_limit_of_other_classes_of_device_is_not_held():
+    """What it would forbid there is no regression here, and it is said that nothing was held."""
+    limit = Limit(metric="cpu_latency_ms", max_ratio=0.8, devices=("cpu-amx*",))
+    here, there = held(latency(1.2), limit=limit), held(latency(1.2, device="cpu-amx_int8-1t"), limit=limit)
+    assert (here.status, here.gated) == (Status.PASSED, False)
+    assert f"its limit is for cpu-amx*, not for {DEVICE}: not held" in here.notes
+    assert there.status is Status.REGRESSED
+
+
 def test_limit_of_another_metric_is_refused():
     """A limit cannot be held against what it does not speak of."""
     with pytest.raises(ConfigError, match="a limit holds for its own metric, got that of num_params for top1_error"):

@@ -51,7 +51,7 @@ def test_recipe_table_is_read():
         (
             "num_params = { zzz = 0.65 }",
             (
-                "limit key 'zzz' is unknown, known are max_ratio, max_increase, build_tolerance "
+                "limit key 'zzz' is unknown, known are max_ratio, max_increase, build_tolerance, devices "
                 f"({WHERE}, limits.num_params)"
             ),
         ),
@@ -124,6 +124,31 @@ def test_mistakes_are_named_in_one_sentence(text, message):
     with pytest.raises(ConfigError) as caught:
         parse(text)
     assert str(caught.value) == message
+
+
+def test_a_limit_may_be_for_some_classes_of_device():
+    """It then binds what is measured on one of them, by shell patterns; any other limit binds everywhere."""
+    limit = parse('cpu_latency_ms = { max_ratio = 0.8, devices = ["cpu-amx*", "cpu-avx512_vnni-?t"] }')[
+        "cpu_latency_ms"
+    ]
+    bound = {device: limit.binds(device) for device in ("cpu-amx_int8-4t", "cpu-avx512_vnni-1t", "cpu-avx2-1t", "")}
+    assert bound == {"cpu-amx_int8-4t": True, "cpu-avx512_vnni-1t": True, "cpu-avx2-1t": False, "": False}
+    assert parse("cpu_latency_ms = { max_ratio = 0.8 }")["cpu_latency_ms"].binds("cpu-avx2-1t")
+    assert not parse("num_params = { build_tolerance = 0 }")["num_params"].binds("")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('num_params = { max_ratio = 0.8, devices = ["cpu-*"] }', "devices are for metrics that depend on the device"),
+        ('cpu_latency_ms = { max_ratio = 0.8, devices = "cpu-*" }', "devices must be a list of classes such as"),
+        ('cpu_latency_ms = { devices = ["cpu-*"] }', "a limit must state max_ratio or max_increase or build_tolerance"),
+    ],
+)
+def test_classes_of_device_that_make_no_sense_are_refused(text, message):
+    """In one sentence that says where they stand."""
+    with pytest.raises(ConfigError, match=f"{message}.*{WHERE}"):
+        parse(text)
 
 
 def test_integer_beyond_a_double_is_refused():
