@@ -19,7 +19,7 @@ from benchmarks.masked import masked_dense
 from benchmarks.subjects import Arguments, Subject
 from compress.errors import first_line
 from compress.inputs import infer, inputs_of, tensors_in
-from compress.outputs import counted
+from compress.outputs import selected
 from compress.pruning.structured import apply_plan, plan_pruning
 
 Row = dict[str, Any]
@@ -96,7 +96,7 @@ def _outputs(one: Subject, model: nn.Module, inputs: Arguments) -> list[Tensor]:
     """The tensors that count among what ``model`` puts out, in float64."""
     torch.manual_seed(0)  # some draw random numbers in eval mode too
     outputs = infer(model, inputs_of(inputs))
-    return [tensor.double() for tensor in tensors_in(counted(outputs, one.outputs)) if tensor.is_floating_point()]
+    return [tensor.double() for tensor in tensors_in(selected(outputs, one.outputs)) if tensor.is_floating_point()]
 
 
 def _difference(found: list[Tensor], expected: list[Tensor]) -> float:
@@ -208,7 +208,7 @@ def _factorizes(one: Subject, _: Factory) -> Row:
     """Low rank: a quarter of each layer's ranks, where that saves anything."""
     started = time.perf_counter()
     config = compress.LowRankConfig(by="ratio", target=RANK_RATIO)
-    thinner = compress.factorize(one.model, _plain(one.example), config, progress=False)
+    thinner = compress.factorize(one.model, _plain(one.example), config, outputs=one.outputs, progress=False)
     row = {"seconds": time.perf_counter() - started, **_left(thinner)}
     try:
         outputs = [_outputs(one, thinner, inputs) for inputs in (one.example, one.others["batch"])]

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from compress.recipe import run_recipe as run_recipe
     from compress.train import FitConfig as FitConfig
     from compress.train import evaluate as evaluate
-    from compress.train import fit as fit
+    from compress.train.fit import fit as fit
     from compress.workload import Workload as Workload
     from compress.workload import dense_model as dense_model
     from compress.workload import load_workload as load_workload

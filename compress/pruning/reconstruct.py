@@ -20,6 +20,7 @@ from compress.pruning.plan import Member, PruningPlan, note_plans_, plans_of
 from compress.pruning.surgery import kept_of
 from compress.reconstruction.lockstep import fit_layers_
 from compress.reconstruction.report import ReconstructionReport
+from compress.substitute import Substitute
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -45,11 +46,12 @@ def reconstruct(
     Linear layers, attention's projections and convolutions of all kinds are fitted, by the operations that run and not
     by the types of modules. Weights that something else reads too, such as an embedding, stay. The statistics of batch
     norms become the dense network's, which the fit aims at: to recalibrate them afterwards does harm. Weights that a
-    mask of :func:`compress.prune_weights` holds at zero stay zero, and the others make up for them.
+    mask of :func:`compress.prune_weights` holds at zero stay zero, and the others make up for them. Of a factorized
+    layer the last factor is fitted.
 
     Args:
         small: what :func:`compress.prune_channels` made of ``dense``, cut once or several times, or what
-            :func:`compress.prune_weights` did.
+            :func:`compress.prune_weights` or :func:`compress.factorize` did.
         dense: the model before the cut. Both are left as they are.
         batches: a few hundred examples, as inputs or pairs ``(inputs, labels)``, whose labels are not used. The live
             activations of all of them, in both networks, are kept in memory, on the models' device.
@@ -67,7 +69,8 @@ def reconstruct(
     check_given(small, "reconstruct")
     check_given(dense, "reconstruct")
     given = [batch.inputs for batch in each_batch(batches, device=device_of(small))]
-    cut = _Cut(_plans(small, dense, plan), _masks(small))
+    factors = _factors(small)
+    cut = _Cut(_plans(small, dense, plan, factors), _masks(small), factors)
     result = copied(small)
     _take_statistics_(result, dense, cut)
     # What runs here may keep tensors of its run, which could not take part in a later training.
@@ -101,6 +104,10 @@ class _Cut:
 
     plans: Sequence[PruningPlan]
     masks: Mapping[str, Tensor] = field(default_factory=dict)
+    factors_of: Mapping[str, str | None] = field(default_factory=dict)
+
+    def counterpart(self, name: str) -> str | None:
+        return self.factors_of.get(name, name)
 
     def kept(self, name: str, tensor: Tensor) -> Tensor:
         return reduce(lambda rest, plan: kept_of(name, rest, plan.kept), self.plans, tensor)
@@ -120,35 +127,50 @@ class _Cut:
         return self.masks.get(name)
 
 
-def _plans(small: nn.Module, dense: nn.Module, plan: PruningPlan | None) -> Sequence[PruningPlan]:
+def _plans(
+    small: nn.Module, dense: nn.Module, plan: PruningPlan | None, factors: Mapping[str, str | None]
+) -> Sequence[PruningPlan]:
     """Those of the cuts that ``small`` came out of which lead from ``dense`` to it."""
     known = plans_of(small) if plan is None else (plan,)
-    after, before = _shapes(small), _shapes(dense)
+    factorized = {f"{name.rpartition('.')[0]}." for name in factors.values() if name is not None}
+    after, before = (
+        {name: shape for name, shape in _shapes(model).items() if not name.startswith(tuple(factorized))}
+        for model in (small, dense)
+    )
     if not known and after != before:
         raise ConfigError("plan must say how the model was cut where it did not come out of prune_channels, got none")
     faults = []
     for first in range(max(len(known), 1)):
         cut = _Cut(known[first:])
-        fault = _misfit(cut, dense, after)
+        fault = _misfit(cut, before, after)
         if fault is None:
             return cut.plans
         faults.append(fault)
     raise ModelError(f"dense must be the model that the smaller one was cut from: {faults[0]}")
 
 
-def _misfit(cut: _Cut, dense: nn.Module, after: Mapping[str, torch.Size]) -> str | None:
-    """How the cut model would differ from ``after``; None if not."""
-    parameters = dict(dense.named_parameters())
-    if unknown := sorted(parameters.keys() ^ after.keys()):
+def _misfit(cut: _Cut, before: Mapping[str, torch.Size], after: Mapping[str, torch.Size]) -> str | None:
+    """How tensors of the shapes ``before`` would differ from ``after`` once they are cut; None if not."""
+    if unknown := sorted(before.keys() ^ after.keys()):
         return f"only one of them has a tensor '{unknown[0]}'"
-    for name, parameter in parameters.items():
+    for name, whole in before.items():
         try:
-            shape = cut.kept(name, torch.empty(parameter.shape, dtype=torch.bool)).shape
+            shape = cut.kept(name, torch.empty(whole, dtype=torch.bool)).shape
         except (IndexError, RuntimeError):
             return f"the cut takes more of '{name}' than it has"
         if shape != after[name]:
             return f"'{name}' would be of shape {list(shape)}, and is of shape {list(after[name])}"
     return None
+
+
+def _factors(model: nn.Module) -> dict[str, str | None]:
+    """The weights in the places of factorized layers, and what each stands for: the last factor for the layer."""
+    found: dict[str, str | None] = {}
+    for place, module in model.named_modules():
+        if isinstance(module, Substitute):
+            names = [f"{place}.{number}.weight" for number in range(len(module))]
+            found |= dict.fromkeys(names) | {names[-1]: f"{place}.weight"}
+    return found
 
 
 def _masks(model: nn.Module) -> dict[str, Tensor]:

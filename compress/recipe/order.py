@@ -18,7 +18,6 @@ _REFUSED: Mapping[tuple[str, str], str] = {
     ("prune_weights", "factorize"): "the factors would have no zeros",
     ("prune_weights", "prune_channels"): "the masks hold the weights at their size",
     ("prune_weights", "prune_rounds"): "the masks hold the weights at their size",
-    ("factorize", "reconstruct"): "a layer's factors put out what no layer of the dense network does",
     ("fit", "reconstruct"): "what was trained would be fitted back to the dense network",
     ("prune_rounds", "reconstruct"): "what was trained between the cuts would be fitted back to the dense network",
     ("reconstruct", "recalibrate"): "the fit aims at the dense network's statistics",

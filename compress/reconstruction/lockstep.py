@@ -16,7 +16,7 @@ from compress.reconstruction.moments import Fit, Moments
 from compress.reconstruction.pair import HELD_OUT, Origin, Pair, Sums, Work, num_examples
 from compress.reconstruction.products import Product
 from compress.reconstruction.report import LayerFit, ReconstructionReport
-from compress.reconstruction.survey import Site, Survey, check_alike, surveyed
+from compress.reconstruction.survey import Site, Survey, matched, surveyed
 
 Counted = Callable[[Iterable[int]], Iterable[int]]
 
@@ -50,7 +50,6 @@ def fit_layers_(
     # Fused attention would hide its products.
     with plain_forward([*small.parameters(), *dense.parameters()]):
         theirs, ours = surveyed(dense, batches[0]), surveyed(small, batches[0])
-        check_alike(theirs.calls, ours.calls)
         work = Work(
             small=small,
             dense=dense,
@@ -58,7 +57,7 @@ def fit_layers_(
             origin=origin,
             seed=seed,
             survey=ours,
-            calls=list(zip(theirs.calls, ours.calls, strict=True)),
+            calls=matched(theirs.calls, ours.calls, origin.counterpart),
         )
         layers = tuple(_fit_all_(work, counted))
     return ReconstructionReport(layers=layers, examples=total, held_out=total // HELD_OUT)
@@ -68,7 +67,9 @@ def _fit_all_(work: Work, counted: Counted) -> Iterator[LayerFit]:
     ours = work.survey
     sites = list(dict.fromkeys(ours.calls))
     done = {
-        site: LayerFit(name=_layer_name(site, ours), reason=reason) for site in sites if (reason := ours.obstacle(site))
+        site: LayerFit(name=_layer_name(site, ours), reason=reason)
+        for theirs, site in work.calls
+        if (reason := ours.obstacle(site) if theirs is not None else "the last of the factors is fitted")
     }
     while not _rounded(work, done, counted):
         pass
@@ -88,14 +89,15 @@ def _rounded(work: Work, done: dict[Site, LayerFit], counted: Counted) -> bool:
     with ExitStack() as stack:
         pairs = [stack.enter_context(Pair(work, number)) for number in range(len(work.batches))]
         for call in counted(range(len(work.calls))):
-            site = work.calls[call][1]
+            dense_site, site = work.calls[call]
             left[site] -= 1
             for pair in pairs:
                 pair.advance(call)
                 if site not in done:
                     own = sums[site] = sums.get(site) or pair.new_sums(call)
                     pair.look(call, own, times[site])
-                pair.let_dense_go_on()
+                if dense_site is not None:
+                    pair.let_dense_go_on()
             if site not in done and not left[site]:
                 done[site] = _fitted(work, site, pairs[0].ours, sums.pop(site).moments)
                 if times[site] > 1 and done[site].is_fitted:

@@ -29,6 +29,13 @@ _LEAST_POSITIONS = 4096
 class Origin(Protocol):
     """How the smaller network's tensors came out of the dense one's."""
 
+    def counterpart(self, name: str) -> str | None:
+        """The dense network's parameter whose products put out what those with the smaller one's ``name`` do.
+
+        None of a factor whose products put out what nothing in the dense network does.
+        """
+        ...
+
     def kept(self, name: str, tensor: Tensor) -> Tensor:
         """What was kept of ``tensor``, which is laid out as the dense network's parameter ``name``."""
         ...
@@ -52,7 +59,8 @@ class Work:
         origin: how the one came out of the other.
         seed: of the choice of positions.
         survey: of the smaller one.
-        calls: for each product that runs, the weight in the dense network and in the smaller one.
+        calls: for each product that the smaller one runs, the weight in the dense network, None where that has no such
+            product, and the weight in the smaller one.
     """
 
     small: nn.Module
@@ -61,7 +69,7 @@ class Work:
     origin: Origin
     seed: int
     survey: Survey
-    calls: Sequence[tuple[Site, Site]]
+    calls: Sequence[tuple[Site | None, Site]]
 
     @property
     def examples(self) -> list[int]:
@@ -117,24 +125,22 @@ class Pair:
     def advance(self, call: int) -> None:
         """Run the smaller network, too, up to the product number ``call``."""
         product = _next_product(self.small, self.parameters)
-        sites = [
-            None if one is None else parameters.site(one)
-            for one, parameters in ((self.ahead, self.dense_parameters), (product, self.parameters))
-        ]
-        if product is None or self.ahead is None or tuple(sites) != self.work.calls[call]:
+        dense_site, site = self.work.calls[call]
+        theirs = None if dense_site is None or self.ahead is None else self.dense_parameters.site(self.ahead)
+        if product is None or self.parameters.site(product) != site or theirs != dense_site:
             raise ModelError(f"{BATCH} must take the same way through the models as the first one, one does not")
-        self.theirs, self.ours = self.ahead, product
+        self.ours = product
+        if dense_site is not None and self.ahead is not None:
+            self.theirs = self.ahead
 
     def new_sums(self, call: int) -> Sums:
         """Where to add up what all batches show of the weight that product number ``call`` reads."""
-        theirs, ours = self.theirs, self.ours
-        bias = None if ours.bias is None else self.parameters.name_of(ours.bias)
-        dense_site, site = self.work.calls[call]
-        origin = self.work.origin
-        whole, rest = self.dense_parameters.tensors[dense_site.tensor], self.parameters.tensors[site.tensor]
-        support = origin.support(site.tensor)
+        ours, (_, site) = self.ours, self.work.calls[call]
+        rest = self.parameters.tensors[site.tensor]
+        support = self.work.origin.support(site.tensor)
         if support is not None:
             support = ours.matrix(_part(torch.empty_like(rest, dtype=torch.bool).copy_(support), site))
+        bias = None if ours.bias is None else self.parameters.name_of(ours.bias)
         moments = Moments(
             ours.matrix(ours.weight).shape[2],
             ours.num_outputs,
@@ -143,17 +149,36 @@ class Pair:
             device=ours.weight.device,
             support=support,
         )
+        kept, factors = self._outputs(call)
+        if len(kept) != ours.num_outputs or bool((kept < 0).any()):
+            raise ModelError(
+                f"it must be known which outputs the smaller model kept: '{site.tensor}' has {ours.num_outputs},"
+                f" and {len(kept)} were kept (a factorized model that was cut must be reconstructed before the cut)"
+            )
+        return Sums(moments, kept, _exactly(factors))
+
+    def _outputs(self, call: int) -> tuple[Tensor, Tensor]:
+        """``[out]``: which of the dense product's outputs the smaller one has, and what it multiplied them by."""
+        theirs, ours, origin = self.theirs, self.ours, self.work.origin
+        dense_site, site = self.dense_parameters.site(theirs), self.work.calls[call][1]
         shape = theirs.matrix(theirs.weight).shape
-        outputs = torch.arange(theirs.num_outputs, device=whole.device).view(*shape[:2], 1)
-        labels = torch.full_like(whole, -1, dtype=torch.int64)
-        _part(labels, dense_site).copy_(theirs.unmatrix(outputs.expand(shape)))
-        labels = torch.empty_like(rest, dtype=torch.int64).copy_(origin.kept(site.tensor, labels))
+        outputs = torch.arange(theirs.num_outputs, device=theirs.weight.device).view(*shape[:2], 1).expand(shape)
+        labels = torch.full_like(self.dense_parameters.tensors[dense_site.tensor], -1, dtype=torch.int64)
+        _part(labels, dense_site).copy_(theirs.unmatrix(outputs))
+        labels = origin.kept(dense_site.tensor, labels)
+        scale = origin.factors(dense_site.tensor, theirs.out_dim)
+        if dense_site.tensor != site.tensor:
+            # The last factor of what was one layer has its outputs, and nothing else of it.
+            kept = theirs.matrix(labels)[:, :, 0].flatten()
+            return kept, torch.ones_like(kept, dtype=ours.weight.dtype) if scale is None else scale.to(ours.weight)
+        rest = self.parameters.tensors[site.tensor]
         factors = torch.ones_like(rest)
-        scale = origin.factors(site.tensor, ours.out_dim)
         if scale is not None:
             factors *= scale.to(factors).view([-1 if dim == ours.out_dim else 1 for dim in range(rest.ndim)])
-        kept, own = (ours.matrix(_part(one, site))[:, :, 0].flatten() for one in (labels, factors))
-        return Sums(moments, kept, _exactly(own))
+        # Laid out in memory as the weight is, so that the part of it that the product reads can be found.
+        laid_out = torch.empty_like(rest, dtype=torch.int64).copy_(labels)
+        kept, own = (ours.matrix(_part(one, site))[:, :, 0].flatten() for one in (laid_out, factors))
+        return kept, own
 
     def look(self, call: int, sums: Sums, times: int) -> None:
         """Add what goes into the product, and how far from the dense network's its outputs are, to ``sums``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -109,19 +109,35 @@ def surveyed(model: nn.Module, inputs: Inputs) -> Survey:
     return survey
 
 
-def check_alike(dense: Sequence[Site], small: Sequence[Site]) -> None:
-    """Refuse two models that do not run the same layers in the same order.
+def matched(
+    dense: Sequence[Site], small: Sequence[Site], counterpart: Callable[[str], str | None]
+) -> list[tuple[Site | None, Site]]:
+    """For each product of the smaller model the weight that the dense one reads there, None where it has no such.
+
+    Args:
+        dense, small: what each reads, in order.
+        counterpart: the parameter of the dense model that one of the smaller one stands for, None if there is none.
 
     Raises:
-        ModelError: if they do not.
+        ModelError: if the two do not run the same layers in the same order.
     """
-    for number in range(max(len(dense), len(small))):
-        ours, theirs = (calls[number].tensor if number < len(calls) else "nothing more" for calls in (small, dense))
-        if ours != theirs:
-            raise ModelError(
-                f"dense must be the model that the smaller one was made of: product {number + 1} of its forward pass"
-                f" is with {theirs}, of the smaller one's with {ours}"
-            )
+    left, pairs = list(dense), list[tuple[Site | None, Site]]()
+    for site in small:
+        name = counterpart(site.tensor)
+        theirs = left.pop(0) if name is not None and left else None
+        if name is not None and (theirs is None or theirs.tensor != name):
+            raise _unlike(len(dense) - len(left), "nothing more" if theirs is None else theirs.tensor, site.tensor)
+        pairs.append((theirs, site))
+    if left:
+        raise _unlike(len(dense) - len(left) + 1, left[0].tensor, "nothing more")
+    return pairs
+
+
+def _unlike(number: int, theirs: str, ours: str) -> ModelError:
+    return ModelError(
+        f"dense must be the model that the smaller one was made of: product {number} of its forward pass is with"
+        f" {theirs}, of the smaller one's with {ours}"
+    )
 
 
 def _read(operation: Operation) -> Iterator[Tensor]:

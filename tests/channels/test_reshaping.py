@@ -41,7 +41,7 @@ CASES = {
     ),
     "parts added up": Case(net=lambda: between(lambda x: x.unflatten(1, (4, -1)).sum(2), 4), widths={"a.0": 12}),
     "parts of a fixed width": Case(
-        net=lambda: between(lambda x: x.reshape(-1, 2, 8, 8, 8).sum(1), 8),
+        net=lambda: between(lambda x: x.reshape(-1, 2, 8, *x.shape[2:]).sum(1), 8),
         widths={"a.0": 16, "b": 12},
         reason="the cut breaks the forward pass: shape '[-1, 2, 8, 8, 8]' is invalid",
     ),

@@ -56,7 +56,7 @@ def test_global_switches_come_back():
 
     with pytest.raises(ModelError):
         trace(Net(forward), X)
-    assert seen == [False]
+    assert set(seen) == {False}
     assert torch.backends.mha.get_fastpath_enabled()
 
 
@@ -73,7 +73,7 @@ def test_garbage_collection_comes_back_as_it_was(collecting):
     try:
         with pytest.raises(ModelError):
             trace(Net(forward), X)
-        assert seen == [False]
+        assert set(seen) == {False}
         assert gc.isenabled() is collecting
     finally:
         gc.enable()
