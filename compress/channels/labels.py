@@ -187,9 +187,9 @@ class Ledger:
 
     replay: Mapping[Place, int] | None = None
     wishes: Mapping[int, int] = field(default_factory=dict)
-    folded: dict[tuple[str, int], Sequence[int]] = field(default_factory=dict)
+    folded: dict[tuple[str, int, int], Sequence[int]] = field(default_factory=dict)
     takes_apart: bool = False
-    folded_before: Mapping[tuple[str, int], Sequence[int]] | None = None
+    folded_before: Mapping[tuple[str, int, int], Sequence[int]] | None = None
     calls: int = 0
     place: str = ""
     module: str = ""
@@ -270,9 +270,13 @@ class Ledger:
         self.asked[self.module] += 1
         self.num_chosen = 0
 
-    def folds(self, sizes: Sequence[int]) -> bool:
-        """Whether channels are taken apart by factors ``sizes`` at another size of the input too, as far as known."""
-        place = (self.module, self.asked[self.module])
+    def folds(self, axis: Axis, sizes: Sequence[int]) -> bool:
+        """Whether ``axis`` is taken apart by factors ``sizes`` at another size of the input too, as far as known.
+
+        There the same module may handle its tensors in another order, as a sum of products does: only the same
+        channels are compared.
+        """
+        place = (self.module, self.asked[self.module], int(axis.ids.flat[0]))
         self.folded[place] = sizes
         return self.folded_before is None or self.folded_before.get(place, sizes) == sizes
 

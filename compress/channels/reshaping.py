@@ -138,7 +138,7 @@ def _folds_alike(call: Call, axis: Axis, dim: int, block: _Block) -> bool:
     own = [fold.size for fold in found if block[0][fold.old] == dim]
     ids = axis.ids.reshape(-1, *own[::-1])
     # Along some of them the ids are the same: there, positions were merged with channels.
-    return call.ledger.folds([size for at, size in enumerate(own) if _varies(ids, ids.ndim - 1 - at)])
+    return call.ledger.folds(axis, [size for at, size in enumerate(own) if _varies(ids, ids.ndim - 1 - at)])
 
 
 def _dense(call: Call, axis: Axis, dim: int, blocks: Sequence[_Block]) -> Ids:
