@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from operator import attrgetter
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -70,7 +70,7 @@ def _transformer(
     settings: Mapping[str, Any],
     inputs: Callable[..., dict[str, Any]] = _text,
     *,
-    outputs: Callable[[Any], Any] = attrgetter("logits"),
+    outputs: Callable[[Any], Any] = itemgetter("logits"),
     generates: bool = False,
     larger: int | None = None,
 ) -> Subject:
@@ -96,7 +96,7 @@ def _clip() -> Subject:
     text = {**part, "vocab_size": _VOCABULARY, "max_position_embeddings": 80, "eos_token_id": 100, "bos_token_id": 1}
     settings = {"text_config": text, "vision_config": {**part, "image_size": 64, "patch_size": 16}}
     return _transformer(
-        "CLIPModel", {**settings, "projection_dim": 32}, _captioned, outputs=attrgetter("logits_per_image")
+        "CLIPModel", {**settings, "projection_dim": 32}, _captioned, outputs=itemgetter("logits_per_image")
     )
 
 
@@ -108,7 +108,7 @@ def _detr() -> Subject:
     )
     settings = {**_BOTH, "num_queries": 10, "num_labels": 7, "backbone_config": backbone, "use_timm_backbone": False}
     return _transformer(
-        "DetrForObjectDetection", settings, _pixels, outputs=lambda out: (out.logits, out.pred_boxes), larger=96
+        "DetrForObjectDetection", settings, _pixels, outputs=itemgetter("logits", "pred_boxes"), larger=96
     )
 
 
@@ -265,7 +265,7 @@ def _denoiser(kind: str, *, side: int = 16, channels: int = 4, **settings: Any) 
         model=getattr(diffusers, kind)(**settings),
         example=inputs(1, side),
         others={"batch": inputs(3, side), "size": inputs(1, 2 * side)},
-        outputs=attrgetter("sample"),
+        outputs=itemgetter("sample"),
     )
 
 
