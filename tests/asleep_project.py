@@ -41,6 +41,10 @@ def workload():
     return Workload()
 
 @pytest.fixture(scope="session")
+def _fingerprint():
+    return "{{:064x}}".format
+
+@pytest.fixture(scope="session")
 def dense():
     return 100
 

@@ -11,7 +11,7 @@ from torch import nn
 from compress.errors import ConfigError
 from compress.pruning.importance import IMPORTANCES
 from compress.pruning.options import PruneOptions
-from compress.pruning.plan import PruningPlan
+from compress.pruning.plan import PlannedGroup, PruningPlan
 from compress.pruning.structured import apply_plan, plan_pruning, prune_channels
 from tests.nets import Net, conv, conv_bn, head, largest_difference, lively, masked_dense, num_params, pooled
 from tests.strategies import networks, ratios
@@ -27,9 +27,14 @@ def chain(*widths: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head(widths[-1]))
 
 
+def free(plan: PruningPlan) -> list[PlannedGroup]:
+    """The groups that may lose channels, those too that lose none for want of a step that is small enough."""
+    return [group for group in plan.groups if group.frozen is None or " equal " in group.frozen]
+
+
 def kept(plan: PruningPlan) -> list[int]:
     """How many channels stay of each group that may lose some."""
-    return [group.kept for group in plan.groups if group.frozen is None]
+    return [group.kept for group in free(plan)]
 
 
 def pruned(model: nn.Module, ratio: float | None = None, importance: str = "l1", **options: object) -> list[int]:
@@ -119,10 +124,10 @@ def test_every_choice_is_a_right_cut(case, ratio, importance, round_to):
     options = PruneOptions(scope="global", batches=[batch, (batch.flip(0), None)], round_to=round_to)
     plan = plan_pruning(net, x, min(ratio, 0.9), importance, options=options)
     assert largest_difference(apply_plan(net, plan), masked_dense(net, plan), batch) < 1e-9
-    free = [group for group in plan.groups if group.frozen is None]
-    total = sum(group.channels for group in free)
-    assert sum(group.channels - group.kept for group in free) <= min(ratio, 0.9) * total + 1e-6
-    assert all(group.kept >= max(1, math.ceil(0.1 * group.channels - 1e-9)) for group in free)
+    groups = free(plan)
+    total = sum(group.channels for group in groups)
+    assert sum(group.channels - group.kept for group in groups) <= min(ratio, 0.9) * total + 1e-6
+    assert all(group.kept >= max(1, math.ceil(0.1 * group.channels - 1e-9)) for group in groups)
 
 
 def test_the_global_scope_removes_as_many_as_were_asked():

@@ -10,6 +10,7 @@ from compress.pytest_plugin.options import OPTIONS, read_settings
 GIVEN = [
     ("compress_workload", "cifar10", "workload", "cifar10"),
     ("compress_train_dense", "true", "train_dense", True),
+    ("compress_build_tolerance", "0.02", "build_tolerance", 0.02),
     ("compress_recipes", "cooking\n  baking/bread.toml", "recipes", (Path("cooking"), Path("baking/bread.toml"))),
     ("compress_baselines", "kept", "baselines", Path("kept")),
     ("compress_threads", "2", "threads", 2),
