@@ -20,6 +20,9 @@ from compress.substitute import TYPE, type_name
 Shape = dict[str, dict[str, Any]]
 """Module name to its type and plain attributes."""
 
+# What a cut model was cut by, for those that repair it; no file holds that, and no forward pass made it.
+PLANS = "_pruning_plans"
+
 # What torch itself keeps in every module.
 _OWN = frozenset(vars(nn.Module()))
 
@@ -88,7 +91,7 @@ def _is_plain(value: object) -> bool:
 
 def _holding_tensors(module: nn.Module, known: dict[int, bool]) -> Iterator[str]:
     for name, value in vars(module).items():
-        if name not in _OWN and not _is_plain(value) and _has_tensors(value, known):
+        if name not in _OWN and name != PLANS and not _is_plain(value) and _has_tensors(value, known):
             yield name
 
 

@@ -122,7 +122,7 @@ def test_the_action_holds_a_change_to_the_baselines_of_its_base_branch(project):
     project.write_conftest("@pytest.fixture(scope='session')\ndef compressed():\n    return 55\n")
     done, outputs, summary = run_action(project, arguments="-q -p no:hypothesispytest")
     assert (done.returncode, outputs["status"]) == (1, "1"), done.stdout + done.stderr
-    assert summary.startswith("### Compressed models: regressed\n\n| criterion ")
+    assert summary.startswith("### Compressed models: regressed\n\ncompared with ")
     assert "#### this change edits baselines/mine.json" in summary
     assert re.search(r"\| half +\| parameters +\| +\| +50 \| +60 \| \+20\.0 % +\| WORSE", summary)
     assert Path(outputs["report"]).read_text(encoding="utf-8") == summary

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
+from compress.attributes import PLANS
 from compress.channels.labels import Ids
 from compress.pruning.repairs import Repair
 
@@ -93,16 +94,12 @@ class PruningPlan:
             yield f"scaled    {member} by {factors.min():.4g} to {factors.max():.4g}"
 
 
-# On a pruned model, beside its tensors: copies have it too, files do not, which leave private attributes out.
-_PLANS = "_pruning_plans"
-
-
 def plans_of(model: nn.Module) -> tuple[PruningPlan, ...]:
     """The cuts that ``model`` came out of in this process, the first one first; none of a model read from a file."""
-    plans: tuple[PruningPlan, ...] = getattr(model, _PLANS, ())
+    plans: tuple[PruningPlan, ...] = getattr(model, PLANS, ())
     return plans
 
 
 def note_plans_(model: nn.Module, plans: Sequence[PruningPlan]) -> None:
-    """Have ``model`` know the cuts that it came out of."""
-    setattr(model, _PLANS, tuple(plans))
+    """Have ``model`` know the cuts that it came out of; copies know them too, files do not."""
+    setattr(model, PLANS, tuple(plans))
