@@ -15,13 +15,11 @@ import numpy as np
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from compress.copying import PLANS
 from compress.substitute import TYPE, type_name
 
 Shape = dict[str, dict[str, Any]]
 """Module name to its type and plain attributes."""
-
-# What a cut model was cut by, for those that repair it; no file holds that, and no forward pass made it.
-PLANS = "_pruning_plans"
 
 # What torch itself keeps in every module.
 _OWN = frozenset(vars(nn.Module()))

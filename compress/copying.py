@@ -17,6 +17,9 @@ from compress.errors import ModelError, first_line
 
 M = TypeVar("M", bound=nn.Module)
 
+# What a cut model was cut by, for those that repair it: copies carry it; it is in no file, and no forward pass left it.
+PLANS = "_pruning_plans"
+
 _ATOMS = frozenset({int, float, bool, str, type(None), complex, bytes, type})
 _NO_TENSORS: Mapping[int, Tensor] = MappingProxyType({})
 

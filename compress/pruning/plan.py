@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from compress.attributes import PLANS
 from compress.channels.labels import Ids
+from compress.copying import PLANS
 from compress.pruning.repairs import Repair
 
 
