@@ -15,9 +15,9 @@ from compress.recipe.fit_step import Fit
 from compress.recipe.lowrank_steps import Factorize
 from compress.recipe.pruning_steps import PruneChannels, PruneWeights
 from compress.recipe.quantization_steps import Quantize
+from compress.recipe.reconstruct_step import Reconstruct
 from compress.recipe.steps import STEPS
 from compress.recipe.toml import change_step
-from compress.train import FitConfig
 from tests.workloads import tiny_net, tiny_workload
 
 SHIPPED = Path(recipe.__file__).parents[2] / "benchmarks" / "recipes"
@@ -105,10 +105,10 @@ def test_every_shipped_recipe_is_read():
 
 
 def test_what_the_shipped_recipes_say():
-    """Structured: a fifth of the channels, then training. Unstructured: a fifth of all weights. Low rank: taught."""
-    cut, fit = load_recipe(SHIPPED / "structured.toml").steps
-    assert cut == PruneChannels(pruning_ratio=0.2, importance="l1")
-    assert isinstance(fit, FitConfig)
+    """Structured: a fifth of the channels, then repair. Unstructured: a fifth of all weights. Low rank: taught."""
+    cut, repair = load_recipe(SHIPPED / "structured.toml").steps
+    assert cut == PruneChannels(pruning_ratio=0.2, importance="l1", recalibration_batches=0)
+    assert isinstance(repair, Reconstruct)
     unstructured = load_recipe(SHIPPED / "unstructured.toml")
     assert unstructured.steps == (PruneWeights(sparsity=0.2, scope="global"),)
     assert unstructured.limits["num_nonzero_params"] == {"max_ratio": 0.81}
@@ -116,7 +116,7 @@ def test_what_the_shipped_recipes_say():
     assert factorize == Factorize(by="macs", target=0.6)
     assert fit.distill
     composed = load_recipe(SHIPPED / "compose.toml")
-    assert [type(step) for step in composed.steps] == [PruneChannels, Factorize, Fit, Quantize]
+    assert [type(step) for step in composed.steps] == [PruneChannels, Reconstruct, Factorize, Quantize]
     assert composed.runtime == "inductor"
 
 
