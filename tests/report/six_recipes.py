@@ -1,4 +1,8 @@
-"""A run of the six recipes of this repository, as its own baseline recorded it, made worse in one way or another."""
+"""A run of the six recipes of this repository, as its own baseline recorded it, made worse in one way or another.
+
+Counts and errors are those of the committed baseline. Times and memory are made up, for which classes of machine the
+committed one knows is nothing that a test may rest on.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +13,43 @@ from pathlib import Path
 
 import numpy as np
 
-from compress.gate.baseline import load_baseline
+from compress.gate.baseline import Baseline, Entry, load_baseline
 from compress.gate.demands import Rules, demand_comparison
 from compress.gate.judge import judge
 from compress.gate.limits import parse_limits
 from compress.pytest_plugin.meter import NO_CUDA
-from compress.results import METRICS, Environment, Kind, Measurement
+from compress.results import METRICS, Environment, Kind, Measurement, Metric
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "benchmarks" / "recipes").glob("*.toml"))
-BASELINE = dataclasses.replace(load_baseline(ROOT / "baselines" / "digits.json"), path=Path("baselines/digits.json"))
 DEVICE = "cpu-avx512_vnni-1t"
+# All recipes' limits hold at it.
+RATIO = 0.7
 ENVIRONMENT = Environment(python="3.11.9", torch="2.15.0", cpu="Test CPU", cpu_class=DEVICE)
+
+
+def _recorded_on_one_machine() -> Baseline:
+    """The committed baseline with the times and memory of one class of processor, the same for every recipe."""
+    baseline = load_baseline(ROOT / "baselines" / "digits.json")
+    measured = {metric.name: {DEVICE: _made_up(metric)} for metric in METRICS.values() if metric.device == "cpu"}
+    return dataclasses.replace(
+        baseline,
+        path=Path("baselines/digits.json"),
+        environments={DEVICE: ENVIRONMENT},
+        recipes={recipe: {**metrics, **measured} for recipe, metrics in baseline.recipes.items()},
+    )
+
+
+def _made_up(metric: Metric) -> Entry:
+    dense = 60 * 2.0**20 if metric.kind is Kind.MEMORY else 5.0
+    entry = Entry(metric=metric.name, dense=dense, compressed=RATIO * dense, device=DEVICE)
+    if metric.kind is Kind.TIME:
+        return dataclasses.replace(entry, ratio=RATIO, ratio_interval=(RATIO - 0.005, RATIO + 0.005))
+    return entry
+
+
 CARD = {"cpu": DEVICE, "cuda": "cuda-sm90"}
+BASELINE = _recorded_on_one_machine()
 PAIRS, EXAMPLES = 60, BASELINE.num_examples
 # Wider than any bound is away from what was recorded.
 NOISY = 1.3
