@@ -16,7 +16,9 @@ from torch import nn
 
 from compress import artifact
 from compress.errors import ArtifactError
-from compress.files import cache_folder
+from compress.exported import ExportedModel
+from compress.files import made_cache_folder
+from compress.fingerprint import fingerprint
 
 
 def cache_path(name: str, ingredients: Mapping[str, Any], sources: Iterable[ModuleType | Callable[..., Any]]) -> Path:
@@ -35,12 +37,7 @@ def cache_path(name: str, ingredients: Mapping[str, Any], sources: Iterable[Modu
     }
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True, default=str).encode()).hexdigest()
     readable = "".join(character if character.isalnum() else "-" for character in name)[:60]
-    folder = cache_folder()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as cause:
-        raise ArtifactError(f"cannot make the cache folder {folder}: {cause.strerror or cause}") from cause
-    return folder / f"{readable}-{digest[:16]}.safetensors"
+    return made_cache_folder(ArtifactError) / f"{readable}-{digest[:16]}.safetensors"
 
 
 def cached_model(path: Path, build: Callable[[], nn.Module], make: Callable[[], nn.Module]) -> nn.Module:
@@ -60,7 +57,11 @@ def cached_model(path: Path, build: Callable[[], nn.Module], make: Callable[[], 
     model = make()
     artifact.save(model, path)
     # What the next run will load is what this run returns: masks made permanent, and nothing else attached.
-    return artifact.load(path, build)
+    loaded = artifact.load(path, build)
+    # But of two equal graphs the one at hand, which may have been compiled already.
+    if isinstance(model, ExportedModel) and fingerprint(model) == fingerprint(loaded):
+        return model
+    return loaded
 
 
 def _source_digest(source: ModuleType | Callable[..., Any]) -> str:

@@ -17,6 +17,20 @@ def cache_folder() -> Path:
     return platformdirs.user_cache_path("pytest-compress")
 
 
+def made_cache_folder(error: type[CompressError]) -> Path:
+    """The same, made if it does not exist.
+
+    Raises:
+        CompressError: of the given kind, if it cannot be made.
+    """
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as cause:
+        raise error(f"cannot make the cache folder {folder}: {cause.strerror or cause}") from cause
+    return folder
+
+
 def write_atomically(path: Path, content: bytes, error: type[CompressError]) -> None:
     """Put ``content`` at ``path`` in one step; until then, and if anything fails, what was there stays there.
 

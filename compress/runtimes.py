@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,10 +10,10 @@ from torch import nn
 
 from compress.errors import CompressError, ConfigError, ModelError, first_line
 from compress.exported import capture
-from compress.exported.capture import quiet_torch
 from compress.exported.compiling import compiled
 from compress.exported.model import ExportedModel, uncompiled
 from compress.exported.onnx import OnnxModel, to_onnx
+from compress.exported.packages import Package, package_of
 from compress.fidelity import check_same
 from compress.inputs import Inputs, inputs_of
 
@@ -31,7 +29,8 @@ def prepare(model: nn.Module, example_inputs: Any, *, runtime: str = "eager") ->
         model: on the device of the inputs.
         example_inputs: a tensor ``[n, ...]``, a tuple of positional arguments or a mapping of named ones.
         runtime: one of :data:`RUNTIMES`: PyTorch's eager mode; Inductor (``torch.compile``) with frozen weights; ONNX
-            Runtime, on the CPU; or the package of AOTInductor, which runs without Python.
+            Runtime, on the CPU; or the package of AOTInductor, which runs without Python and is kept in the user's
+            cache folder (:class:`compress.exported.packages.Package`).
 
     Raises:
         ConfigError: if there is no such runtime, or what it needs is not installed.
@@ -90,13 +89,7 @@ def _onnxruntime(model: nn.Module, inputs: Inputs) -> Call:
 
 
 def _aotinductor(model: nn.Module, inputs: Inputs) -> Call:
-    program = capture(uncompiled(model), inputs, fixed=True)
-    # Where gradients are on, Inductor does not freeze, and finds none of the patterns of int8: those need constants.
-    with tempfile.TemporaryDirectory(prefix="compress-aotinductor-") as folder, quiet_torch(), torch.no_grad():
-        package = str(Path(folder, "model.pt2"))
-        torch._inductor.aoti_compile_and_package(program, package_path=package, inductor_configs={"freezing": True})
-        loaded: Call = torch._inductor.aoti_load_package(package)
-    return loaded
+    return Package(package_of(uncompiled(model), inputs))
 
 
 _PREPARE: dict[str, Callable[[nn.Module, Inputs], Call]] = {
@@ -106,3 +99,5 @@ _PREPARE: dict[str, Callable[[nn.Module, Inputs], Call]] = {
     "aotinductor": _aotinductor,
 }
 RUNTIMES = tuple(_PREPARE)
+# Those that make a file of a model, which any process on this machine runs as it is.
+PACKAGING = ("aotinductor",)

@@ -117,7 +117,7 @@ def test_what_the_shipped_recipes_say():
     assert fit.distill
     composed = load_recipe(SHIPPED / "compose.toml")
     assert [type(step) for step in composed.steps] == [PruneChannels, Reconstruct, Factorize, Quantize]
-    assert composed.runtime == "inductor"
+    assert composed.runtime == "aotinductor"
 
 
 def test_a_recipe_names_its_runtime(written):

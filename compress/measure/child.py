@@ -106,13 +106,14 @@ def _forward(request: Mapping[str, Any], role: str, state: _State) -> Call:
 
     So a second look at the same pair waits for no compiler, and neither do further models for the dense one.
     """
-    from compress.measure.latency import forward  # noqa: PLC0415
+    from compress.measure.latency import warmed  # noqa: PLC0415
 
     def prepared() -> Call:
-        return forward(_model(request, role), _inputs(request), "cpu", runtime=request["runtime"])
+        inputs = _inputs(request)
+        return warmed(_ready(request, role, inputs), inputs)
 
     # Nothing but a compiler takes so long that the memory is well spent.
-    if request["runtime"] == "eager":
+    if request["runtime"] == "eager" or request["packages"]:
         return prepared()
     determined_by = _determined_by(request, role)
     if role not in state.compiled or state.compiled[role][0] != determined_by:
@@ -144,10 +145,9 @@ def _measure_memory(request: Mapping[str, Any], _state: _State) -> dict[str, Any
     import torch  # noqa: PLC0415
 
     from compress.measure.malloc_peak import peak_malloc_bytes  # noqa: PLC0415
-    from compress.runtimes import prepare  # noqa: PLC0415
 
     inputs = _inputs(request)
-    model = prepare(_model(request, "model"), inputs, runtime=request["runtime"])
+    model = _ready(request, "model", inputs)
     with torch.inference_mode():
         for _ in range(WARMUP_CALLS):
             model(inputs)
@@ -170,6 +170,16 @@ _REQUESTS: dict[str, Callable[[Mapping[str, Any], _State], dict[str, Any]]] = {
     "take_pairs": _take_pairs,
     "measure_memory": _measure_memory,
 }
+
+
+def _ready(request: Mapping[str, Any], role: str, inputs: Tensor) -> Callable[..., Any]:
+    """The model of that role as the runtime executes it."""
+    from compress.exported.packages import Package  # noqa: PLC0415
+    from compress.runtimes import prepare  # noqa: PLC0415
+
+    if request["packages"]:
+        return Package(Path(request[role]), Path(request["packages"]))
+    return prepare(_model(request, role), inputs, runtime=request["runtime"])
 
 
 def _model(request: Mapping[str, Any], role: str) -> nn.Module:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,9 @@ from torch import Tensor, nn
 
 from compress import artifact
 from compress.errors import ArtifactError, MeasureError
+from compress.exported.packages import Package
+from compress.pairs import pinned_threads
+from compress.runtimes import PACKAGING, Call, prepare
 
 # Compiling a large network for a runtime is the longest that any answer takes.
 TIMEOUT_S = 300.0
@@ -41,6 +44,7 @@ class Conditions:
         example_input: ``[n, ...]``, what both are called with.
         runtime: what executes them, one of :data:`compress.runtimes.RUNTIMES`.
         threads: how many CPU threads an operation may use.
+        packages: the files that the runtime has made of models so far, where it makes any; they are not made again.
     """
 
     model_factory: Callable[..., nn.Module]
@@ -48,6 +52,7 @@ class Conditions:
     model_args: Mapping[str, Any] = field(default_factory=dict)
     runtime: str = "eager"
     threads: int = 1
+    packages: MutableMapping[nn.Module, Path] = field(default_factory=dict)
 
 
 class RebuildError(MeasureError):
@@ -221,33 +226,66 @@ class Children:
 def saved(models: Mapping[str, nn.Module], conditions: Conditions) -> Iterator[dict[str, Any]]:
     """Keep models on disk for a while; the part of a request by which a child finds them again.
 
+    A runtime that compiles ahead of time makes a file of each here, once, that every child loads as it is; for any
+    other, a child builds the models again.
+
     Args:
         models: the role of each in the request ("dense", "compressed", "model") and the model.
         conditions: how they were built and what they are called with.
 
     Raises:
         RebuildError: if a fresh process could not import the factory, or a model cannot be saved.
+        ModelError: if a model does not run under the runtime.
     """
-    factory = importable_name(conditions.model_factory)
     with tempfile.TemporaryDirectory(prefix="compress-measure-") as folder:
-        paths = {role: str(Path(folder, f"{role}.safetensors")) for role in models}
-        try:
-            for role, model in models.items():
-                artifact.save(model, paths[role])
-        except ArtifactError as error:
-            raise RebuildError(str(error)) from error
         inputs = str(Path(folder, "inputs.safetensors"))
         save_file({"inputs": conditions.example_input.detach().cpu().contiguous()}, inputs)
         yield {
-            "factory": factory,
-            "args": dict(conditions.model_args),
             "inputs": inputs,
             "runtime": conditions.runtime,
             # Files keep no strides, and those decide which kernels run.
             "channels_last": [role for role, model in models.items() if _is_channels_last(*model.parameters())],
             "channels_last_inputs": _is_channels_last(conditions.example_input),
-            **paths,
+            **(_packaged(models, conditions, folder) or _to_rebuild(models, conditions, folder)),
         }
+
+
+def _packaged(models: Mapping[str, nn.Module], conditions: Conditions, folder: str) -> dict[str, Any]:
+    """The file that each model runs from, and where it may be unpacked; nothing where the runtime has no such files."""
+    if conditions.runtime not in PACKAGING:
+        return {}
+    with pinned_threads(conditions.threads):
+        for model in models.values():
+            ready(model, conditions)
+    # A process that is killed cannot clean up: what it unpacks goes with the request.
+    return {"packages": folder, **{role: str(conditions.packages[model]) for role, model in models.items()}}
+
+
+def _to_rebuild(models: Mapping[str, nn.Module], conditions: Conditions, folder: str) -> dict[str, Any]:
+    """The factory, and the weights of each model."""
+    factory = importable_name(conditions.model_factory)
+    paths = {role: str(Path(folder, f"{role}.safetensors")) for role in models}
+    try:
+        for role, model in models.items():
+            artifact.save(model, paths[role])
+    except ArtifactError as error:
+        raise RebuildError(str(error)) from error
+    return {"packages": "", "factory": factory, "args": dict(conditions.model_args), **paths}
+
+
+def ready(model: nn.Module, conditions: Conditions) -> Call:
+    """The model, moved to the CPU, as the runtime executes it.
+
+    Raises:
+        ConfigError: if what the runtime needs is not installed.
+        ModelError: if the model does not run under it.
+    """
+    if model in conditions.packages:
+        return Package(conditions.packages[model])
+    call = prepare(model.cpu(), conditions.example_input.cpu(), runtime=conditions.runtime)
+    if isinstance(call, Package):
+        conditions.packages[model] = call.path
+    return call
 
 
 def _is_channels_last(*tensors: Tensor) -> bool:

@@ -25,7 +25,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from compress.cpu import cpu_class
 from compress.errors import MeasureError
-from compress.measure.children import Children, Conditions, RebuildError, saved
+from compress.measure.children import Children, Conditions, RebuildError, ready, saved
 from compress.pairs import Call, Pairs, elapsed_ms, pair_ms, pinned_threads, take_pairs
 from compress.results import METRICS, Measurement
 from compress.runtimes import prepare
@@ -135,12 +135,16 @@ def cpu_time(compressed: nn.Module, dense: nn.Module, conditions: Conditions) ->
 def forward(model: nn.Module, example_input: Tensor, device: str, *, runtime: str = "eager") -> Call:
     """A call of ``model`` without arguments, on ``device``, that returns when the result is there."""
     inputs = example_input.to(device)
-    ready = prepare(model.to(device), inputs, runtime=runtime)
+    return warmed(prepare(model.to(device), inputs, runtime=runtime), inputs)
+
+
+def warmed(run: Callable[..., object], inputs: Tensor) -> Call:
+    """A call of ``run`` without arguments, called a few times already."""
 
     def call() -> object:
         with torch.inference_mode():
-            output = ready(inputs)
-        if device == "cuda":
+            output = run(inputs)
+        if inputs.is_cuda:
             torch.cuda.synchronize()
         return output
 
@@ -226,7 +230,7 @@ def profiled_pairs(
 
 
 def _forward(model: nn.Module, conditions: Conditions) -> Call:
-    return forward(model, conditions.example_input, "cpu", runtime=conditions.runtime)
+    return warmed(ready(model, conditions), conditions.example_input.cpu())
 
 
 def _cpu_ms(call: FunctionEvent) -> float:

@@ -31,11 +31,6 @@ def file_bytes(compressed: nn.Module, dense: nn.Module) -> Measurement:
     return _pair("file_bytes", count_file_bytes, compressed, dense)
 
 
-def compressed_file_bytes(compressed: nn.Module, dense: nn.Module) -> Measurement:
-    """Bytes of that file after DEFLATE, as zip, gzip and HTTP apply it."""
-    return _pair("compressed_file_bytes", count_compressed_file_bytes, compressed, dense)
-
-
 def macs(compressed: nn.Module, dense: nn.Module, example_input: Tensor) -> Measurement:
     """Multiply-accumulates of one forward pass, for one of the inputs in ``example_input: [n, ...]``."""
 
@@ -61,7 +56,7 @@ def count_file_bytes(model: nn.Module) -> int:
 
 
 def count_compressed_file_bytes(model: nn.Module) -> int:
-    """Bytes of the saved model after DEFLATE at zlib's default level."""
+    """Bytes of the saved model after DEFLATE at zlib's default level, as zip, gzip and HTTP apply it."""
     return len(zlib.compress(artifact.serialize(model)))
 
 

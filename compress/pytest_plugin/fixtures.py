@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+from weakref import WeakKeyDictionary
 
 import pytest
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from compress.results import Measurement
     from compress.train import Evaluation
     from compress.workload import Workload
+
+Found = TypeVar("Found")
 
 
 @pytest.fixture(scope="session")
@@ -170,18 +173,9 @@ def gate(
 @pytest.fixture(scope="session")
 def _fingerprint() -> Callable[[nn.Module], str]:
     """Which model it is, found out once however often it is asked."""
-    from weakref import WeakKeyDictionary
-
     from compress.fingerprint import fingerprint
 
-    known: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
-
-    def once(model: nn.Module) -> str:
-        if model not in known:
-            known[model] = fingerprint(model)
-        return known[model]
-
-    return once
+    return _once_a_model(fingerprint)
 
 
 @pytest.fixture(scope="session")
@@ -220,8 +214,14 @@ def file_bytes() -> Meter:
 def compressed_file_bytes() -> Meter:
     """Bytes of the saved model after DEFLATE."""
     from compress.measure import size
+    from compress.results import Measurement
 
-    return Meter(metric="compressed_file_bytes", measure=size.compressed_file_bytes)
+    count = _once_a_model(size.count_compressed_file_bytes)
+
+    def measure(compressed: nn.Module, dense: nn.Module) -> Measurement:
+        return Measurement(metric="compressed_file_bytes", dense=count(dense), compressed=count(compressed))
+
+    return Meter(metric="compressed_file_bytes", measure=measure)
 
 
 @pytest.fixture(scope="session")
@@ -347,19 +347,29 @@ def cuda_time(workload: Workload) -> Meter:
     return _cuda_meter("cuda_time_ms", lambda small, large: cuda.cuda_time(small, large, example))
 
 
+@pytest.fixture(scope="session")
+def _packages() -> dict[str, WeakKeyDictionary[nn.Module, Path]]:
+    """By runtime: the files that it has made of models."""
+    return {}
+
+
 @pytest.fixture
-def _conditions(request: pytest.FixtureRequest, workload: Workload) -> Conditions:
+def _conditions(
+    request: pytest.FixtureRequest, workload: Workload, _packages: dict[str, WeakKeyDictionary[nn.Module, Path]]
+) -> Conditions:
     """How a fresh process finds the workload's models, and what the recipe under test runs them with."""
     from compress.measure.children import Conditions
 
     # A project with a compressed model of its own has no recipe.
     recipe: Recipe | None = request.getfixturevalue("recipe") if "recipe" in request.fixturenames else None
+    runtime = recipe.runtime if recipe is not None else "eager"
     return Conditions(
         model_factory=workload.model_factory,
         model_args=workload.model_args,
         example_input=workload.example_input,
-        runtime=recipe.runtime if recipe is not None else "eager",
+        runtime=runtime,
         threads=_threads(request.config),
+        packages=_packages.setdefault(runtime, WeakKeyDictionary()),
     )
 
 
@@ -388,6 +398,18 @@ def _evaluate(workload: Workload, pytestconfig: pytest.Config) -> Callable[[nn.M
         return known[id(model)][1]
 
     return evaluation
+
+
+def _once_a_model(find_out: Callable[[nn.Module], Found]) -> Callable[[nn.Module], Found]:
+    """The same, but asked once for each model: the dense one meets every recipe's."""
+    known: WeakKeyDictionary[nn.Module, Found] = WeakKeyDictionary()
+
+    def once(model: nn.Module) -> Found:
+        if model not in known:
+            known[model] = find_out(model)
+        return known[model]
+
+    return once
 
 
 def _cuda_meter(metric: str, measure: Measure) -> Meter:

@@ -50,9 +50,9 @@ def run_recipe(
     """The compressed model that ``recipe`` makes of ``dense``, in eval mode; ``dense`` is left as it is.
 
     The result is kept in the user's cache directory under a hash of the dense model's bytes, the data, the shape of the
-    example input, the steps and the code of every technique, so that only what changed is computed again; what a step
-    ``fit`` trained is kept too, so that recipes which begin alike train once. An interrupted fine-tuning goes on where
-    it stopped.
+    example input, the steps and the code of every technique, so that only what changed is computed again. What was
+    trained or reconstructed on the way is kept too, so that recipes which begin alike do that once. An interrupted
+    fine-tuning goes on where it stopped.
 
     Args:
         recipe: its steps, in order.
@@ -103,11 +103,11 @@ def run_recipe(
 
 
 def _is_kept(done: tuple[Any, ...], recipe: Recipe) -> bool:
-    """Whether the model after the steps ``done`` goes to the cache: the last one, and what took a training to make.
+    """Whether the model after the steps ``done`` goes to the cache: the last one, and what took long to make.
 
     A file holds no masks, which later steps must still find: after pruned weights only the last model is kept.
     """
     if len(done) == len(recipe.steps):
         return True
-    trained = isinstance(done[-1], (fit_step.Fit, pruning_steps.PruneRounds))
-    return trained and not any(isinstance(step, pruning_steps.PruneWeights) for step in done)
+    slow = isinstance(done[-1], (fit_step.Fit, pruning_steps.PruneRounds, reconstruct_step.Reconstruct))
+    return slow and not any(isinstance(step, pruning_steps.PruneWeights) for step in done)

@@ -99,7 +99,8 @@ def true_class_ranks(
     batches = split.batches(batch_size, rank=processes.rank, world_size=processes.world_size)
     total = math.ceil(len(split) / (batch_size * processes.world_size))
     ranks = [torch.empty(0, dtype=torch.int64)]
-    with evaluating(model), torch.inference_mode(), torch.autocast(device.type, enabled=False):
+    # Not in inference mode: its tensors are of a kind of their own, for which a compiled model is compiled once more.
+    with evaluating(model), torch.no_grad(), torch.autocast(device.type, enabled=False):
         for images, labels in track(batches, "evaluating", total=total, shown=progress):
             logits = logits_of(model, images.to(device), split.num_classes, outputs=outputs)
             if logits.isnan().any():

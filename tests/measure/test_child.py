@@ -8,7 +8,7 @@ import json
 import pytest
 import torch
 
-from compress.measure import child, latency
+from compress.measure import child
 from compress.measure.children import Conditions, saved
 from tests.workloads import tiny_net
 
@@ -52,12 +52,12 @@ def prepared_models(monkeypatch):
     """The weights of each model that is made ready from now on, in order; nothing is compiled for it."""
     made = []
 
-    def forward(model, _inputs, _device, *, runtime):
+    def prepare(model, _inputs, *, runtime):
         assert runtime
         made.append(next(model.parameters()).flatten()[0].item())
-        return lambda: None
+        return lambda _inputs: None
 
-    monkeypatch.setattr(latency, "forward", forward)
+    monkeypatch.setattr("compress.runtimes.prepare", prepare)
     return made
 
 

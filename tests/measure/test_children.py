@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from compress.errors import MeasureError
-from compress.measure import children, latency
+from compress.measure import children, latency, memory
 from compress.measure.children import Children, Conditions, RebuildError, importable_name, saved
 from compress.pruning.structured import prune_channels
 from tests.workloads import tiny_net
@@ -234,4 +234,22 @@ def test_what_a_child_needs_is_on_disk_for_a_while(tmp_path, monkeypatch):
         assert request["factory"] == "tests.workloads:tiny_net"
         assert (request["args"], request["runtime"]) == ({"width": 5}, "inductor")
         assert (request["channels_last"], request["channels_last_inputs"]) == (["dense"], True)
+    assert list(tmp_path.glob("compress-measure-*")) == []
+
+
+def test_a_runtime_that_compiles_ahead_needs_no_factory(tmp_path, monkeypatch):
+    """A fresh process loads the package that was made here, once for all that is measured of the model."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    model, example = tiny_net().eval(), torch.randn(1, 3, 8, 8)
+    ahead = Conditions(model_factory=lambda: None, example_input=example, runtime="aotinductor")
+    with Children(1) as fresh:
+        effort = latency.Effort(seconds=0.0)
+        measured = latency.cpu_latency(model, model, ahead, effort=effort, children=fresh)
+        package = ahead.packages[model]
+        assert len(measured.pairs) >= latency.MIN_PAIRS
+        assert measured.notes == ()
+        monkeypatch.setattr(children, "prepare", None)
+        assert memory.measure_in_child(model, ahead)["process_peak_bytes"] > 0
+        assert len(latency.cpu_time(model, model, ahead).pairs) == latency.MIN_PAIRS
+    assert ahead.packages == {model: package}
     assert list(tmp_path.glob("compress-measure-*")) == []

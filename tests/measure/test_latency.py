@@ -15,7 +15,7 @@ from torch.profiler import ProfilerActivity
 from compress import pairs
 from compress.cpu import cpu_class
 from compress.errors import MeasureError, ModelError
-from compress.measure import latency
+from compress.measure import children, latency
 from compress.measure.children import Conditions
 from tests.workloads import tiny_net
 
@@ -156,7 +156,7 @@ def test_a_measurement_is_made_of_its_pairs():
 def test_in_this_process_there_is_one_run_with_threads_pinned(monkeypatch):
     """Without children all pairs come from here; the class of device tells the threads that both models ran with."""
     seen = []
-    monkeypatch.setattr(latency, "forward", lambda *_, **__: lambda: seen.append(torch.get_num_threads()))
+    monkeypatch.setattr(latency, "ready", lambda *_: lambda _inputs: seen.append(torch.get_num_threads()))
     measured = latency.cpu_latency(tiny_net(), tiny_net(), conditions(threads=2), effort=QUICK)
     assert set(seen) == {2}
     assert measured.device == cpu_class(2)
@@ -165,7 +165,8 @@ def test_in_this_process_there_is_one_run_with_threads_pinned(monkeypatch):
 
 def test_dense_and_compressed_are_not_mixed_up(monkeypatch):
     """Arguments are (compressed, dense); a pair's first time is the dense one's, here twice as long."""
-    monkeypatch.setattr(latency, "forward", lambda model, *_, **__: model.classifier.out_features)
+    monkeypatch.setattr(latency, "ready", lambda model, _conditions: model.classifier.out_features)
+    monkeypatch.setattr(latency, "warmed", lambda run, _inputs: run)
     monkeypatch.setattr(latency, "elapsed_ms", float)
     measured = latency.cpu_latency(tiny_net(num_classes=2), tiny_net(num_classes=5), conditions(), effort=QUICK)
     assert set(measured.pairs) == {(5.0, 2.0)}
@@ -199,7 +200,7 @@ def test_both_models_run_under_the_runtime_asked_for(monkeypatch):
         prepared.append((model, example_input.shape, runtime))
         return model.eval()
 
-    monkeypatch.setattr(latency, "prepare", prepare)
+    monkeypatch.setattr(children, "prepare", prepare)
     dense, compressed = tiny_net(), tiny_net()
     latency.cpu_latency(compressed, dense, conditions(runtime="inductor"), effort=QUICK)
     latency.cpu_time(compressed, dense, conditions(runtime="inductor"))
