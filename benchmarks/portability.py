@@ -1,11 +1,12 @@
 """The gate over classes of machine: a baseline recorded under each one, compared with under each of the others.
 
-    python benchmarks/portability.py --output docs/portability.md [--no-times] [--worsened channel] [-- PYTEST OPTIONS]
+    python benchmarks/portability.py --output docs/portability.md [--no-times] [--worsened channel ...] [-- OPTIONS]
 
 One machine stands in for older ones by ATEN_CPU_CAPABILITY and ONEDNN_MAX_CPU_ISA, as far as its own instructions
 reach; what it cannot tell apart is left out. Under each of them the models are built once, from an empty cache, and
-that build is compared with the baselines of the others. A cell says how many verdicts were red, undecided and held;
-with --worsened the models under comparison are made worse on purpose, and every cell must be red.
+that build is compared with the baselines of the others. A cell says how many verdicts were red, undecided and held.
+With --worsened the models under comparison are then made worse on purpose, one way after the other, and every cell of
+that way must be red; only the tests that could see it are run.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -37,7 +39,14 @@ BOUNDS = (
     ("avx512", "AVX512_CORE_BF16"),
     ("avx512", "AVX512_CORE_AMX"),
 )
-WORSENED = ("channel", "float", "error", "macs", "sleep")
+# How the models are made worse, and which tests must see it, as pytest's -k takes it.
+WORSENED = {
+    "channel": "num_params or macs",
+    "float": "file_bytes",
+    "error": "top1_error",
+    "macs": "macs",
+    "sleep": "cpu_latency",
+}
 _TIMES = "test_latency.py"
 _RED, _UNDECIDED, _HELD = "REGRESSED", "inconclusive", "ok"
 
@@ -97,13 +106,12 @@ def _class_under(variable: str, value: str) -> str:
         return cpu_class(1)
 
 
-def project(folder: Path, *, times: bool) -> Path:
+def project(folder: Path) -> Path:
     """A copy of the benchmarks whose compressed models are made worse by what WORSENED names."""
     tests = folder / "benchmarks"
     tests.mkdir(parents=True)
     for file in HERE.glob("test_*.py"):
-        if times or file.name != _TIMES:
-            shutil.copy(file, tests)
+        shutil.copy(file, tests)
     shutil.copy(HERE / "worsened.py", tests / "conftest.py")
     return tests
 
@@ -142,10 +150,12 @@ def compared(now: Machine, recorded: Machine, tests: Path, folder: Path, *option
     return Cell(red=counts.get(_RED, 0), undecided=counts.get(_UNDECIDED, 0), held=counts.get(_HELD, 0), status=status)
 
 
-def matrix(
-    classes: list[Machine], tests: Path, folder: Path, *options: str, worsened: str
-) -> dict[tuple[str, str], Cell]:
-    """(recorded under, compared under) to what that came to."""
+def record(classes: list[Machine], tests: Path, folder: Path, *options: str) -> None:
+    """Build the models under each class, from an empty cache, and record a baseline.
+
+    Raises:
+        CompressError: if a recording does not succeed.
+    """
     for machine in classes:
         print(f"recording under {machine.name}", flush=True)
         (folder / machine.name).mkdir()
@@ -153,7 +163,14 @@ def matrix(
         status, text = run(machine, tests, folder, baselines, "--benchmark-save=portability", *options)
         if status != 0:
             raise CompressError(f"the recording under {machine.name} ended with status {status}: {text[-2000:]}")
+
+
+def matrix(classes: list[Machine], tests: Path, folder: Path, *options: str, worsened: str = "") -> Cells:
+    """(recorded under, compared under) to what that came to."""
     cells = {}
+    if worsened:
+        options = (*options, "-k", WORSENED[worsened])
+        print(f"made worse on purpose: {worsened}", flush=True)
     for recorded in classes:
         for now in classes:
             cell = compared(now, recorded, tests, folder, *options, worsened=worsened)
@@ -162,40 +179,56 @@ def matrix(
     return cells
 
 
-def render(classes: list[Machine], cells: Cells, command: str) -> str:
-    """The matrix as Markdown, with the command that made it."""
+def render(classes: list[Machine], matrices: Mapping[str, Cells], command: str) -> str:
+    """The matrices as Markdown, with the command that made them.
+
+    Args:
+        classes: in the order of rows and columns.
+        matrices: by how the models were made worse, "" for as they are.
+        command: stands above them.
+    """
     names = [machine.name for machine in classes]
-    rows = [[f"`{row}`", *(str(cells[row, column]) for column in names)] for row in names]
     heads = ["recorded under", *(f"compared under `{name}`" for name in names)]
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join([f"`{command}`", "", *(f"| {' | '.join(line)} |" for line in lines)]) + "\n"
+    parts = ["# The gate over classes of machine", f"`{command}`"]
+    for worsened, cells in matrices.items():
+        parts.append(f"## Made worse on purpose: {worsened}" if worsened else "## The models as they are")
+        rows = [[f"`{row}`", *(str(cells[row, column]) for column in names)] for row in names]
+        parts.append("\n".join(f"| {' | '.join(line)} |" for line in (heads, ["---"] * len(heads), *rows)))
+    return "\n\n".join(parts) + "\n"
+
+
+def is_as_it_should_be(worsened: str, cells: Cells) -> bool:
+    """Nothing red as the models are, and every cell of worse ones; no run that came to anything else."""
+    return all(cell.status in (0, 1) and bool(cell.red) == bool(worsened) for cell in cells.values())
 
 
 def main() -> int:
-    """Print the matrix; 0 if nothing is red, or, of worsened models, every cell."""
+    """Print the matrices; 0 if nothing is red, or, of worsened models, every cell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--classes", nargs="+", default=[], help="only these, as avx2-AVX2")
-    parser.add_argument("--no-times", action="store_true", help="leave the tests of times out")
-    parser.add_argument("--worsened", choices=WORSENED, default="", help="how the models are made worse")
-    parser.add_argument("--output", type=Path, help="write the matrix to this file too")
+    parser.add_argument("--no-times", action="store_true", help="leave times out, but for models that sleep")
+    parser.add_argument("--worsened", nargs="+", choices=WORSENED, default=[], help="how the models are made worse")
+    parser.add_argument("--output", type=Path, help="write the matrices to this file too")
     parser.add_argument("options", nargs="*", help="for pytest, after --, such as --compress-train-dense")
     options = parser.parse_args()
+    times = ("--ignore-glob=*test_latency.py",) if options.no_times else ()
     try:
         classes = machines(options.classes)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            tests = project(folder, times=not options.no_times)
-            cells = matrix(classes, tests, folder, *options.options, worsened=options.worsened)
-        text = render(classes, cells, f"python benchmarks/portability.py {' '.join(sys.argv[1:])}")
+            tests = project(folder)
+            record(classes, tests, folder, *times, *options.options)
+            matrices = {"": matrix(classes, tests, folder, *times, *options.options)}
+            for worsened in options.worsened:
+                matrices[worsened] = matrix(classes, tests, folder, *options.options, worsened=worsened)
+        text = render(classes, matrices, f"python benchmarks/portability.py {' '.join(sys.argv[1:])}")
         print(f"\n{text}", end="")
         if options.output:
             write_atomically(options.output, text.encode(), CompressError)
     except CompressError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if options.worsened:
-        return 0 if all(cell.red for cell in cells.values()) else 1
-    return 1 if any(cell.red or cell.status not in (0, 1) for cell in cells.values()) else 0
+    return 0 if all(is_as_it_should_be(worsened, cells) for worsened, cells in matrices.items()) else 1
 
 
 if __name__ == "__main__":

@@ -46,13 +46,29 @@ def test_the_matrix_names_rows_columns_and_its_command():
     """Each cell in words; another exit status than held or regressed is said."""
     machine = portability.Machine(name="avx2-AVX2", environment={})
     cell = portability.Cell(red=1, undecided=0, held=5, status=4)
-    text = portability.render([machine], {("avx2-AVX2", "avx2-AVX2"): cell}, "python x")
-    assert text == (
-        "`python x`\n\n"
+    cells = {("avx2-AVX2", "avx2-AVX2"): cell}
+    text = portability.render([machine], {"": cells, "macs": cells}, "python x")
+    table = (
         "| recorded under | compared under `avx2-AVX2` |\n"
         "| --- | --- |\n"
         "| `avx2-AVX2` | 1 red, 0 undecided, 5 held, exit status 4 |\n"
     )
+    assert text == (
+        "# The gate over classes of machine\n\n`python x`\n\n"
+        f"## The models as they are\n\n{table}\n## Made worse on purpose: macs\n\n{table}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("worsened", "red", "status", "expected"),
+    [("", 0, 0, True), ("", 1, 1, False), ("macs", 1, 1, True), ("macs", 0, 0, False), ("macs", 1, 4, False)],
+)
+def test_what_is_worse_must_be_red_and_nothing_else(worsened, red, status, expected):
+    """A run that came to anything but held or regressed proves neither."""
+    held = portability.Cell(red=red, undecided=0, held=5, status=status)
+    worse = portability.Cell(red=1, undecided=0, held=5, status=1)
+    cells = {("a", "a"): worse if worsened else held, ("a", "b"): held}
+    assert portability.is_as_it_should_be(worsened, cells) is expected
 
 
 def test_a_channel_more_runs_and_has_more_parameters():

@@ -70,8 +70,9 @@ def measure_in_child(model: nn.Module, conditions: Conditions) -> MemoryReport:
         MeasureError: as :func:`cpu_memory` does.
     """
     with (
-        saved({"model": model}, conditions) as request,
+        # It imports what it needs while the model is made ready.
         Child("memory", threads=conditions.threads, environment=ENVIRONMENT) as child,
+        saved({"model": model}, conditions) as request,
     ):
         child.ask({"do": "measure_memory", **request})
         child.end_requests()
