@@ -92,10 +92,12 @@ def run_sweep(
         attempt = _Attempt(
             plans=plans, dense=dense, workload=workload, config=config, children=children, progress=progress
         )
-        shown.begin(done := trials.results(study))
-        while len(done) + len(trials.running(study)) < most:
+        now = trials.progress_of(study)
+        shown.begin(now.done)
+        while len(now.done) + len(now.running) < most:
             _try_next(study, plans, attempt, most)
-            shown.update(done := trials.results(study))
+            now = trials.progress_of(study)
+            shown.update(now.done)
         return _collect(study, attempt)
 
 
@@ -111,8 +113,8 @@ def _about(dense: nn.Module, workload: Workload, config: SweepConfig) -> dict[st
 
 def _collect(study: optuna.Study, attempt: _Attempt) -> Sweep:
     """All that the study holds."""
-    done, workload = trials.results(study), attempt.workload
-    candidates = [one for one in done if isinstance(one, Candidate)]
+    now, workload = trials.progress_of(study), attempt.workload
+    candidates = [one for one in now.done if isinstance(one, Candidate)]
     return Sweep(
         workload=workload.name,
         data_sha256=workload.dataset.sha256,
@@ -120,8 +122,8 @@ def _collect(study: optuna.Study, attempt: _Attempt) -> Sweep:
         num_examples=len(workload.dataset.test),
         dense=replace(attempt.measure(attempt.dense), recipe="dense", latency_ratio=1.0),
         candidates=tuple(sorted(candidates, key=lambda one: not one.is_seed)),
-        failures=tuple(one for one in done if isinstance(one, Failure)),
-        running=tuple(trials.running(study)),
+        failures=tuple(one for one in now.done if isinstance(one, Failure)),
+        running=now.running,
     )
 
 

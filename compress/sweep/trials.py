@@ -11,7 +11,7 @@ import os
 import random
 import socket
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -110,23 +110,40 @@ def point_of(trial: FrozenTrial | optuna.Trial) -> Point | None:
     return None if point is None else Point(recipe=point["recipe"], settings=point["settings"])
 
 
-def results(study: optuna.Study) -> list[Candidate | Failure]:
-    """What is done, in the order of the trials."""
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a study is at one moment.
+
+    Attributes:
+        done: what is done, in the order of the trials.
+        running: who is trying something, as far as this machine can know.
+    """
+
+    done: tuple[Candidate | Failure, ...]
+    running: tuple[str, ...]
+
+
+def progress_of(study: optuna.Study) -> Progress:
+    """How far all are that work on it; each trial is either done or running, for others may finish one meanwhile."""
+    trials = study.get_trials(deepcopy=False)
+    return Progress(done=tuple(_results(trials)), running=tuple(_running(trials)))
+
+
+def _results(trials: Sequence[FrozenTrial]) -> list[Candidate | Failure]:
     done: list[Candidate | Failure] = []
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL)):
+    for trial in trials:
         point = point_of(trial)
         if trial.state is TrialState.COMPLETE:
             result = dict(trial.user_attrs[_RESULT])
             interval = result.pop("latency_interval")
             done.append(Candidate(**result, latency_interval=None if interval is None else tuple(interval)))
-        elif _REASON in trial.user_attrs and point is not None:
+        elif trial.state is TrialState.FAIL and _REASON in trial.user_attrs and point is not None:
             done.append(Failure(recipe=point.recipe, settings=point.settings, reason=trial.user_attrs[_REASON]))
     return done
 
 
-def running(study: optuna.Study) -> list[str]:
-    """Who is trying something now, as far as this machine can know."""
-    begun = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+def _running(trials: Sequence[FrozenTrial]) -> list[str]:
+    begun = [trial for trial in trials if trial.state is TrialState.RUNNING]
     workers = [trial.user_attrs[_WORKER] for trial in begun if _WORKER in trial.user_attrs and _is_alive(trial)]
     return [f"process {pid} on {host}" for host, pid, _ in workers]
 

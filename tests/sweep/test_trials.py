@@ -90,7 +90,7 @@ def test_of_two_trials_with_one_point_the_lower_counts(study):
     assert not trials.claim(study, second, point, most=9)
     trials.drop(study, second)
     finish(study, first, point)
-    assert len(trials.results(study)) == 1
+    assert len(trials.progress_of(study).done) == 1
 
 
 def test_no_more_are_begun_than_are_wanted(study, plans):
@@ -111,7 +111,7 @@ def test_what_failed_is_done(study, plans):
     trial, point = ask(study, plans)
     trials.claim(study, trial, point, most=9)
     trials.fail(study, trial, "no channel is left")
-    assert trials.results(study) == [Failure(recipe="zero", settings={}, reason="no channel is left")]
+    assert trials.progress_of(study).done == (Failure(recipe="zero", settings={}, reason="no channel is left"),)
     trials.enqueue(study, points[:1])
     assert study.get_trials(states=(TrialState.WAITING,)) == []
 
@@ -122,7 +122,7 @@ def test_an_interrupted_trial_is_tried_again(study, plans):
     trial = study.ask()
     trials.claim(study, trial, point, most=9)
     trials.hand_back(study, trial.number, point)
-    assert trials.results(study) == []
+    assert trials.progress_of(study).done == ()
     assert ask(study, plans)[1] == point
 
 
@@ -134,7 +134,10 @@ def test_a_dead_process_leaves_nothing_behind(study, plans):
     dead, elsewhere, _ = study.get_trials(deepcopy=False)
     study._storage.set_trial_user_attr(dead._trial_id, "worker", [os.uname().nodename, os.getpid(), "1"])
     study._storage.set_trial_user_attr(elsewhere._trial_id, "worker", ["elsewhere", 1, "1"])
-    assert trials.running(study) == ["process 1 on elsewhere", f"process {os.getpid()} on {os.uname().nodename}"]
+    assert trials.progress_of(study).running == (
+        "process 1 on elsewhere",
+        f"process {os.getpid()} on {os.uname().nodename}",
+    )
     for _ in range(2):
         trials.hand_back_orphans(study)
     assert ask(study, plans)[1] == points[0]
@@ -159,8 +162,24 @@ def test_results_come_back_as_they_were(study, plans):
     trial, point = ask(study, plans)
     trials.claim(study, trial, point, most=9)
     done = finish(study, trial, point)
-    assert trials.results(study) == [done]
-    assert trials.running(study) == []
+    assert trials.progress_of(study) == trials.Progress(done=(done,), running=())
+
+
+def test_a_trial_that_ends_meanwhile_is_counted_once(study, plans, monkeypatch):
+    """Another process may finish one at any moment: what is done and who is running are read at the same one."""
+    trial, point = ask(study, plans)
+    trials.claim(study, trial, point, most=9)
+    read, ends = study.get_trials, iter([True])
+
+    def and_then_it_ends(**options):
+        seen = read(**options)
+        if next(ends, False):
+            finish(study, trial, point)
+        return seen
+
+    monkeypatch.setattr(study, "get_trials", and_then_it_ends)
+    now = trials.progress_of(study)
+    assert len(now.done) + len(now.running) == 1
 
 
 def test_the_unseen_is_found_to_the_last(study, plans):
