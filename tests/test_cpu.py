@@ -52,6 +52,22 @@ def test_the_widest_instruction_set_names_the_class(cpuinfo, flags, expected):
     assert cpu_class(2) == expected
 
 
+@pytest.mark.parametrize(
+    ("entries", "expected"),
+    [
+        ("vendor_id : AuthenticAMD\ncpu family : 26\nmodel : 2\nmodel name : AMD EPYC", "cpu-avx2-amd26.2-1t"),
+        ("vendor_id : GenuineIntel\ncpu family : 6\nmodel : 143", "cpu-avx2-intel6.143-1t"),
+        ("vendor_id : HygonGenuine\ncpu family : 24\nmodel : 0", "cpu-avx2-hygongenuine24.0-1t"),
+        ("CPU implementer : 0x41\nCPU architecture: 8\nCPU part : 0xd0c", "cpu-avx2-arm41.d0c-1t"),
+        ("model name : unknown", "cpu-avx2-1t"),
+    ],
+)
+def test_two_processors_of_the_same_instructions_are_two_classes(cpuinfo, entries, expected):
+    """What a ratio of times is on one, it need not be on the other."""
+    cpuinfo(f"{entries}\nflags : fpu avx2\n")
+    assert cpu_class(1) == expected
+
+
 @pytest.mark.parametrize("text", [None, "", "flags : fpu sse2 avx512fp16 avx2ish\n"])
 def test_an_unknown_processor_is_named_by_its_architecture(cpuinfo, text):
     """No such file, an empty one, or flags that only look alike: the machine's architecture stands for the class."""
