@@ -14,7 +14,7 @@ from compress.channels.groups import Channels, Group
 from compress.channels.labels import Ids
 from compress.errors import ConfigError
 from compress.pruning.places import State, state_of
-from compress.pruning.scores import Scores, Vector
+from compress.pruning.scores import Scores
 from compress.pruning.unstructured import Scope
 
 Removed = npt.NDArray[np.bool_]  # [channels]
@@ -31,6 +31,7 @@ class Candidates:
         growth: for each of those groups how many times as many channels it had in the model that a ratio counts from.
         scope: see :class:`~compress.pruning.options.PruneOptions`.
         min_kept: see there too; 0 where a fraction was asked of every layer outright.
+        is_absolute: whether scores of several groups compare as they are.
     """
 
     channels: Channels
@@ -38,6 +39,7 @@ class Candidates:
     growth: Mapping[int, float]
     scope: Scope
     min_kept: float
+    is_absolute: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +146,7 @@ def _most_important(
     values: list[float] = []
     for index, group in groups.items():
         may_go = max(0, steps[index].count - floors[index])
-        values += _step_scores(group, candidates.scores[index], steps[index])[:may_go]
+        values += _step_scores(group, candidates, index, steps[index])[:may_go]
         owners += [index] * may_go
     total = sum(one.count * one.width for one in steps.values())
     dense = sum(one.dense * one.width for one in steps.values())
@@ -156,11 +158,11 @@ def _most_important(
     return {index: one.count - int(gone[index]) for index, one in steps.items()}
 
 
-def _step_scores(group: Group, scores: Sequence[Vector], steps: _Steps) -> list[float]:
+def _step_scores(group: Group, candidates: Candidates, index: int, steps: _Steps) -> list[float]:
     """The mean score of each step's channels, the least important step first."""
     total = np.zeros(steps.count)
-    for cell, vector in zip(group.cells, scores, strict=True):
-        scale = float(np.sqrt(np.mean(np.square(vector))))
+    for cell, vector in zip(group.cells, candidates.scores[index], strict=True):
+        scale = 1.0 if candidates.is_absolute else float(np.sqrt(np.mean(np.square(vector))))
         ordered = np.sort(vector / scale if scale else vector)
         total += ordered.reshape(steps.count, len(cell.units) // steps.count).sum(axis=1)
     return list((total / steps.width).tolist())

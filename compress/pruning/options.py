@@ -32,7 +32,7 @@ class PruneOptions:
             device where the model lies; measured in turn with the uncut model.
         scope: "layer" removes the same fraction of every group's channels; "global" that fraction of all channels
             together, the least important ones wherever they are. Scores are then divided by the root of their mean
-            square in each group, so that groups compare.
+            square in each group, so that groups compare; those of "obs" compare as they are.
         heads: how attention gets narrower. "dims" takes the same number of dimensions from each head; "whole" takes
             whole heads and leaves the others as they were. Either way queries and keys lose the same dimensions.
         outputs: names the outputs that count, of a model with several: ``lambda out: out.logits``. The others (hidden

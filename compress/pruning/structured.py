@@ -119,7 +119,7 @@ def plan_pruning(
 
     def candidates(draft: Draft) -> Candidates:
         scores = score(model, draft.channels, draft.frozen, criterion, evidence)
-        return _candidates(draft, scores, goal, options)
+        return _candidates(draft, scores, goal, options, is_absolute=criterion.is_absolute)
 
     _ignore_(first, ignore)
     cutter = _cutter(model, example, _drafted(first), candidates)
@@ -139,13 +139,14 @@ def _drafted(first: Trace) -> Draft:
     return Draft(first=first, channels=channels, frozen=frozen)
 
 
-def _candidates(draft: Draft, scores: Scores, goal: Goal, options: PruneOptions) -> Candidates:
+def _candidates(draft: Draft, scores: Scores, goal: Goal, options: PruneOptions, *, is_absolute: bool) -> Candidates:
     return Candidates(
         channels=draft.channels,
         scores=scores,
         growth=growth_since(options.relative_to, draft.channels, scores),
         scope=options.scope,
         min_kept=0.0 if options.scope == "layer" and goal.name == "pruning_ratio" else options.min_kept,
+        is_absolute=is_absolute,
     )
 
 
