@@ -16,6 +16,7 @@ from compress.copying import copied
 from compress.data import Split
 from compress.errors import ArtifactError, ConfigError
 from compress.inputs import device_of
+from compress.pruning.choosing import ChannelScope
 from compress.pruning.importance import importance_of
 from compress.pruning.options import DEFAULT_RATIO, PruneOptions, goal_of
 from compress.pruning.recalibration import recalibrate
@@ -51,7 +52,7 @@ class PruneChannels:
     max_latency_ms: float | None = None
     importance: str = "l1"
     ignore: tuple[str, ...] = ()
-    scope: Scope = "layer"
+    scope: ChannelScope = "layer"
     heads: Heads = "dims"
     min_kept: float = 0.1
     round_to: int | Literal["auto"] = 1

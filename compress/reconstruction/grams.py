@@ -18,7 +18,7 @@ from compress.reconstruction.products import Product
 from compress.reconstruction.survey import Parameters, Site, Survey, surveyed
 
 
-@dataclass(kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class InputGram:
     """What goes into the products with one weight, in float64.
 
@@ -27,14 +27,12 @@ class InputGram:
         product: one of the products with it, without activations: it knows how the weight is laid out.
         gram: ``[groups, in + 1, in + 1]``, inputs times inputs summed over positions; the last input is always 1.
         has_bias: whether the weight has a bias of its own.
-        positions: how many of them there are on one example, all products together.
     """
 
     site: Site
     product: Product
     gram: Tensor
     has_bias: bool
-    positions: float = 0.0
 
     @property
     def weight(self) -> Tensor:
@@ -86,7 +84,6 @@ def input_grams(
                         own = found[site] = found.get(site) or _new(site, product, parameters, survey)
                         share = num_examples(batch) / (total * max(times[site], 1))
                         _look(own, product, forward.compute(), share, [seed, call, number])
-                        own.positions += product.num_positions(forward.compute()) / total
                     call += 1
     for site, one in found.items():
         if not one.gram.isfinite().all():
