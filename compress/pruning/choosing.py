@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +15,9 @@ from compress.channels.groups import Channels, Group
 from compress.channels.labels import Ids
 from compress.errors import ConfigError
 from compress.pruning.places import State, state_of
-from compress.pruning.scores import Scores, Vector
-from compress.pruning.unstructured import Scope
+from compress.pruning.scores import Scores
 
+ChannelScope = Literal["layer", "global", "budget"]
 Removed = npt.NDArray[np.bool_]  # [channels]
 _EPSILON = 1e-9  # of rounding: 10 * (1 - 0.9) is to be 1
 
@@ -31,17 +32,21 @@ class Candidates:
         growth: for each of those groups how many times as many channels it had in the model that a ratio counts from.
         scope: see :class:`~compress.pruning.options.PruneOptions`.
         min_kept: see there too; 0 where a fraction was asked of every layer outright.
+        is_absolute: whether scores of several groups compare as they are.
+        savings: for the scope "budget": for each group what each of its steps saves, the first to go first.
     """
 
     channels: Channels
     scores: Scores
     growth: Mapping[int, float]
-    scope: Scope
+    scope: ChannelScope
     min_kept: float
+    is_absolute: bool = False
+    savings: Mapping[int, Sequence[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Steps:
+class Steps:
     """A group, to be thinned step by step: each takes the same fraction of every cell.
 
     Parts that hold equally many channels of cells of several sizes still do if all lose the same fraction; nothing
@@ -63,7 +68,7 @@ class _Steps:
 def choose(candidates: Candidates, frozen: Container[int], ratio: float, round_to: int) -> Removed:
     """The channels to remove so that ``ratio`` of them are gone, of the groups not ``frozen``."""
     groups = {index: candidates.channels.groups[index] for index in candidates.scores if index not in frozen}
-    steps = {index: _steps_of(group, candidates.growth[index]) for index, group in groups.items()}
+    steps = {index: steps_of(group, candidates.growth[index]) for index, group in groups.items()}
     floors = {index: max(1, math.ceil(one.dense * candidates.min_kept - _EPSILON)) for index, one in steps.items()}
     if candidates.scope == "layer":
         wanted = {index: _share(one, ratio) for index, one in steps.items()}
@@ -83,7 +88,7 @@ def choose(candidates: Candidates, frozen: Container[int], ratio: float, round_t
 
 def why_all_stay(group: Group, ratio: float) -> str:
     """Why nothing of a group that may be cut was removed at ``ratio``."""
-    count = _steps_of(group, 1.0).count
+    count = steps_of(group, 1.0).count
     if count == 1:
         return f"its {group.num_channels} channels cannot be thinned in equal parts: they would go all at once"
     return f"of the {count} equal steps that it can be thinned by, a ratio of {ratio:g} leaves all"
@@ -119,13 +124,14 @@ def _is_all_of(channels: Channels, index: int, ids: Ids) -> bool:
     return bool((channels.group_of[channels.units[ids]] == index).all())
 
 
-def _steps_of(group: Group, growth: float) -> _Steps:
+def steps_of(group: Group, growth: float = 1.0) -> Steps:
+    """How a group can be thinned; ``growth`` times as many channels as there are were there before any cut."""
     sizes = [len(cell.units) for cell in group.cells]
     count = math.gcd(*sizes)
-    return _Steps(count=count, width=sum(sizes) // count, dense=count * growth, alike=len(set(sizes)) == 1)
+    return Steps(count=count, width=sum(sizes) // count, dense=count * growth, alike=len(set(sizes)) == 1)
 
 
-def _share(steps: _Steps, ratio: float) -> int:
+def _share(steps: Steps, ratio: float) -> int:
     """How many steps stay where every group loses the same fraction."""
     wanted = steps.dense * (1 - ratio)
     # Where the steps are coarse, rather too little than too much.
@@ -135,38 +141,69 @@ def _share(steps: _Steps, ratio: float) -> int:
 def _most_important(
     candidates: Candidates,
     groups: Mapping[int, Group],
-    steps: Mapping[int, _Steps],
+    steps: Mapping[int, Steps],
     floors: Mapping[int, int],
     ratio: float,
 ) -> dict[int, int]:
-    """How many steps of each group stay where the fraction is of all channels together."""
-    owners: list[int] = []
-    values: list[float] = []
+    """How many steps of each group stay where the fraction is of all channels, or of all savings, together."""
+    portions: list[_Portion] = []
     for index, group in groups.items():
-        may_go = max(0, steps[index].count - floors[index])
-        values += _step_scores(group, candidates.scores[index], steps[index])[:may_go]
-        owners += [index] * may_go
-    total = sum(one.count * one.width for one in steps.values())
-    dense = sum(one.dense * one.width for one in steps.values())
-    budget = total - dense * (1 - ratio)
-    order = np.argsort(np.array(values), kind="stable")
-    widths = np.array([steps[owner].width for owner in owners])[order] if owners else np.empty(0)
-    count = int(np.searchsorted(np.cumsum(widths), budget + _EPSILON, side="right"))
-    gone = np.bincount(np.array(owners, dtype=np.int64)[order[:count]], minlength=max(steps, default=-1) + 1)
-    return {index: one.count - int(gone[index]) for index, one in steps.items()}
+        one = steps[index]
+        may_go = max(0, one.count - floors[index])
+        scores = _step_scores(group, candidates, index, one)[:may_go]
+        if candidates.scope == "budget":
+            portions += _cheapest_first(index, [score * one.width for score in scores], candidates.savings[index])
+        else:
+            portions += [_Portion(index, 1, score, one.width) for score in scores]
+    if candidates.scope == "budget":
+        budget = ratio * sum(sum(candidates.savings[index]) for index in groups)
+    else:
+        total = sum(one.count * one.width for one in steps.values())
+        budget = total - sum(one.dense * one.width for one in steps.values()) * (1 - ratio)
+    portions.sort(key=lambda portion: portion.price)
+    spent = np.cumsum([portion.saving for portion in portions])
+    wanted = {index: one.count for index, one in steps.items()}
+    for portion in portions[: int(np.searchsorted(spent, budget * (1 + _EPSILON) + _EPSILON, side="right"))]:
+        wanted[portion.group] -= portion.steps
+    return wanted
 
 
-def _step_scores(group: Group, scores: Sequence[Vector], steps: _Steps) -> list[float]:
+class _Portion(NamedTuple):
+    """Steps of one group that go together: what they cost in importance for each unit that they save."""
+
+    group: int
+    steps: int
+    price: float
+    saving: float
+
+
+def _cheapest_first(group: int, scores: Sequence[float], savings: Sequence[float]) -> list[_Portion]:
+    """The steps of a group in portions whose prices rise: the lower convex hull of importance over what is saved.
+
+    Taken in the order of their prices over all groups they solve the knapsack but for the last portion. Steps that
+    save nothing by themselves, such as widths that a kernel pads, go with those behind them.
+    """
+    hull: list[tuple[int, float, float]] = []
+    for score, saving in zip(scores, savings, strict=False):
+        one = (1, score, max(saving, 0.0))
+        while hull and one[1] * hull[-1][2] <= hull[-1][1] * one[2]:
+            last = hull.pop()
+            one = (last[0] + one[0], last[1] + one[1], last[2] + one[2])
+        hull.append(one)
+    return [_Portion(group, count, score / saving, saving) for count, score, saving in hull if saving > 0]
+
+
+def _step_scores(group: Group, candidates: Candidates, index: int, steps: Steps) -> list[float]:
     """The mean score of each step's channels, the least important step first."""
     total = np.zeros(steps.count)
-    for cell, vector in zip(group.cells, scores, strict=True):
-        scale = float(np.sqrt(np.mean(np.square(vector))))
+    for cell, vector in zip(group.cells, candidates.scores[index], strict=True):
+        scale = 1.0 if candidates.is_absolute else float(np.sqrt(np.mean(np.square(vector))))
         ordered = np.sort(vector / scale if scale else vector)
         total += ordered.reshape(steps.count, len(cell.units) // steps.count).sum(axis=1)
     return list((total / steps.width).tolist())
 
 
-def _aligned(steps: _Steps, kept: int, alignments: Sequence[tuple[int, int]]) -> int:
+def _aligned(steps: Steps, kept: int, alignments: Sequence[tuple[int, int]]) -> int:
     """``kept`` rounded up, so that what stays of each number of channels is a multiple of the other, or all."""
     units = [multiple // math.gcd(multiple, channels // steps.count) for channels, multiple in alignments]
     unit = math.lcm(*units)

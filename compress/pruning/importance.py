@@ -14,6 +14,7 @@ from torch import Tensor
 
 from compress.errors import ConfigError
 from compress.pruning import readings
+from compress.pruning.obs import remaining_errors
 from compress.pruning.readings import Reading
 
 Importance = Callable[[Sequence[Tensor]], Tensor]
@@ -75,12 +76,35 @@ def random(numbers: Sequence[Tensor]) -> Tensor:
     return numbers[0][:, 0]
 
 
+def fpgm(weights: Sequence[Tensor]) -> Tensor:
+    """How far a channel's filters lie from all others of its layer: ``n x [channels, elements] -> [channels]``.
+
+    What lies near the geometric median can be stood in for by the rest, however large it is. Layers are added up.
+
+    Source: He et al., "Filter Pruning via Geometric Median for Deep Convolutional Neural Networks Acceleration", CVPR
+    2019, equation 4, with the Euclidean distance.
+    """
+    return torch.stack([torch.cdist(weight, weight).sum(dim=1) for weight in weights]).sum(dim=0)
+
+
+def obs(errors: Sequence[Tensor]) -> Tensor:
+    """What a channel adds to the error left once the others make up for it: ``[channels, 1] -> [channels]``.
+
+    In units of the variance of the outputs of the layers that take it in, so that channels of all groups compare.
+
+    Source: Hassibi and Stork, "Optimal Brain Surgeon", NeurIPS 1992, for blocks of weights as Frantar and Alistarh,
+    "Optimal Brain Compression", NeurIPS 2022.
+    """
+    return errors[0][:, 0]
+
+
 class Criterion(NamedTuple):
-    """An importance, what it looks at, and whether that comes from data."""
+    """An importance, what it looks at, whether that comes from data, and whether groups compare as it is."""
 
     rank: Importance
     read: Reading = readings.weights
     needs_data: bool = False
+    is_absolute: bool = False
 
 
 IMPORTANCES: Mapping[str, Criterion] = {
@@ -89,6 +113,8 @@ IMPORTANCES: Mapping[str, Criterion] = {
     "bn_scale": Criterion(bn_scale, readings.norm_scales),
     "taylor": Criterion(taylor, readings.gate_gradients, needs_data=True),
     "activation": Criterion(activation, readings.activations, needs_data=True),
+    "fpgm": Criterion(fpgm),
+    "obs": Criterion(obs, remaining_errors, needs_data=True, is_absolute=True),
     "random": Criterion(random, readings.draws),
 }
 

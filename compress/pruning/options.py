@@ -13,9 +13,9 @@ from compress.channels.trace import Heads
 from compress.errors import ConfigError
 from compress.outputs import Outputs
 from compress.pruning.checks import check_ratio
+from compress.pruning.choosing import ChannelScope
 from compress.pruning.readings import Loss
 from compress.pruning.timing import PairedLatency, paired_latency
-from compress.pruning.unstructured import Scope
 
 DEFAULT_RATIO = 0.2
 _TARGETS = ("max_macs", "max_params", "max_latency_ms")
@@ -32,13 +32,16 @@ class PruneOptions:
             device where the model lies; measured in turn with the uncut model.
         scope: "layer" removes the same fraction of every group's channels; "global" that fraction of all channels
             together, the least important ones wherever they are. Scores are then divided by the root of their mean
-            square in each group, so that groups compare.
+            square in each group, so that groups compare; those of "obs" compare as they are. "budget" goes with a
+            target, and gives each group the width at which the target costs the least importance: what a channel of it
+            saves (parameters, multiply-accumulates, or milliseconds out of a table measured layer by layer) is weighed
+            against its score.
         heads: how attention gets narrower. "dims" takes the same number of dimensions from each head; "whole" takes
             whole heads and leaves the others as they were. Either way queries and keys lose the same dimensions.
         outputs: names the outputs that count, of a model with several: ``lambda out: out.logits``. The others (hidden
             states, caches) may lose channels; by default none may. ``loss`` is given what it names.
         min_kept: the smallest fraction of a group's channels that stays, where the fraction is not asked outright:
-            under the scope "global" and in the search for a target.
+            under the scopes "global" and "budget" and in the search for a target.
         round_to: the number of channels that stays in a group is rounded up to a multiple of it, for kernels that like
             such widths. "auto" measures on the device where the model lies whether 8 or 16 make the model faster than
             no rounding, and takes the fastest.
@@ -58,7 +61,7 @@ class PruneOptions:
     max_macs: int | None = None
     max_params: int | None = None
     max_latency_ms: float | None = None
-    scope: Scope = "layer"
+    scope: ChannelScope = "layer"
     heads: Heads = "dims"
     outputs: Outputs | None = None
     min_kept: float = 0.1
@@ -73,8 +76,8 @@ class PruneOptions:
     progress: bool = False
 
     def __post_init__(self) -> None:
-        if self.scope not in get_args(Scope):
-            raise ConfigError(f"scope must be one of {', '.join(get_args(Scope))}, got {self.scope!r}")
+        if self.scope not in get_args(ChannelScope):
+            raise ConfigError(f"scope must be one of {', '.join(get_args(ChannelScope))}, got {self.scope!r}")
         if self.heads not in get_args(Heads):
             raise ConfigError(f"heads must be one of {', '.join(get_args(Heads))}, got {self.heads!r}")
         if not _is_number(self.min_kept) or not 0 <= self.min_kept <= 1:
@@ -115,6 +118,8 @@ def goal_of(pruning_ratio: float | None, options: PruneOptions) -> Goal:
         if options.relative_to is not None:
             raise ConfigError(f"relative_to goes with a pruning_ratio, {targets[0]} counts for itself")
         return Goal(targets[0], float(getattr(options, targets[0])))
+    if options.scope == "budget":
+        raise ConfigError(f"scope 'budget' goes with one of {', '.join(_TARGETS)}, got none")
     ratio = DEFAULT_RATIO if pruning_ratio is None else pruning_ratio
     check_ratio(ratio)
     if options.scope == "global" and ratio > 1 - options.min_kept + 1e-9:

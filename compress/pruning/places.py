@@ -80,3 +80,19 @@ def rows(tensor: Tensor, place: Place) -> Tensor:
         result = result[torch.from_numpy(place.positions).to(result.device)]
     # A long sum in half precision would drop most of it.
     return result.float() if result.dtype in {torch.float16, torch.bfloat16} else result
+
+
+def number_(labels: Tensor, place: Place, start: int) -> None:
+    """Write the number of each channel, counted from ``start``, wherever :func:`rows` would read its slice."""
+    slot, positions = place.slot, torch.from_numpy(place.positions).to(labels.device)
+    numbers = torch.arange(start, start + len(positions), device=labels.device)
+    if slot.ids.ndim == 1:
+        labels.movedim(slot.dim, 0)[positions] = numbers.view(-1, *[1] * (labels.ndim - 1))
+        return
+    parts, size = slot.ids.shape
+    first = len(labels) // parts
+    for part in range(parts):
+        own = positions // size == part
+        labels[part * first : (part + 1) * first].movedim(1, 0)[positions[own] % size] = numbers[own].view(
+            -1, *[1] * (labels.ndim - 1)
+        )

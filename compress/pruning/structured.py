@@ -18,6 +18,7 @@ from compress.channels.labels import Ids
 from compress.channels.trace import Trace, trace
 from compress.errors import ConfigError, ModelError
 from compress.inputs import Inputs
+from compress.pruning.budget import costs_of, savings
 from compress.pruning.checks import check_example, check_ignore, check_model
 from compress.pruning.choosing import Candidates, choose, growth_since, why_all_stay
 from compress.pruning.importance import Importance, importance_of
@@ -117,9 +118,13 @@ def plan_pruning(
     first = trace(model, example, options.heads, options.outputs)
     evidence = Evidence(batches=options.batches or (), loss=options.loss, outputs=options.outputs, seed=options.seed)
 
+    costs = costs_of(model, example, options.threads) if options.scope == "budget" else None
+
     def candidates(draft: Draft) -> Candidates:
         scores = score(model, draft.channels, draft.frozen, criterion, evidence)
-        return _candidates(draft, scores, goal, options)
+        saved = {} if costs is None else savings(model, draft.channels, scores, costs, goal.name)
+        chosen = _candidates(draft, scores, goal, options)
+        return replace(chosen, savings=saved, is_absolute=criterion.is_absolute)
 
     _ignore_(first, ignore)
     cutter = _cutter(model, example, _drafted(first), candidates)

@@ -16,9 +16,11 @@ from compress.copying import copied
 from compress.data import Split
 from compress.errors import ArtifactError, ConfigError
 from compress.inputs import device_of
+from compress.pruning.choosing import ChannelScope
 from compress.pruning.importance import importance_of
 from compress.pruning.options import DEFAULT_RATIO, PruneOptions, goal_of
 from compress.pruning.recalibration import recalibrate
+from compress.pruning.reconstruct import reconstruct
 from compress.pruning.structured import prune_channels
 from compress.pruning.unstructured import Scope, check_settings, prune_weights
 from compress.recipe.context import Context
@@ -51,7 +53,7 @@ class PruneChannels:
     max_latency_ms: float | None = None
     importance: str = "l1"
     ignore: tuple[str, ...] = ()
-    scope: Scope = "layer"
+    scope: ChannelScope = "layer"
     heads: Heads = "dims"
     min_kept: float = 0.1
     round_to: int | Literal["auto"] = 1
@@ -86,28 +88,38 @@ class PruneChannels:
 
 @dataclass(frozen=True, kw_only=True)
 class PruneRounds(PruneChannels):
-    """Settings of the step ``prune_rounds``: channels go in several rounds, with training between them.
+    """Settings of the step ``prune_rounds``: channels go in several rounds, with training or a repair between them.
 
     Every round keeps the same fraction of what the one before it left, so that after the last one ``pruning_ratio`` of
     the channels are gone; it ranks anew what is left. After every round but the last the network is trained; a step
-    ``fit`` that follows trains it after the last one.
+    ``fit`` that follows trains it after the last one. Or it is repaired after every round, see
+    :func:`compress.reconstruct`, and neither trained nor recalibrated.
 
     Attributes:
         rounds: how many.
-        epochs: of training between two rounds.
+        epochs: of training between two rounds; 0 where it is repaired.
+        reconstruction_batches: of the training split, not augmented, that it is repaired on; with 0 it is not.
         learning_rate: of that training, see :class:`compress.FitConfig`; ``batch_size`` is its batch size too.
     """
 
     rounds: int = 3
     epochs: int = 1
     learning_rate: float = 0.01
+    reconstruction_batches: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_least("rounds", self.rounds, 1)
         if self.max_macs is not None or self.max_params is not None or self.max_latency_ms is not None:
             raise ConfigError("prune_rounds goes by pruning_ratio, a target can only be met at once by prune_channels")
-        self.training(1)
+        check_least("reconstruction_batches", self.reconstruction_batches, 0)
+        if not self.reconstruction_batches:
+            self.training(1)
+        elif self.epochs:
+            raise ConfigError(
+                f"prune_rounds repairs with reconstruction_batches = {self.reconstruction_batches} in place of"
+                f" training: epochs must be 0, got {self.epochs}"
+            )
 
     def ratio_after(self, number: int) -> float:
         """The fraction of the channels that is gone after round ``number``, counted from 1."""
@@ -164,7 +176,9 @@ def apply_prune_channels(settings: PruneChannels, model: nn.Module, context: Con
 
 
 def apply_prune_rounds(settings: PruneRounds, model: nn.Module, context: Context) -> nn.Module:
-    """Cut and recalibrate, train, cut again; goes on after the last round that was finished."""
+    """Cut, train or repair, cut again; where it is trained it goes on after the last round that was finished."""
+    if settings.reconstruction_batches:
+        return on_best_device(model, lambda moved: _repaired_rounds(settings, moved, context))
     files = [context.checkpoint.with_suffix(f".round{number}.safetensors") for number in range(1, settings.rounds)]
     done, current = _last_finished(files, context, model)
     for number in range(done + 1, settings.rounds + 1):
@@ -183,6 +197,17 @@ def apply_prune_rounds(settings: PruneRounds, model: nn.Module, context: Context
             artifact.save(current, files[number - 1])
     for file in files:
         file.unlink(missing_ok=True)
+    return current
+
+
+def _repaired_rounds(settings: PruneRounds, model: nn.Module, context: Context) -> nn.Module:
+    batches = _batches(settings.reconstruction_batches, settings, context.workload.dataset.train)
+    plain = replace(settings, recalibration_batches=0)
+    current = model
+    for number in range(1, settings.rounds + 1):
+        small = _cut(plain, current, context, settings.ratio_after(number), model)
+        # To the network before the first cut, so that errors do not add up.
+        current = reconstruct(small, model, batches, seed=settings.seed, progress=context.progress)
     return current
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +15,10 @@ from torch.nn import functional
 
 # In units of the mean square of an input, the strongest first. Between two neighbours the choice hardly matters.
 RIDGES = (10.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+
+
+# Outputs of a group, each with a support of its own, that a ridge is chosen by.
+_TRIED_OUTPUTS = 32
 
 
 class Update(NamedTuple):
@@ -161,18 +167,37 @@ class Moments:
         before = nothing / self.held_out.variance
         if nothing == 0:
             return Fit(before)
-        chosen, error = None, nothing
-        for ridge in ridges:
-            delta = self._solved(ridge)
-            if delta is None or not (own := self.held_out.error(delta)) < error:
-                break
-            chosen, error = ridge, own
+        chosen, error = self._best(ridges, nothing)
         delta = None if chosen is None else self._solved(chosen, everything=True)
         if delta is None:
             return Fit(before, before)
         weight = delta[:, : self.num_inputs].transpose(1, 2)
         update = Update(weight, delta[:, -1] if self.has_bias else None)
         return Fit(before, error / self.held_out.variance, chosen, update)
+
+    def _best(self, ridges: Sequence[float], nothing: float) -> tuple[float | None, float]:
+        """The ridge that does best on the examples held out, and the error then; None if none does any good."""
+        if self.support is not None and self.support.shape[1] > _TRIED_OUTPUTS:
+            # Each output is solved for alone: some of them will tell which ridge, and all whether it is any good.
+            step = math.ceil(self.support.shape[1] / _TRIED_OUTPUTS)
+            ridge, _ = self._some(step)._best(ridges, math.inf)
+            ridges = () if ridge is None else (ridge,)
+        chosen, error = None, nothing
+        for ridge in ridges:
+            delta = self._solved(ridge)
+            if delta is None or not (own := self.held_out.error(delta)) < error:
+                break
+            chosen, error = ridge, own
+        return chosen, error
+
+    def _some(self, step: int) -> Moments:
+        """Every ``step``-th output of each group."""
+        some = copy(self)
+        some.fitted, some.held_out = (
+            replace(sums, cross=sums.cross[:, :, ::step]) for sums in (self.fitted, self.held_out)
+        )
+        some.support = None if self.support is None else self.support[:, ::step]
+        return some
 
     def _solved(self, ridge: float, *, everything: bool = False) -> Tensor | None:
         """``[groups, in, out / groups]``: the change at a ridge; None where it cannot be solved for."""

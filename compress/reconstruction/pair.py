@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol, Self
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -120,11 +121,11 @@ class Pair:
 
     def let_dense_go_on(self) -> None:
         """Run the dense network up to its next product, where it holds on to less than behind this one."""
-        self.ahead = _next_product(self.dense, self.dense_parameters)
+        self.ahead = next_product(self.dense, self.dense_parameters)
 
     def advance(self, call: int) -> None:
         """Run the smaller network, too, up to the product number ``call``."""
-        product = _next_product(self.small, self.parameters)
+        product = next_product(self.small, self.parameters)
         dense_site, site = self.work.calls[call]
         theirs = None if dense_site is None or self.ahead is None else self.dense_parameters.site(self.ahead)
         if product is None or self.parameters.site(product) != site or theirs != dense_site:
@@ -139,7 +140,7 @@ class Pair:
         rest = self.parameters.tensors[site.tensor]
         support = self.work.origin.support(site.tensor)
         if support is not None:
-            support = ours.matrix(_part(torch.empty_like(rest, dtype=torch.bool).copy_(support), site))
+            support = ours.matrix(site.part_of(torch.empty_like(rest, dtype=torch.bool).copy_(support)))
         bias = None if ours.bias is None else self.parameters.name_of(ours.bias)
         moments = Moments(
             ours.matrix(ours.weight).shape[2],
@@ -155,7 +156,7 @@ class Pair:
                 f"it must be known which outputs the smaller model kept: '{site.tensor}' has {ours.num_outputs},"
                 f" and {len(kept)} were kept (a factorized model that was cut must be reconstructed before the cut)"
             )
-        return Sums(moments, kept, _exactly(factors))
+        return Sums(moments, kept, exactly(factors))
 
     def _outputs(self, call: int) -> tuple[Tensor, Tensor]:
         """``[out]``: which of the dense product's outputs the smaller one has, and what it multiplied them by."""
@@ -164,7 +165,7 @@ class Pair:
         shape = theirs.matrix(theirs.weight).shape
         outputs = torch.arange(theirs.num_outputs, device=theirs.weight.device).view(*shape[:2], 1).expand(shape)
         labels = torch.full_like(self.dense_parameters.tensors[dense_site.tensor], -1, dtype=torch.int64)
-        _part(labels, dense_site).copy_(theirs.unmatrix(outputs))
+        dense_site.part_of(labels).copy_(theirs.unmatrix(outputs))
         labels = origin.kept(dense_site.tensor, labels)
         scale = origin.factors(dense_site.tensor, theirs.out_dim)
         if dense_site.tensor != site.tensor:
@@ -177,7 +178,7 @@ class Pair:
             factors *= scale.to(factors).view([-1 if dim == ours.out_dim else 1 for dim in range(rest.ndim)])
         # Laid out in memory as the weight is, so that the part of it that the product reads can be found.
         laid_out = torch.empty_like(rest, dtype=torch.int64).copy_(labels)
-        kept, own = (ours.matrix(_part(one, site))[:, :, 0].flatten() for one in (laid_out, factors))
+        kept, own = (ours.matrix(site.part_of(one))[:, :, 0].flatten() for one in (laid_out, factors))
         return kept, own
 
     def look(self, call: int, sums: Sums, times: int) -> None:
@@ -185,28 +186,31 @@ class Pair:
         theirs, ours = self.theirs, self.ours
         y, target_y = ours.operation.result(), self.dense.compute()
         positions, held_out = self._positions(call, ours.num_positions(y), sums.moments.num_inputs, times)
-        target = _exactly(theirs.outputs_at(target_y, positions))[:, sums.kept] * sums.factors
-        residual = target - _exactly(ours.outputs_at(y, positions))
-        sums.moments.add_(_exactly(ours.inputs_at(y, positions)), residual, target, held_out)
+        target = exactly(theirs.outputs_at(target_y, positions))[:, sums.kept] * sums.factors
+        residual = target - exactly(ours.outputs_at(y, positions))
+        sums.moments.add_(exactly(ours.inputs_at(y, positions)), residual, target, held_out)
 
     def _positions(self, call: int, count: int, inputs: int, times: int) -> tuple[Tensor, Tensor]:
         """``[n]`` positions out of ``count``, and whether each is of an example held out."""
         examples = self.work.examples[self.number]
-        wanted = max(_POSITIONS_PER_INPUT * inputs, _LEAST_POSITIONS) / times
-        share = math.ceil(wanted * examples / sum(self.work.examples))
-        generator = np.random.default_rng([self.work.seed, call, self.number])
-        chosen = np.sort(generator.choice(count, share, replace=False)) if share < count else np.arange(count)
+        share = examples / (sum(self.work.examples) * times)
+        chosen = some_positions(count, inputs, share, [self.work.seed, call, self.number])
         example = self.first + chosen * examples // count
         device = self.ours.weight.device
         held_out = torch.from_numpy(example % HELD_OUT == HELD_OUT - 1)
         return torch.from_numpy(chosen).to(device), held_out.to(device)
 
 
-def _part(tensor: Tensor, site: Site) -> Tensor:
-    return tensor.as_strided(site.shape, site.stride, site.offset)
+def some_positions(count: int, inputs: int, share: float, seed: Sequence[int]) -> npt.NDArray[np.int64]:
+    """As many of ``count`` positions, in order, as are this ``share`` of all that ``inputs`` unknowns need."""
+    wanted = math.ceil(max(_POSITIONS_PER_INPUT * inputs, _LEAST_POSITIONS) * share)
+    if wanted >= count:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(seed).choice(count, wanted, replace=False))
 
 
-def _next_product(forward: ForwardPass, parameters: Parameters) -> Product | None:
+def next_product(forward: ForwardPass, parameters: Parameters) -> Product | None:
+    """The next product with one of ``parameters`` that a pass asks for, None once it is done."""
     while (operation := forward.next()) is not None:
         product = parameters.product(operation)
         if product is not None:
@@ -214,6 +218,6 @@ def _next_product(forward: ForwardPass, parameters: Parameters) -> Product | Non
     return None
 
 
-def _exactly(tensor: Tensor) -> Tensor:
+def exactly(tensor: Tensor) -> Tensor:
     """In a precision that sums can be taken in."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -76,6 +77,11 @@ class Product:
     def out_dim(self) -> int:
         """The dimension of the weight that runs over outputs."""
         return 1 if self.kind in ("matmul", "transposed") else 0
+
+    @property
+    def in_dim(self) -> int:
+        """The dimension of the weight that runs over inputs."""
+        return 1 - self.out_dim
 
     @property
     def num_outputs(self) -> int:
@@ -172,6 +178,34 @@ def product_of(operation: Operation, owns: Callable[[Tensor], bool]) -> Product 
         operation=operation, kind=roles.kind, x=given[roles.x], weight=weight, bias=bias if is_bias else None
     )
     return product if matrix else _with_geometry(product, given)
+
+
+def narrowed(product: Product, rows: int, columns: int) -> Callable[[], Any]:
+    """A call of the same operation on the first channels alone, with a weight ``[rows, columns, ...]`` of its own.
+
+    Args:
+        product: not yet done with its activations.
+        rows, columns: how much of dimensions 0 and 1 of the weight is left; of the rows of grouped convolutions as
+            many as fall into equal parts.
+    """
+    roles, weight, groups = _ROLES[product.operation.function.overloadpacket], product.weight, product.groups
+    if groups > 1 and groups == len(weight):
+        groups = rows
+    else:
+        rows = max(groups, rows // groups * groups)
+    # Dimension 1 of a grouped convolution's weight is that of one group.
+    sizes = (rows, columns * groups)
+    ins, outs = sizes[product.in_dim], sizes[product.out_dim]
+    given = _named(product.operation)
+    given[roles.weight] = weight[:rows, :columns].clone()
+    channels_last = product.x.ndim == 4 and product.x.is_contiguous(memory_format=torch.channels_last)  # noqa: PLR2004
+    x = product.x.narrow(product.x.ndim - max(1, weight.ndim - 1) if product.padding else -1, 0, ins)
+    given[roles.x] = x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    if roles.bias is not None and isinstance(given[roles.bias], Tensor):
+        given[roles.bias] = given[roles.bias][..., :outs].clone()
+    if "groups" in given:
+        given["groups"] = groups
+    return partial(product.operation.function, **given)
 
 
 def _with_geometry(product: Product, given: Mapping[str, Any]) -> Product:

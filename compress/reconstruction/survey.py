@@ -33,6 +33,10 @@ class Site(NamedTuple):
         """Behind its last element."""
         return self.offset + 1 + sum((size - 1) * step for size, step in zip(self.shape, self.stride, strict=True))
 
+    def part_of(self, tensor: Tensor) -> Tensor:
+        """The part that lies there, of a tensor laid out in memory as the parameter is."""
+        return tensor.as_strided(self.shape, self.stride, self.offset)
+
 
 class Parameters:
     """A model's parameters, known by their memory."""

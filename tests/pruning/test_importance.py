@@ -2,7 +2,18 @@ import pytest
 import torch
 
 from compress.errors import ConfigError
-from compress.pruning.importance import IMPORTANCES, activation, bn_scale, importance_of, l1, l2, random, taylor
+from compress.pruning.importance import (
+    IMPORTANCES,
+    activation,
+    bn_scale,
+    fpgm,
+    importance_of,
+    l1,
+    l2,
+    obs,
+    random,
+    taylor,
+)
 
 ROWS = torch.tensor([[3.0, -4.0], [0.0, 1.0], [-2.0, -2.0]])
 MORE = torch.tensor([[1.0], [-5.0], [0.0]])
@@ -20,7 +31,7 @@ def test_l2_is_the_norm_of_all_weights_of_a_channel():
     assert l2([ROWS, MORE]).tolist() == pytest.approx([26**0.5, 26**0.5, 8**0.5])
 
 
-@pytest.mark.parametrize("name", sorted(IMPORTANCES.keys() - {"random"}))
+@pytest.mark.parametrize("name", sorted(IMPORTANCES.keys() - {"random", "obs"}))
 def test_importance_is_one_number_a_channel(name):
     """Every importance maps matrices of rows to a vector, larger for larger values, whatever their sign."""
     rank = IMPORTANCES[name].rank
@@ -57,11 +68,23 @@ def test_activation_is_the_mean_over_places():
     assert activation([torch.tensor([[1.0], [4.0]]), torch.tensor([[2.0], [2.0]])]).tolist() == [1.5, 3.0]
 
 
+def test_fpgm_is_least_in_the_middle_of_the_others():
+    """However large the filter: what lies between others can be stood in for by them."""
+    assert fpgm([torch.tensor([[9.0], [10.0], [12.0]])]).tolist() == [4.0, 3.0, 5.0]
+
+
+def test_obs_takes_the_errors_as_they_are():
+    """Of several groups, too: they are in one unit."""
+    assert obs([torch.tensor([[0.25], [0.75]])]).tolist() == [0.25, 0.75]
+    assert [name for name, criterion in IMPORTANCES.items() if criterion.is_absolute] == ["obs"]
+
+
 def test_random_takes_the_numbers_as_they_are():
     """What was drawn is the importance."""
     assert random([torch.tensor([[0.25], [0.75]])]).tolist() == [0.25, 0.75]
 
 
 def test_only_those_that_read_data_need_it():
-    """A network alone is enough for all but two."""
-    assert {name for name, criterion in IMPORTANCES.items() if criterion.needs_data} == {"taylor", "activation"}
+    """A network alone is enough for all but three."""
+    needing = {name for name, criterion in IMPORTANCES.items() if criterion.needs_data}
+    assert needing == {"taylor", "activation", "obs"}

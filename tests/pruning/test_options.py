@@ -11,7 +11,7 @@ from compress.pruning.options import Goal, PruneOptions, goal_of
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"scope": "rows"}, "scope must be one of layer, global, got 'rows'"),
+        ({"scope": "rows"}, "scope must be one of layer, global, budget, got 'rows'"),
         ({"min_kept": -0.1}, "min_kept must be in [0, 1], got -0.1"),
         ({"min_kept": math.nan}, "min_kept must be in [0, 1], got nan"),
         ({"min_kept": True}, "min_kept must be in [0, 1], got True"),

@@ -95,6 +95,12 @@ def test_targets_scope_floor_and_rounding_are_passed_on(net, context):
         (PruneRounds, {"rounds": 0}, "rounds must be a whole number at least 1, got 0"),
         (PruneRounds, {"epochs": 0}, "epochs must be a whole number at least 1, got 0"),
         (PruneRounds, {"learning_rate": -1.0}, "learning_rate must be positive, got -1.0"),
+        (PruneRounds, {"reconstruction_batches": -1}, "reconstruction_batches must be a whole number at least 0, got"),
+        (
+            PruneRounds,
+            {"reconstruction_batches": 2},
+            "prune_rounds repairs with reconstruction_batches = 2 in place of",
+        ),
         (PruneRounds, {"max_params": 9}, "prune_rounds goes by pruning_ratio, a target can only be met at once by"),
         (PruneWeights, {"pattern": "4:2"}, "pattern must be 'n:m' with 0 < n < m"),
         (Recalibrate, {"batches": 0}, "batches must be a whole number at least 1, got 0"),
@@ -155,6 +161,23 @@ def test_rounds_train_between_cuts(net, context, trainings):
     assert widths(small) == widths(prune_channels(net, context.workload.example_input, 0.7)) == (4, 9)
     assert list(context.checkpoint.parent.iterdir()) == []
     assert widths(net) == (16, 32)
+
+
+def test_rounds_repair_between_cuts(net, context, trainings):
+    """To what the network before the first cut puts out; nothing is trained, and as many channels go."""
+    settings = dataclasses.replace(ROUNDS, epochs=0, reconstruction_batches=2, importance="obs")
+    small = apply_prune_rounds(settings, net, context)
+    assert trainings == []
+    assert widths(small) == (4, 9)
+    x = _images(context)
+    once = prune_channels(net, context.workload.example_input, 0.7)
+    with torch.no_grad():
+        ours, cut = (((model(x) - net(x)).square().mean()) for model in (small, once))
+    assert ours < cut / 2
+
+
+def _images(context: Context) -> torch.Tensor:
+    return next(iter(TrainingBatches(split=context.workload.dataset.train, batches=1, batch_size=32, seed=9)))[0]
 
 
 @pytest.mark.parametrize("damaged", [False, True])

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from compress.reconstruction import moments
 from compress.reconstruction.moments import Moments, solved_on
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -46,12 +47,12 @@ def test_noise_is_not_followed():
 def test_the_held_out_error_is_that_of_the_outputs():
     """What the sums say is what the residuals say, measured one by one."""
     x, residual = draw(1, 200, 4), draw(200, 2) + 1.0
-    moments = filled(x, residual)
+    filled_up = filled(x, residual)
     delta = draw(1, 5, 2)
     held = torch.arange(200) % 4 == 3
     missed = residual[held] - x[0, held] @ delta[0, :4] - delta[0, 4]
-    assert moments.held_out.error(delta) == pytest.approx(float(missed.square().sum()))
-    assert moments.held_out.variance == pytest.approx(float(residual[held].var(0, correction=0).sum() * held.sum()))
+    assert filled_up.held_out.error(delta) == pytest.approx(float(missed.square().sum()))
+    assert filled_up.held_out.variance == pytest.approx(float(residual[held].var(0, correction=0).sum() * held.sum()))
 
 
 def test_dead_inputs_and_groups_do_no_harm():
@@ -86,3 +87,17 @@ def test_outside_a_support_nothing_changes():
         assert not found[0, ~own, output].any()
     update = filled(x, residual, support=support).fit().update
     assert update is None or not update.weight[~support].any()
+
+
+def test_a_ridge_for_many_supports_is_chosen_by_some_of_them(monkeypatch):
+    """All outputs are fitted with it, and the held-out error is that of all."""
+    x, residual = draw(1, 400, 6), draw(400, 70) + 0.5
+    support = torch.rand(1, 70, 6, generator=GENERATOR) < 0.7
+    found = filled(x, residual, support=support).fit()
+    monkeypatch.setattr(moments, "_TRIED_OUTPUTS", 70)
+    every = filled(x, residual, support=support).fit()
+    assert found.update is not None
+    assert found.update.weight[0].any(dim=1).all()
+    assert found.after < found.before
+    assert found.after == pytest.approx(every.after, rel=0.01)
+    assert found.before == every.before
