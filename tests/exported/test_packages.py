@@ -38,6 +38,7 @@ def compiles(monkeypatch):
     return made
 
 
+@pytest.mark.nightly
 def test_a_package_computes_what_the_model_does(tmp_path):
     """For one input and for several at once; unpacked where it is told to be, and nowhere else."""
     model, inputs = net(), torch.randn(2, 4)
