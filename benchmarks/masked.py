@@ -86,20 +86,33 @@ def _group_norm(
     return torch.zeros_like(x).index_copy(1, kept, some)
 
 
-def _square(x: Tensor, exponent: Any = 2) -> Tensor:
-    """Squares, marked: their mean may be that of a root mean square norm, any other is taken for one over positions."""
-    squares = torch.pow(x, exponent)
-    squares.are_squares = exponent == 2  # noqa: PLR2004
-    return squares
-
-
 def _mean(x: Tensor, dim: Any = None, keepdim: bool = False, **more: Any) -> Tensor:  # noqa: FBT001, FBT002 - torch's
-    """The mean, that of squares over slices that are not zero throughout."""
+    """The mean; one that keeps its dimension, as that of a norm does, over slices that are not zero throughout."""
     mean = torch.mean(x, **more) if dim is None else torch.mean(x, dim, keepdim, **more)
-    if getattr(x, "are_squares", False):
-        for one in [dim] if isinstance(dim, int) else dim or ():
-            mean = mean * (x.shape[one] / max(1, len(_kept(x, None, one % x.ndim))))
+    if dim is None or not keepdim:
+        return mean
+    masked = torch.zeros((), dtype=torch.bool)
+    for one in [dim] if isinstance(dim, int) else dim:
+        kept = _kept(x, None, one % x.ndim)
+        mean = mean * (x.shape[one] / max(1, len(kept)))
+        shape = [-1 if at == one % x.ndim else 1 for at in range(x.ndim)]
+        masked = masked | torch.ones(x.shape[one], dtype=torch.bool).index_fill(0, kept, value=False).reshape(shape)
+    mean.masked = masked
     return mean
+
+
+def _var(x: Tensor, dim: Any = None, *args: Any, **more: Any) -> Tensor:
+    """The variance, over slices that are not zero throughout."""
+    if isinstance(dim, int):
+        x = x.index_select(dim, _kept(x, None, dim % x.ndim))
+    return torch.var(x, dim, *args, **more)
+
+
+def _sub(x: Any, other: Any, **more: Any) -> Tensor:
+    """The difference; that to a mean is zero where what the mean was taken of is masked."""
+    difference = torch.sub(x, other, **more)
+    masked = getattr(other, "masked", None)
+    return difference if masked is None else difference.masked_fill(masked, 0.0)
 
 
 def _kept(x: Tensor, weight: Tensor | None, dim: int) -> Tensor:
@@ -115,6 +128,7 @@ _OWN: dict[Callable[..., Any], Callable[..., Tensor]] = {
     functional.layer_norm: _layer_norm,
     functional.group_norm: _group_norm,
     functional.rms_norm: _rms_norm,
-    **dict.fromkeys((torch.pow, Tensor.pow, Tensor.__pow__, torch.square, Tensor.square), _square),
     **dict.fromkeys((torch.mean, Tensor.mean), _mean),
+    **dict.fromkeys((torch.var, Tensor.var), _var),
+    **dict.fromkeys((torch.sub, Tensor.sub, Tensor.__sub__), _sub),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -52,6 +53,11 @@ class Group:
         """How many channels there are to keep or to remove."""
         return sum(len(cell.units) for cell in self.cells)
 
+    @property
+    def num_steps(self) -> int:
+        """How many equal steps it can be thinned by, each of which takes the same fraction of every cell."""
+        return math.gcd(*(len(cell.units) for cell in self.cells))
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Channels:
@@ -91,12 +97,19 @@ def resolve(trace: Trace) -> Channels:
         is_output[ids[ids >= 0]] = True
     reasons, reason_of = _reasons(trace, units, num_units, is_output)
     bound = _bound(trace, units, reason_of)
-    parts = [*trace.ledger.parts, *bound]
-    classes = _classes(trace, parts, units, reason_of)
-    together = _balanced(parts, units, classes)
-    groups, group_of = _groups(
-        units, classes, together, [None if r < 0 else reasons[r] for r in reason_of.tolist()], starts
-    )
+    why = [None if r < 0 else reasons[r] for r in reason_of.tolist()]
+
+    def grouped(bound: Sequence[Parts]) -> tuple[list[Group], Ids]:
+        parts = [*trace.ledger.parts, *bound]
+        classes = _classes(trace, parts, units, reason_of)
+        return _groups(units, classes, _balanced(parts, units, classes), why, starts)
+
+    groups, group_of = grouped(bound)
+    # What keeps others from being thinned at all is better not bound to them: the second trace shows whether it goes.
+    loose = [parts for parts in bound if groups[group_of[units[parts.ids[0]]]].num_steps > 1]
+    if len(loose) < len(bound):
+        bound = loose
+        groups, group_of = grouped(bound)
     for ids, multiple in trace.ledger.alignments:
         for index, count in zip(*np.unique(group_of[units[ids[ids >= 0]]], return_counts=True), strict=True):
             group = groups[index]
@@ -141,7 +154,7 @@ def _reasons(trace: Trace, units: Ids, num_units: int, is_output: npt.NDArray[np
 
 
 def _bound(trace: Trace, units: Ids, reason_of: Ids) -> list[Parts]:
-    """Bindings of attention's inner width to the width it was called with, where both may shrink.
+    """Bindings of attention's inner width, or an equal one, to the width a module was called with: both may shrink.
 
     Where one of the two stays, there is nothing to keep in step, and the second trace shows whether the other may go.
     """
@@ -149,7 +162,7 @@ def _bound(trace: Trace, units: Ids, reason_of: Ids) -> list[Parts]:
     for binding in trace.ledger.bindings:
         ids = np.concatenate([binding.ids, binding.to])
         if (
-            binding.module in trace.ledger.attending
+            (binding.module in trace.ledger.attending or len(binding.ids) == len(binding.to))
             and (ids >= 0).all()
             and (reason_of[units[ids]] < 0).all()
             and not np.array_equal(units[binding.ids], units[binding.to])

@@ -38,7 +38,7 @@ _PLAIN = (int, float, complex, str, torch.dtype, torch.layout, torch.device, tor
 _SMALL = 64
 
 
-Shape = tuple[int | None, ...] | None
+Shape = tuple[int, ...] | None
 
 
 class Step(NamedTuple):
@@ -47,14 +47,29 @@ class Step(NamedTuple):
     Attributes:
         op: its name.
         numbers: its arguments that are numbers, widths left out.
-        shape: the sizes of what came out, None where it holds channels; None altogether where sizes depend on values.
+        shape: the sizes of what came out, None where they depend on values.
         value: what came out, if it was made of constants alone and is small.
+        widths: the dimensions of what came out that hold channels.
     """
 
     op: str
     numbers: tuple[Any, ...]
     shape: Shape = None
     value: bytes | None = None
+    widths: frozenset[int] = frozenset()
+
+    def is_like(self, other: Step) -> bool:
+        """Whether the two differ at most in how many channels came out: a cut may not make heads of their width."""
+        return self[:2] == other[:2] and self.value == other.value and self.has_sizes_like(other)
+
+    def has_sizes_like(self, other: Step) -> bool:
+        """Whether what came out is of the same sizes, but for the numbers of channels."""
+        one, two = self.shape, other.shape
+        if one is None or two is None or len(one) != len(two):
+            return one is two
+        # Where tied channels are told from positions in one of the two runs only, there must still be as many.
+        free = self.widths & other.widths
+        return all(a == b or dim in free for dim, (a, b) in enumerate(zip(one, two, strict=True)))
 
 
 def arguments(op: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,7 +182,7 @@ class History:
         if tainted:
             for out in call.outs:
                 self.notes.of(out).tainted = True
-        step = step_of(call)._replace(shape=self._shape(call, found))
+        step = step_of(call)._replace(shape=self._shape(call), widths=frozenset(found[0]) if found else frozenset())
         if not tainted:
             step = step._replace(value=_value(call, found))
         scalar = self._scalar(call, known)
@@ -223,19 +238,16 @@ class History:
                 return None if at == 0 and call.op == "div" else at
         return None
 
-    def _shape(self, call: Call, found: Sequence[Labels]) -> Shape:
-        """The sizes that a cut must leave alone: it may not make heads of the width of a head."""
+    def _shape(self, call: Call) -> Shape:
         if _is_ragged(call):
             for out in call.outs:
                 self.notes.of(out).ragged = True
-        if not call.outs or not found or self.notes.is_ragged(call.out):
-            return None
-        return tuple(None if dim in found[0] else size for dim, size in enumerate(call.out.shape))
+        return None if not call.outs or self.notes.is_ragged(call.out) else tuple(call.out.shape)
 
     def _kind(self, step: Step) -> str:
         before = self.before or ()
         alike = len(self.steps) < len(before) and before[len(self.steps)].numbers == step.numbers
-        return "size" if alike and before[len(self.steps)].shape != step.shape else "number"
+        return "size" if alike and not before[len(self.steps)].has_sizes_like(step) else "number"
 
     def _is_of_values(self, turn: int) -> bool:
         """Whether the run before handled something found in values at that turn, or had ended."""
@@ -252,12 +264,12 @@ class History:
             # Of what was found in values there may be more or less, and so of the calls that handle it.
             self._found_otherwise = step.shape is None and self._is_of_values(turn)
             return not self._found_otherwise
-        return self.before[turn] != step
+        return not self.before[turn].is_like(step)
 
 
 def _drift(before: Sequence[Step] | None, turn: int, now: Step) -> float | None:
     """The factor that makes a product as it was, if only a number in it changed."""
-    if before is None or now.op not in {"mul", "div", "baddbmm"} or before[turn].shape != now.shape:
+    if before is None or now.op not in {"mul", "div", "baddbmm"} or not before[turn].has_sizes_like(now):
         return None
     changed = [(a, b) for a, b in zip(before[turn].numbers, now.numbers, strict=True) if a != b]
     # Of the numbers of a product added to something, only the last multiplies the product alone.

@@ -24,6 +24,7 @@ class Note:
         ragged: whether its sizes depend on values.
         squared: whether it holds squares: their mean is the statistic of a norm.
         growth: the layers' outputs that it is multiplied with.
+        statistics: those of channels that it was made of.
         filled_in: the path of the module that filled it with one value; None if it was not.
     """
 
@@ -34,6 +35,7 @@ class Note:
     ragged: bool = False
     squared: bool = False
     growth: Sequence[Any] = ()
+    statistics: Sequence[Any] = ()
     filled_in: str | None = None
 
 

@@ -126,9 +126,12 @@ _ZEROS: Mapping[str, Callable[[Mapping[str, Any], Sequence[bool]], bool]] = {
 
 
 def fill(call: Call) -> Labels:
-    """``-> [...]``, the same everywhere: it fits every width."""
+    """``-> [...]``, the same everywhere: it fits every width, unless it is to be as wide as another tensor."""
     zero = "zeros" in call.op
-    return {dim: Axis(np.full(size, WILD), zero) for dim, size in enumerate(call.out.shape) if size > 1}
+    result = {dim: Axis(np.full(size, WILD), zero) for dim, size in enumerate(call.out.shape) if size > 1}
+    if call.op.endswith("_like"):
+        result |= {dim: axis._replace(zero=zero) for dim, axis in call.in_parts("self").items()}
+    return result
 
 
 def along_space(num_dims: int) -> Rule:
@@ -172,23 +175,37 @@ def reduction(*, skips_zeros: bool = False, zero_of_zeros: bool = True) -> Rule:
     return rule
 
 
-def mean(call: Call) -> Labels | Sequence[Labels] | None:
-    """``[...] -> [...]`` without (or with 1 for) the dimensions ``dim``.
+def statistic(call: Call) -> Labels | Sequence[Labels] | None:
+    """``[...] -> [...]`` without (or with 1 for) the dimensions ``dim``: means and variances.
 
-    A mean of squares is the statistic of a root mean square norm, and is taken over the channels that are kept, as that
-    of a layer norm.
+    Whether those over channels are of a norm, which takes them over the channels that are kept, is seen from what reads
+    them (:mod:`compress.channels.statistics`). A mean of squares is taken for that of a root mean square norm.
     """
-    note = call.notes[0]
-    if note is None or not note.squared or not call.args["keepdim"]:
-        return _mean(call)
-    for dim, axis in note.labels.items():
-        if dim in _dims(call.args["dim"], call.args["self"].ndim):
+    for axis in _over(call):
+        if call.op == "mean" and _is_of_squares(call):
             call.ledger.width(axis)
-    return _mean_of_squares(call)
+        elif call.is_own(call.args["self"]):
+            # Of weights: another number would give the layer others.
+            call.ledger.freeze(axis, "a statistic over channels")
+    over = _dims(call.args.get("dim"), call.args["self"].ndim)
+    labels = apart_from(call.ledger, call.in_parts("self"), over)
+    left = [dim for dim in range(call.args["self"].ndim) if call.args.get("keepdim") or dim not in over]
+    return [moved({dim: axis for dim, axis in labels.items() if dim not in over}, left)] * len(call.outs)
 
 
-_mean = reduction()
-_mean_of_squares = reduction(skips_zeros=True)
+def reduced(call: Call) -> list[Axis]:
+    """The channels that a statistic is one of which the code that reads it has yet to show itself a norm's."""
+    return [axis for axis in _over(call) if not (axis.zero and call.op == "mean" and _is_of_squares(call))]
+
+
+def _over(call: Call) -> list[Axis]:
+    over = _dims(call.args.get("dim"), call.args["self"].ndim)
+    return [axis for dim, axis in call.in_parts("self").items() if dim in over]
+
+
+def _is_of_squares(call: Call) -> bool:
+    note = call.notes[0]
+    return note is not None and note.squared and bool(call.args.get("keepdim"))
 
 
 def _dims(dim: Any, ndim: int) -> set[int]:
@@ -254,6 +271,8 @@ FILLS: Sequence[str] = (
 _DRAWN_INTO: Sequence[str] = ("bernoulli", "exponential", "normal", "random", "uniform")
 _DRAWN_LIKE: Sequence[str] = ("rand_like", "randn_like")
 
+STATISTICS: Sequence[str] = ("mean", "std", "std_mean", "var", "var_mean")
+
 TABLE: Mapping[str, Rule] = {
     **dict.fromkeys((*UNTAGGED, *_DRAWN_INTO), pointwise),
     **dict.fromkeys((*FILLS, *_DRAWN_LIKE), fill),
@@ -286,13 +305,11 @@ TABLE: Mapping[str, Rule] = {
     "sum": reduction(skips_zeros=True),
     "linalg_vector_norm": reduction(skips_zeros=True),
     "norm": reduction(skips_zeros=True),
-    "mean": mean,
+    **dict.fromkeys(STATISTICS, statistic),
     "amax": reduction(),
     "amin": reduction(),
     "max": reduction(),
     "min": reduction(),
-    "std": reduction(),
-    "var": reduction(),
     "argmax": reduction(zero_of_zeros=False),
     "argmin": reduction(zero_of_zeros=False),
     "logsumexp": reduction(zero_of_zeros=False),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.nn.modules.conv import _ConvNd
 
-from compress.channels import rules
+from compress.channels import rules, statistics
 from compress.channels.aliases import Write, after_write
 from compress.channels.call import Call
 from compress.channels.history import Drift, Fault, History, Shape, Step, arguments
@@ -128,6 +128,8 @@ class Run:
         for name, tensor in counted:
             reason = " ".join(word for word in ("model output", name, when) if word)
             self.sources.put_out(tensor)
+            note = self.notes.get(tensor)
+            statistics.freeze(self.ledger, () if note is None else note.statistics)
             self.output_shapes.append(None if self.notes.is_ragged(tensor) else tuple(tensor.shape))
             for axis in self.labels(tensor).values():
                 self.ledger.freeze_ids(self._let_go(axis.ids), reason)
@@ -189,6 +191,7 @@ class Run:
         self.ledger.place = f"{op._schema.name.replace('::', '.')}{where}"
         found = rules.apply(op, call)
         self.ledger.calls += 1
+        statistics.follow(call, self.notes)
         self.sources.add(call, found, turn=len(self.history.steps))
         self.history.add(call, found, known=self.is_own, enclosing=self.enclosing)
         if call.op == "square" or (call.op == "pow" and _is_two(bound["exponent"])):

@@ -127,7 +127,7 @@ def _is_all_of(channels: Channels, index: int, ids: Ids) -> bool:
 def steps_of(group: Group, growth: float = 1.0) -> Steps:
     """How a group can be thinned; ``growth`` times as many channels as there are were there before any cut."""
     sizes = [len(cell.units) for cell in group.cells]
-    count = math.gcd(*sizes)
+    count = group.num_steps
     return Steps(count=count, width=sum(sizes) // count, dense=count * growth, alike=len(set(sizes)) == 1)
 
 

@@ -100,9 +100,11 @@ def _best_told(
     best = _checked(draft, removed, partial(_smaller, model, kept, told))
     if not best.blamed:
         return told, best
-    more = repairs(model, draft.channels, [*ledger.widths, *ledger.entered], removed)
-    known = {(repair.module, repair.attribute): repair for repair in told}
-    more = [known.get((repair.module, repair.attribute), repair) for repair in more]
+    # By themselves too: one of several modules of a class may be called on what has no channels, the image.
+    known: dict[tuple[str, str], Repair] = {}
+    for widths in (ledger.entered, [*ledger.widths, *ledger.entered], ledger.widths):
+        known |= {(one.module, one.attribute): one for one in repairs(model, draft.channels, widths, removed)}
+    more = list(known.values())
     doubtful = {_named(model, repair): None for repair in [*told, *more]}
     for name in [None, *list(doubtful)[:_DOUBTS]]:
         others = more if name is None else [repair for repair in told if _named(model, repair) != name]
