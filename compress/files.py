@@ -41,8 +41,9 @@ def write_atomically(path: Path, content: bytes, error: type[CompressError]) -> 
     try:
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         with os.fdopen(descriptor, "wb") as file:
-            # mkstemp makes files private; give this one the mode any new file would have had.
-            os.fchmod(file.fileno(), 0o666 & ~_umask())
+            # mkstemp makes files private; give this one the mode any new file would have had. Windows has none.
+            if hasattr(os, "fchmod"):
+                os.fchmod(file.fileno(), 0o666 & ~_umask())
             file.write(content)
             file.flush()
             # Without it a power cut after the rename could leave an empty file under the final name.

@@ -7,6 +7,12 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compress.commands.arguments import add_json, print_json
+
+if TYPE_CHECKING:
+    from compress.gate.difference import Difference
 
 # As of diff(1), so that a script can tell a worse baseline from one that cannot be read.
 _WORSE, _TROUBLE = 1, 2
@@ -25,6 +31,7 @@ def add_diff_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser
     diff.add_argument("after", metavar="B.json", type=Path, help="the newer one")
     diff.add_argument("--markdown", action="store_true", help="print Markdown, for a pull request")
     diff.add_argument("--all", action="store_true", dest="everything", help="show what is the same too")
+    add_json(diff)
     diff.set_defaults(run=_diff, trouble=_TROUBLE)
 
 
@@ -41,6 +48,9 @@ def _diff(options: argparse.Namespace) -> int:
     from compress.report.difference import diff_markdown, diff_terminal
 
     difference = compare_baselines(load_baseline(options.before), load_baseline(options.after))
+    if options.json:
+        print_json(_as_json(difference, everything=options.everything))
+        return _WORSE if difference.worse else 0
     if options.markdown:
         text = diff_markdown(difference, everything=options.everything)
     else:
@@ -48,6 +58,28 @@ def _diff(options: argparse.Namespace) -> int:
         text = diff_terminal(difference, everything=options.everything, width=width, color=sys.stdout.isatty())
     print(text, end="")
     return _WORSE if difference.worse else 0
+
+
+def _as_json(difference: Difference, *, everything: bool) -> dict[str, Any]:
+    """The changes for a machine: values as the files have them."""
+    from compress.gate.difference import Trend, held_value
+
+    return {
+        "worse": difference.worse,
+        "about": difference.about,
+        "changes": [
+            {
+                "recipe": change.recipe,
+                "metric": change.metric.name,
+                "device": change.device,
+                "before": None if change.before is None else held_value(change.before),
+                "after": None if change.after is None else held_value(change.after),
+                "trend": change.trend.value,
+            }
+            for change in difference.changes
+            if everything or change.trend is not Trend.SAME
+        ],
+    }
 
 
 def _schema(_options: argparse.Namespace) -> None:

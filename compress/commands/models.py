@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compress.commands.arguments import add_json, print_json
 from compress.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def _add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--workload", metavar="SPEC", default="digits", help=f"{WORKLOAD_HELP} (default: digits)")
     command.add_argument("--output", metavar="FILE", type=Path, required=True, help="where to save the model")
     command.add_argument("--quiet", action="store_true", help="show no progress")
+    add_json(command)
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -92,7 +94,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _save(model: nn.Module, workload: Workload, options: argparse.Namespace) -> None:
-    """Write the file, and one line that says what is in it."""
+    """Write the file, and one line, or one object, that says what is in it."""
     from compress.artifact import save
     from compress.measure.size import count_params
     from compress.train import evaluate
@@ -100,6 +102,18 @@ def _save(model: nn.Module, workload: Workload, options: argparse.Namespace) -> 
     path: Path = options.output
     save(model, path)
     evaluation = evaluate(model, workload.dataset.test, outputs=workload.outputs, progress=not options.quiet)
+    if options.json:
+        print_json(
+            {
+                "path": path,
+                "num_params": count_params(model),
+                "file_bytes": path.stat().st_size,
+                "top1_error": evaluation.top1_error,
+                "top5_error": evaluation.top5_error,
+                "num_examples": evaluation.num_examples,
+            }
+        )
+        return
     print(
         f"{path}: {count_params(model):,} parameters, {path.stat().st_size / 1e6:.2f} MB,"
         f" top-1 error {evaluation.top1_error:.2%}, top-5 error {evaluation.top5_error:.2%}"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compress.commands.arguments import add_json, positive_count, positive_seconds, print_json
 from compress.commands.models import WORKLOAD_HELP
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ right, next to what comparing two runs' means or medians would have said of the 
 _EPILOG = """\
 A trial takes as long as a gated test, 5 to 10 s: the default of 200 + 4 x 50 of them takes about an hour. Interrupt it
 whenever you like; the same command goes on where it stopped. Leave the machine alone meanwhile, or use --busy to see
-what a neighbour does. Exit status: 0 if the gate held its promise, 3 if it did not, 1 if it could not be measured.
+what a neighbour does. Exit status: 0 if the gate held its promise, 3 if it did not, 1 if it could not be measured
 """
 
 
@@ -40,17 +42,17 @@ def add_selfcheck_parser(commands: argparse._SubParsersAction[argparse.ArgumentP
     command.set_defaults(run=_selfcheck)
     add = command.add_argument
     add("--workload", metavar="SPEC", default="digits", help=f"{WORKLOAD_HELP}; its network is measured untrained")
-    add("--trials", metavar="N", type=_count, default=200, help="trials of identical models (default: 200)")
+    add("--trials", metavar="N", type=positive_count, default=200, help="trials of identical models (default: 200)")
     add(
         "--slowed-trials",
         metavar="N",
-        type=_count,
+        type=positive_count,
         help="trials with each slow-down of 2, 3, 5 and 10 %% (default: a quarter of --trials)",
     )
     add("--busy", action="store_true", help="keep one core busy with another process all the while")
-    add("--threads", metavar="N", type=_count, default=1, help="CPU threads of the network (default: 1)")
-    add("--processes", metavar="N", type=_count, default=3, help="fresh processes of each trial (default: 3)")
-    add("--seconds", metavar="S", type=_seconds, default=10.0, help="what a trial may take (default: 10)")
+    add("--threads", metavar="N", type=positive_count, default=1, help="CPU threads of the network (default: 1)")
+    add("--processes", metavar="N", type=positive_count, default=3, help="fresh processes of each trial (default: 3)")
+    add("--seconds", metavar="S", type=positive_seconds, default=10.0, help="what a trial may take (default: 10)")
     add("--seed", metavar="N", type=int, default=0, help="of the order of the trials (default: 0)")
     add(
         "--results",
@@ -60,6 +62,7 @@ def add_selfcheck_parser(commands: argparse._SubParsersAction[argparse.ArgumentP
     )
     add("--markdown", metavar="FILE", type=Path, help="write the table there too")
     add("--quiet", action="store_true", help="show no progress")
+    add_json(command)
 
 
 def _selfcheck(options: argparse.Namespace) -> int:
@@ -98,7 +101,10 @@ def _selfcheck(options: argparse.Namespace) -> int:
             bar.update(task, total=total, completed=len(trials))
     found = rates(trials)
     text = render(plan, trials, found)
-    print(text, end="")
+    if options.json:
+        print_json({"plan": asdict(plan), "held": held(found), "rates": [asdict(row) for row in found]})
+    else:
+        print(text, end="")
     if options.markdown is not None:
         write_atomically(options.markdown, text.encode(), CompressError)
     return 0 if held(found) else MISSED
@@ -127,19 +133,3 @@ def _progress(*, shown: bool) -> Iterator[Progress]:
     )
     with Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal)) as progress:
         yield progress
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of 1 or more, got {text!r}")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
-    return seconds

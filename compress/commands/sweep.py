@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compress.commands.arguments import add_json
 from compress.commands.models import WORKLOAD_HELP
 from compress.errors import ConfigError
 
@@ -78,6 +79,7 @@ def add_sweep_parser(commands: argparse._SubParsersAction[argparse.ArgumentParse
         " for pytest's --compress-sweep; may be given more than once",
     )
     sweep.add_argument("--quiet", action="store_true", help="show no progress")
+    add_json(sweep)
     sweep.set_defaults(run=_sweep)
 
 
@@ -97,7 +99,7 @@ def _add_measuring_options(sweep: argparse.ArgumentParser) -> None:
 
 def _sweep(options: argparse.Namespace) -> None:
     """Run the sweep, write what was asked for, print the table."""
-    from compress.report.sweep_file import check_output, write_sweep
+    from compress.report.sweep_file import check_output, sweep_json, write_sweep
     from compress.report.sweep_table import render_sweep_terminal
 
     for path in options.output:
@@ -105,6 +107,9 @@ def _sweep(options: argparse.Namespace) -> None:
     sweep = _run(options)
     for path in options.output:
         write_sweep(sweep, path)
+    if options.json:
+        print(sweep_json(sweep), end="")
+        return
     is_terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if is_terminal else _WIDTH
     print(render_sweep_terminal(sweep, width=width, color=is_terminal), end="")

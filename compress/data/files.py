@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from compress.data.memory import Normalization
 from compress.data.splits import generator, index_batches
 from compress.errors import DataError
+from compress.processes import num_usable_cpus
 from compress.progress import track
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def decode(paths: Sequence[Path], size: tuple[int, int]) -> Tensor | None:
 
 def num_workers() -> int:
     """How many threads or processes may read files at once: the processors this process may use, 8 at most."""
-    return min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
+    return min(_MOST_WORKERS, num_usable_cpus())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -3,37 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+
+from filelock import FileLock
+
+from compress.errors import BaselineError
+from compress.files import made_cache_folder
 
 
 @contextlib.contextmanager
 def locked(target: Path) -> Iterator[None]:
-    """Keep other writers of the same file waiting until the block is left; the lock file beside it goes with it.
+    """Keep this user's other writers of the same file waiting until the block is left.
+
+    The lock is a file in the user's cache folder, not beside ``target``: it may stay, where nobody commits it.
 
     Raises:
-        OSError: if the folder takes no lock file.
+        BaselineError: if the cache folder cannot be made.
+        OSError: if it takes no lock file.
     """
-    lock = target.with_name(f".{target.name}.lock")
-    while True:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            # If the holder before has removed the file, this lock keeps nobody out: the file of that name is tried.
-            if _is_file(lock, descriptor):
-                try:
-                    yield
-                finally:
-                    lock.unlink(missing_ok=True)
-                return
-        finally:
-            os.close(descriptor)
-
-
-def _is_file(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
+    folder = made_cache_folder(BaselineError) / "locks"
+    folder.mkdir(exist_ok=True)
+    name = hashlib.sha256(str(target.resolve()).encode()).hexdigest()[:32]
+    with FileLock(folder / f"{name}.lock"):
+        yield

@@ -238,7 +238,7 @@ def _status_bytes(key: str) -> int:
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith(f"{key}:"):
             return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status has no {key}; CPU memory is measured on Linux only")
+    raise RuntimeError(f"/proc/self/status has no {key}")
 
 
 def _die_with_parent() -> None:

@@ -6,12 +6,11 @@ import contextlib
 import importlib
 import json
 import os
-import select
-import signal
+import queue
 import subprocess
 import sys
 import tempfile
-import time
+import threading
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,12 +25,14 @@ from compress import artifact
 from compress.errors import ArtifactError, MeasureError
 from compress.exported.packages import Package
 from compress.pairs import pinned_threads
+from compress.processes import kill_group
 from compress.runtimes import PACKAGING, Call, prepare
 
 # Compiling a large network for a runtime is the longest that any answer takes.
 TIMEOUT_S = 300.0
 
 _BEGIN_TIMEOUT_S = 120.0
+_SIGKILL = 9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,6 @@ class Child:
     def __init__(self, purpose: str, *, threads: int = 1, environment: Mapping[str, str] | None = None) -> None:
         self.purpose = purpose
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
-        self._unread = b""
         paths = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
         self.process = subprocess.Popen(
             [sys.executable, "-m", "compress.measure.child"],
@@ -82,6 +82,10 @@ class Child:
             # Whatever processes it starts itself, a compiler's workers among them, can so be ended with it.
             start_new_session=True,
         )
+        # Windows can wait for a pipe with a time limit in no other way.
+        self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._listen, daemon=True)
+        self._reader.start()
         self.ask({"do": "begin", "threads": threads, "path": [entry for entry in sys.path if entry]})
         self._begun = False
 
@@ -112,11 +116,10 @@ class Child:
 
     def close(self) -> None:
         """End it and all that it started."""
-        # Until it is waited for, nobody else can be given its number.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout, self._errors):
+        kill_group(self.process)
+        # What it wrote is closed by who reads it.
+        self._reader.join()
+        for stream in (self.process.stdin, self._errors):
             if stream is not None:
                 with contextlib.suppress(BrokenPipeError):
                     stream.close()
@@ -134,27 +137,33 @@ class Child:
             raise kind(f"the child process that measures {self.purpose} failed: {answer['error']}")
         return answer
 
-    def _read_line(self, timeout_s: float) -> bytes:
+    def _listen(self) -> None:
+        """Hand on the lines that it writes; an empty one last, when it has ended."""
         assert self.process.stdout is not None  # noqa: S101 - it was asked for
-        deadline = time.monotonic() + timeout_s
-        descriptor = self.process.stdout.fileno()
-        while b"\n" not in self._unread:
-            ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
-            if not ready:
-                self.close()
-                raise MeasureError(f"the child process that measures {self.purpose} was stopped after {timeout_s:g} s")
-            read = os.read(descriptor, 1 << 16)
-            if not read:
-                raise MeasureError(f"the child process that measures {self.purpose} {self._epitaph()}")
-            self._unread += read
-        line, _, self._unread = self._unread.partition(b"\n")
+        with self.process.stdout as lines:
+            for line in lines:
+                self._lines.put(line)
+        self._lines.put(b"")
+
+    def _read_line(self, timeout_s: float) -> bytes:
+        try:
+            line = self._lines.get(timeout=timeout_s)
+        except queue.Empty:
+            self.close()
+            raise MeasureError(
+                f"the child process that measures {self.purpose} was stopped after {timeout_s:g} s"
+            ) from None
+        if not line.endswith(b"\n"):
+            # Whoever asks once more is told the same.
+            self._lines.put(b"")
+            raise MeasureError(f"the child process that measures {self.purpose} {self._epitaph()}")
         return line
 
     def _epitaph(self) -> str:
         """How it ended."""
         status = self.process.wait()
         if status < 0:
-            reason = ", as when memory runs out" if status == -signal.SIGKILL else ""
+            reason = ", as when memory runs out" if status == -_SIGKILL else ""
             return f"was killed by signal {-status}{reason}"
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()

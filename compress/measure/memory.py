@@ -9,6 +9,8 @@ property of the model alone: those are counted one by one, and exactly.
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Mapping
 
 import memory_profiler
@@ -29,6 +31,7 @@ from compress.measure.malloc_peak import ENVIRONMENT
 from compress.results import Measurement
 
 _SAMPLING_INTERVAL_S = 0.01
+_CLEAR_REFS = "/proc/self/clear_refs"
 
 MemoryReport = Mapping[str, int]
 """What a fresh process told of one model, in bytes."""
@@ -63,12 +66,28 @@ def cpu_memory(
     )
 
 
+def why_no_cpu_memory() -> str | None:
+    """Why the peak of a process cannot be measured on this system; None where it can.
+
+    Elsewhere a process knows only its peak since it began (psutil's ``peak_wset``, ``ru_maxrss``), which torch and the
+    loading of the model have set long before the forward pass.
+    """
+    if os.access(_CLEAR_REFS, os.W_OK):
+        return None
+    return (
+        f"CPU memory needs {_CLEAR_REFS}, by which Linux sets a process's peak back; this system"
+        f" ({platform.system() or 'unknown'}) has none"
+    )
+
+
 def measure_in_child(model: nn.Module, conditions: Conditions) -> MemoryReport:
     """Have a fresh process measure ``model``, and a sampler watch it from outside.
 
     Raises:
         MeasureError: as :func:`cpu_memory` does.
     """
+    if (why := why_no_cpu_memory()) is not None:
+        raise MeasureError(why)
     with (
         # It imports what it needs while the model is made ready.
         Child("memory", threads=conditions.threads, environment=ENVIRONMENT) as child,

@@ -15,7 +15,7 @@ import pytest
 
 from compress.errors import CompressError
 from compress.pytest_plugin.html_session import HTML, html_session
-from compress.pytest_plugin.options import Settings, add_options, read_settings
+from compress.pytest_plugin.options import DEFAULT_RECIPE, Settings, add_options, read_settings
 from compress.pytest_plugin.outcomes import NotMeasured
 from compress.pytest_plugin.run import RECIPE_PARAMETER, RUN, PytestRun, asks_for_gate
 from compress.termination import TERMINATED_STATUS, Terminated, terminable
@@ -213,14 +213,16 @@ def _has_timings(config: pytest.Config, value: str | Literal[True]) -> bool:
 
 
 def _recipes(settings: Settings) -> list[Path]:
-    """The recipe files, each once."""
+    """The recipe files, each once; in a project that has none and names none, the one that ``init`` would write."""
+    if settings.recipes_by_default and not any(path.exists() for path in settings.recipes):
+        return [DEFAULT_RECIPE]
     files = [sorted(path.glob("*.toml")) if path.is_dir() else [path] for path in settings.recipes]
     paths = list({path.resolve(): path for found in files for path in found}.values())
     if not paths or (not settings.recipes_named and not any(path.exists() for path in paths)):
         where = ", ".join(map(str, settings.recipes))
         raise pytest.Collector.CollectError(
             f"no recipes in {where}; name one with --compress-recipe, or the folder with the ini option"
-            " compress_recipes"
+            " compress_recipes, or write some: python -m compress init"
         )
     names = [path.stem for path in paths]
     for number, path in enumerate(paths):

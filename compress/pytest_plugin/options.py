@@ -9,6 +9,9 @@ from typing import Any, Literal
 
 import pytest
 
+# What a project without recipes is measured with; init writes the same file into a project.
+DEFAULT_RECIPE = Path(__file__).parents[1] / "commands" / "project" / "structured.toml"
+
 # Beyond pytest's own statuses, which end at 6.
 COULD_NOT_MEASURE = 8
 
@@ -59,7 +62,8 @@ OPTIONS = (
         kind="list",
         metavar="FILE",
         help="recipe to run, or folder of recipes; may be given more than once, and then nothing is demanded of the"
-        " other recipes of a baseline (default: benchmarks/recipes)",
+        " other recipes of a baseline (default: benchmarks/recipes, or where there is no such folder 20 % of the"
+        " channels removed, which is what python -m compress init begins with)",
     ),
     Option(
         flag="--compress-baselines",
@@ -157,6 +161,7 @@ class Settings:
         train_dense: whether to train the dense model though the workload brings weights.
         recipes: files and folders of recipes.
         recipes_named: whether the command line names them.
+        recipes_by_default: whether neither it nor the ini file does.
         strict: whether what is inconclusive fails.
         excuses: as they were given.
     """
@@ -165,6 +170,7 @@ class Settings:
     train_dense: bool
     recipes: tuple[Path, ...]
     recipes_named: bool
+    recipes_by_default: bool
     baselines: Path
     threads: int
     processes: int
@@ -206,6 +212,7 @@ def read_settings(config: pytest.Config) -> Settings:
         train_dense=bool(_given(config, "--compress-train-dense")[0]),
         recipes=recipes or (_below_root(config, "benchmarks/recipes"),),
         recipes_named=bool(config.getoption("--compress-recipe")),
+        recipes_by_default=not recipes,
         baselines=baselines[0] if baselines else _below_root(config, "baselines"),
         threads=_whole(config, "--compress-threads", default=1, least=1),
         processes=_whole(config, "--compress-processes", default=3, least=0),

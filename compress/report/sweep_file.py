@@ -58,7 +58,7 @@ def write_sweep(sweep: Sweep, path: Path) -> None:
         CompressError: if the file cannot be written.
     """
     check_output(path)
-    render = {".json": _to_json, ".csv": _to_csv, ".md": render_sweep_markdown, ".svg": draw_sweep}[path.suffix]
+    render = {".json": sweep_json, ".csv": _to_csv, ".md": render_sweep_markdown, ".svg": draw_sweep}[path.suffix]
     write_atomically(path, render(sweep).encode(), CompressError)
 
 
@@ -103,7 +103,8 @@ def draw_sweep(sweep: Sweep) -> str:
     return as_file(parts, width=2 * _WIDTH + 3 * _MARGIN, height=round(bottom + _MARGIN / 2))
 
 
-def _to_json(sweep: Sweep) -> str:
+def sweep_json(sweep: Sweep) -> str:
+    """The results as JSON, which :func:`read_sweep` reads."""
     document = {key: value for key, value in asdict(sweep).items() if key != "running"}
     return json.dumps({"schema": SCHEMA, **document}, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 

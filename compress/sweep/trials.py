@@ -13,13 +13,13 @@ import socket
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from compress.pareto import Candidate, Failure
+from compress.processes import start_time, still_runs
 from compress.sweep.parameters import Choices, Parameter, own_settings
 from compress.sweep.plans import Plan, Point, all_points
 
@@ -173,8 +173,8 @@ def _optuna_name(recipe: str, parameter: str) -> str:
     return f"{recipe}: {parameter}"
 
 
-def _this_worker() -> tuple[str, int, str]:
-    return socket.gethostname(), os.getpid(), _start_time(os.getpid())
+def _this_worker() -> tuple[str, int, float]:
+    return socket.gethostname(), os.getpid(), start_time(os.getpid())
 
 
 def _is_alive(trial: FrozenTrial) -> bool:
@@ -183,14 +183,4 @@ def _is_alive(trial: FrozenTrial) -> bool:
         # Between being asked for and being claimed lie milliseconds.
         return trial.datetime_start is None or datetime.now() - trial.datetime_start < _CLAIMED_WITHIN  # noqa: DTZ005
     host, pid, start = trial.user_attrs[_WORKER]
-    return bool(host != socket.gethostname() or _start_time(pid) == start)
-
-
-def _start_time(pid: int) -> str:
-    """When a process began, in the kernel's ticks: a later process may be given the same number; "" if it is gone."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
-    except OSError:
-        return ""
-    # The command's name, in parentheses, may itself hold spaces.
-    return stat.rpartition(")")[2].split()[19]
+    return bool(host != socket.gethostname() or still_runs(pid, start))

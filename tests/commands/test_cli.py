@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 
 import compress
 from compress import artifact, train, workload
-from compress.commands import models
+from compress.commands import cli, models
 from compress.commands.cli import main
 from tests.workloads import tiny_net
 
@@ -56,13 +57,46 @@ def test_help_is_no_error(capsys, arguments, expected):
     assert not output.err
 
 
-@pytest.mark.parametrize("arguments", [[], ["squeeze"], ["train"], ["run", "--output", "file"]])
+@pytest.mark.parametrize("arguments", [["squeeze"], ["train"], ["run", "--output", "file"]])
 def test_wrong_usage_is_two(capsys, arguments):
-    """No command, an unknown one, or a missing argument exits with 2 and says how it is used."""
+    """An unknown command or a missing argument exits with 2 and says how it is used."""
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
     assert "usage: python -m compress" in capsys.readouterr().err
+
+
+def test_alone_it_shows_what_can_be_done(capsys):
+    """Every command, what it does and a call of it; each example is one that its own parser takes."""
+    assert main([]) == 0
+    text = capsys.readouterr().out
+    parser, commands = cli._parser()
+    assert len(commands.choices) == len(commands._choices_actions) == text.count("python -m compress ") - 1
+    for name in commands.choices:
+        (example,) = (
+            line for line in text.splitlines() if f"{line} ".lstrip().startswith(f"python -m compress {name} ")
+        )
+        assert parser.parse_args(example.split()[3:]).run is not None
+
+
+def test_help_of_a_command_ends_with_an_example(capsys):
+    """Where somebody looks who knows the command already."""
+    with pytest.raises(SystemExit):
+        main(["diff", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert text.endswith("; example: python -m compress diff old.json baselines/digits.json")
+
+
+def test_a_machine_is_told_in_json(tmp_path, recipe, capsys):
+    """What was saved, in numbers."""
+    output = tmp_path / "out.safetensors"
+    named = ["--workload", "tests.workloads:tiny_workload", "--output", str(output), "--quiet", "--json"]
+    assert main(["run", str(recipe), *named]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told.pop("top1_error") <= 1
+    assert told.pop("top5_error") <= 1
+    size = output.stat().st_size
+    assert told == {"path": str(output), "num_params": 455, "file_bytes": size, "num_examples": 24}
 
 
 def test_run_writes_a_file_and_prints_one_line(tmp_path):

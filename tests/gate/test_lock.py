@@ -1,16 +1,22 @@
 from __future__ import annotations
 
-import fcntl
 import threading
 
 import pytest
 
+from compress.errors import BaselineError
 from compress.gate.lock import locked
 
 
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 def test_lock_keeps_others_out(tmp_path):
-    """Of many writers never two are inside at once, though each removes the lock file behind itself."""
-    target = tmp_path / "file.json"
+    """Of many writers never two are inside at once, and beside the file nothing is left."""
+    target = tmp_path / "folder" / "file.json"
+    target.parent.mkdir()
     inside, most, entered = 0, 0, 0
     counting = threading.Lock()
     start = threading.Barrier(6)
@@ -33,7 +39,13 @@ def test_lock_keeps_others_out(tmp_path):
     for thread in threads:
         thread.join()
     assert (most, entered) == (1, 120)
-    assert list(tmp_path.iterdir()) == []
+    assert list(target.parent.iterdir()) == []
+
+
+def test_two_files_do_not_wait_for_each_other(tmp_path):
+    """A lock is of one file; by whatever way it is named."""
+    with locked(tmp_path / "one.json"), locked(tmp_path / "other.json"):
+        pass
 
 
 def test_failure_inside_frees_the_lock(tmp_path):
@@ -42,31 +54,12 @@ def test_failure_inside_frees_the_lock(tmp_path):
     with pytest.raises(RuntimeError, match="inside"), locked(target):
         raise RuntimeError("inside")
     with locked(target):
-        assert (tmp_path / ".file.json.lock").exists()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_lock_on_a_removed_file_is_tried_again(tmp_path, monkeypatch):
-    """Who waited for a holder that removed its lock file locks the file that others will see, not the removed one."""
-    lock = tmp_path / ".file.json.lock"
-    calls = []
-
-    def flock(descriptor, operation):
-        calls.append(operation)
-        if len(calls) == 1:
-            lock.unlink()
-        real(descriptor, operation)
-
-    real = fcntl.flock
-    monkeypatch.setattr(fcntl, "flock", flock)
-    with locked(tmp_path / "file.json"):
-        assert lock.exists()
-    assert calls == [fcntl.LOCK_EX, fcntl.LOCK_EX]
-
-
-def test_lock_file_left_by_a_killed_process_is_harmless(tmp_path):
-    """A lock belongs to a process, not to the file that it left behind."""
-    (tmp_path / ".file.json.lock").touch()
-    with locked(tmp_path / "file.json"):
         pass
-    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_made_is_an_error(tmp_path, monkeypatch):
+    """Without a lock nothing is written."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(BaselineError, match="cannot make the cache folder"), locked(tmp_path / "file.json"):
+        pass

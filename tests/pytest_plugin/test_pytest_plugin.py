@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 
@@ -266,6 +268,17 @@ def test_a_wrong_option_is_said_in_one_sentence(project, option, sentence):
     run = project.run("-k", "num_params", option)
     assert run.status == pytest.ExitCode.USAGE_ERROR
     assert_one_sentence(run.text, sentence)
+
+
+def test_a_project_without_a_folder_of_recipes_has_the_one_that_init_writes(project):
+    """A plain test with two models and a meter needs no recipe of its own."""
+    shutil.rmtree(project.recipe.parent)
+    project.pytester.makepyfile(
+        test_plain="def test_size(num_params, compressed, dense): assert num_params(compressed, dense).ratio < 1"
+    )
+    run = project.run("test_plain.py", "-v")
+    assert run.status == 0, run.text
+    assert "test_size[structured]" in run.text
 
 
 def test_without_recipes_the_run_says_where_it_looked(project):
