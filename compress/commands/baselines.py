@@ -40,7 +40,7 @@ def _diff(options: argparse.Namespace) -> int:
     from compress.gate.difference import compare_baselines
     from compress.report.difference import diff_markdown, diff_terminal
 
-    difference = compare_baselines(load_baseline(options.before), load_baseline(options.after))
+    difference = compare_baselines(load_baseline(options.before, rows=False), load_baseline(options.after, rows=False))
     if options.markdown:
         text = diff_markdown(difference, everything=options.everything)
     else:

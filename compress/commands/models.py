@@ -94,14 +94,12 @@ def _run(options: argparse.Namespace) -> None:
 def _save(model: nn.Module, workload: Workload, options: argparse.Namespace) -> None:
     """Write the file, and one line that says what is in it."""
     from compress.artifact import save
+    from compress.gate.figures import write_value
     from compress.measure.size import count_params
-    from compress.train import evaluate
 
     path: Path = options.output
     save(model, path)
-    evaluation = evaluate(model, workload.dataset.test, outputs=workload.outputs, progress=not options.quiet)
-    print(
-        f"{path}: {count_params(model):,} parameters, {path.stat().st_size / 1e6:.2f} MB,"
-        f" top-1 error {evaluation.top1_error:.2%}, top-5 error {evaluation.top5_error:.2%}"
-        f" on {evaluation.num_examples:,} test images"
-    )
+    judged = workload.judge(model, progress=not options.quiet) if workload.qualities else {}
+    figures = [f"{one.quality.metric.title} {write_value(one.quality.metric, one.value)}" for one in judged.values()]
+    known = f", {', '.join(figures)} on {len(workload.dataset.test):,} test examples" if figures else ""
+    print(f"{path}: {count_params(model):,} parameters, {path.stat().st_size / 1e6:.2f} MB{known}")

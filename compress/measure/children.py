@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from compress import artifact
 from compress.errors import ArtifactError, MeasureError
+from compress.inputs import as_json, inputs_of
 
 # Compiling a large network for a runtime is the longest that any answer takes.
 TIMEOUT_S = 300.0
@@ -38,13 +39,13 @@ class Conditions:
     Attributes:
         model_factory: builds the network that both were before compression; a fresh process imports it by its name.
         model_args: its keyword arguments, of types that JSON knows.
-        example_input: ``[n, ...]``, what both are called with.
+        example_input: what both are called with, as :func:`compress.inputs.inputs_of` takes it.
         runtime: what executes them, one of :data:`compress.runtimes.RUNTIMES`.
         threads: how many CPU threads an operation may use.
     """
 
     model_factory: Callable[..., nn.Module]
-    example_input: Tensor
+    example_input: Any
     model_args: Mapping[str, Any] = field(default_factory=dict)
     runtime: str = "eager"
     threads: int = 1
@@ -237,7 +238,8 @@ def saved(models: Mapping[str, nn.Module], conditions: Conditions) -> Iterator[d
         except ArtifactError as error:
             raise RebuildError(str(error)) from error
         inputs = str(Path(folder, "inputs.safetensors"))
-        save_file({"inputs": conditions.example_input.detach().cpu().contiguous()}, inputs)
+        structure, tensors = as_json(inputs_of(conditions.example_input))
+        save_file({str(i): tensor.detach().cpu().contiguous() for i, tensor in enumerate(tensors)}, inputs)
         yield {
             "factory": factory,
             "args": dict(conditions.model_args),
@@ -245,7 +247,8 @@ def saved(models: Mapping[str, nn.Module], conditions: Conditions) -> Iterator[d
             "runtime": conditions.runtime,
             # Files keep no strides, and those decide which kernels run.
             "channels_last": [role for role, model in models.items() if _is_channels_last(*model.parameters())],
-            "channels_last_inputs": _is_channels_last(conditions.example_input),
+            "inputs_structure": structure,
+            "channels_last_inputs": [i for i, tensor in enumerate(tensors) if _is_channels_last(tensor)],
             **paths,
         }
 

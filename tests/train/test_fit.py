@@ -161,7 +161,7 @@ def test_the_best_epoch_is_the_one_that_is_kept(net, data, seed):
     """The model returned has the lowest validation error of all epochs, of equal ones the latest."""
     config = dataclasses.replace(SHORT, epochs=6, learning_rate=0.3, seed=seed)
     result = fit(net, data, config, progress=False)
-    errors = [record.validation_top1_error for record in result.history]
+    errors = [record.validation for record in result.history]
     validation = data.holdout(config.validation_fraction, config.seed)[1]
     assert errors[result.best_epoch - 1] == min(errors)
     assert min(errors) not in errors[result.best_epoch :]
@@ -176,7 +176,7 @@ def test_without_held_out_examples_the_last_epoch_is_kept(net, data):
     result = fit(net, watched, config, progress=False)
     assert lengths == [60] * 4
     assert result.best_epoch == 4
-    assert [record.validation_top1_error for record in result.history] == [None] * 4
+    assert [record.validation for record in result.history] == [None] * 4
 
 
 def test_the_test_split_is_never_touched(net, data):
