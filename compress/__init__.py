@@ -77,6 +77,9 @@ _HOME = {
     "to_semi_structured_": "compress.pruning.semi_structured",
 }
 
+# What is a module of its own: ``compress.quality.miou``.
+_ROOMS = ("quality",)
+
 __all__ = [
     "CompressError",
     "FitConfig",
@@ -101,7 +104,6 @@ __all__ = [
     "plan_pruning",
     "prune_channels",
     "prune_weights",
-    "quality",
     "quantize",
     "quantize_aware_fit",
     "recalibrate",
@@ -114,9 +116,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name == "quality":
-        # A room of its own: what models are judged by.
-        return import_module("compress.quality")
+    if name in _ROOMS:
+        return import_module(f"compress.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'compress' has no attribute {name!r}")
     value = getattr(import_module(_HOME[name]), name)

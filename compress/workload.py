@@ -98,19 +98,23 @@ class Workload:
         # Its name and its source file are part of what a cached model is found again by.
         if not (inspect.isfunction(factory) or inspect.ismethod(factory) or inspect.isclass(factory)):
             raise ConfigError(f"model_factory must be a function or a class, got {factory!r} (workload {self.name!r})")
-        given = self.example_input if self.example_inputs is None else self.example_inputs
-        if given is None or not inputs_of(given).tensors:
+        if (self.example_inputs is None) is (self.example_input is None):
+            raise ConfigError(f"a workload must be given example_inputs, or example_input (workload {self.name!r})")
+        if not self.inputs.tensors:
             raise ConfigError(f"example_inputs must hold a tensor (workload {self.name!r})")
-        # Whoever reads either finds what was given.
-        object.__setattr__(self, "example_inputs", given)
-        object.__setattr__(self, "example_input", given)
         declared = qualities_of(self.quality)
         check_distinct([*(one.name for one in declared), *(one.name for one in self.metrics)])
 
     @property
     def code(self) -> tuple[Callable[..., Any], ...]:
         """The functions of it that a result depends on."""
-        functions = (self.outputs, self.loss, self.distance, self.optimizer, *(one.rows for one in qualities_of(self.quality)))
+        functions = (
+            self.outputs,
+            self.loss,
+            self.distance,
+            self.optimizer,
+            *(one.rows for one in qualities_of(self.quality)),
+        )
         return (self.model_factory, *(one for one in functions if inspect.isfunction(one)))
 
     @property
@@ -137,7 +141,7 @@ class Workload:
     @cached_property
     def inputs(self) -> Inputs:
         """The example inputs as arguments."""
-        return inputs_of(self.example_inputs)
+        return inputs_of(self.example_input if self.example_inputs is None else self.example_inputs)
 
     @cached_property
     def dataset(self) -> Data:
@@ -181,7 +185,9 @@ class Workload:
         return judge_on(self, model, self.dataset.test, progress=progress)
 
 
-def judge_on(workload: Workload, model: nn.Module, split: Split | LoaderSplit, *, progress: bool = False) -> dict[str, Judged]:
+def judge_on(
+    workload: Workload, model: nn.Module, split: Split | LoaderSplit, *, progress: bool = False
+) -> dict[str, Judged]:
     """All of a workload's qualities of a model on some examples, by name."""
     return judge_model(
         model,

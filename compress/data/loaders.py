@@ -231,8 +231,10 @@ def _digests(inputs: Any, targets: Any, count: int) -> Iterator[bytes]:
 
 
 def _is_rows(value: Any, count: int) -> bool:
-    return isinstance(value, (Tensor, list, tuple)) and (not isinstance(value, Tensor) or value.ndim > 0) and (
-        len(value) == count
+    return (
+        isinstance(value, (Tensor, list, tuple))
+        and (not isinstance(value, Tensor) or value.ndim > 0)
+        and (len(value) == count)
     )
 
 
@@ -242,7 +244,9 @@ def _bytes(value: Any) -> bytes:
     for leaf in tree_leaves(value):
         if isinstance(leaf, Tensor):
             flat = leaf.detach().cpu().contiguous()
-            content.append(f"{flat.dtype} {list(flat.shape)}".encode() + flat.view(-1).view(torch.uint8).numpy().tobytes())
+            content.append(
+                f"{flat.dtype} {list(flat.shape)}".encode() + flat.view(-1).view(torch.uint8).numpy().tobytes()
+            )
         else:
             content.append(repr(leaf).encode())
     return b"\0".join(content)

@@ -14,7 +14,6 @@ from compress.data.augment import CROP_AND_FLIP, Augmentation, augment
 from compress.data.splits import ImageData, generator, index_batches
 from compress.errors import DataError
 
-
 SplitT = TypeVar("SplitT")
 
 

@@ -17,8 +17,8 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 from torch.profiler import ProfilerActivity
+from torch.utils._pytree import tree_map_only
 
 from compress.errors import MeasureError
 from compress.inputs import Inputs, inputs_of

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.ops import box_iou
 
 from compress.errors import ConfigError
 from compress.quality.quality import Quality
@@ -58,6 +57,8 @@ def _row(found: Mapping[str, Tensor], objects: Mapping[str, Tensor], num_classes
     for value, keys in ((found, ("boxes", "labels", "scores")), (objects, ("boxes", "labels"))):
         if not isinstance(value, Mapping) or any(key not in value for key in keys):
             raise ConfigError(f"a detection must hold {', '.join(keys)}, got {type(value).__name__}")
+    from torchvision.ops import box_iou  # noqa: PLC0415 - takes longer to import than the rest of the package
+
     order = found["scores"].argsort(descending=True, stable=True)[:most]
     boxes, labels, scores = (found[key][order].cpu() for key in ("boxes", "labels", "scores"))
     there, classes = objects["boxes"].cpu(), objects["labels"].cpu()

@@ -142,7 +142,7 @@ class _Attempt:
         conditions = Conditions(
             model_factory=self.workload.model_factory,
             model_args=self.workload.model_args,
-            example_input=self.workload.example_input,
+            example_input=self.workload.inputs,
             runtime=recipe.runtime,
             threads=self.config.threads,
         )

@@ -119,7 +119,9 @@ def load_checkpoint_(path: Path, state: State, run: Mapping[str, str]) -> None:
         # What is as large as the parameter lies as it does; a count of steps lies where it lay.
         like = parameter.detach()
         same = value.shape == like.shape
-        state.optimizer.state[parameter][key] = torch.empty_like(like, dtype=value.dtype).copy_(value) if same else value
+        state.optimizer.state[parameter][key] = (
+            torch.empty_like(like, dtype=value.dtype).copy_(value) if same else value
+        )
     state.best = best or None
     state.history, state.best_epoch = history, best_epoch
 

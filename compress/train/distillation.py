@@ -42,12 +42,12 @@ def output_loss(student: Any, teacher: Any) -> Tensor:
     Raises:
         ModelError: if the two are nested otherwise or of other shapes.
     """
-    ours, theirs = (
-        [one for one in tensors_in([value]) if one.is_floating_point()] for value in (student, teacher)
-    )
+    ours, theirs = ([one for one in tensors_in([value]) if one.is_floating_point()] for value in (student, teacher))
     if [one.shape for one in ours] != [one.shape for one in theirs] or not ours:
         shapes = [[list(one.shape) for one in outputs] for outputs in (ours, theirs)]
-        raise ModelError(f"student and teacher must put out numbers of the same shapes, got {shapes[0]} and {shapes[1]}")
+        raise ModelError(
+            f"student and teacher must put out numbers of the same shapes, got {shapes[0]} and {shapes[1]}"
+        )
     return torch.stack([_relative(*pair) for pair in zip(ours, theirs, strict=True)]).mean()
 
 

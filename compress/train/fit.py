@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_map_only
 
 from compress.copying import check_given, copied
 from compress.data import AnySplit, Data, ImageData, LoaderSplit, resident
-from compress.errors import ArtifactError, DataError, ModelError
+from compress.errors import ArtifactError, ModelError
 from compress.inputs import Inputs, each_batch, evaluating
 from compress.outputs import Outputs
 from compress.progress import stderr_console
@@ -167,9 +167,7 @@ def fit(
     return FitResult(model=trained, best_epoch=state.best_epoch, history=tuple(state.history))
 
 
-def _fresh_state(
-    model: nn.Module, config: FitConfig, device: torch.device, make: MakeOptimizer | None
-) -> State:
+def _fresh_state(model: nn.Module, config: FitConfig, device: torch.device, make: MakeOptimizer | None = None) -> State:
     """A copy of the model, ready for its first step."""
     model = copied(model).to(device)
     if config.channels_last:
@@ -277,8 +275,6 @@ def _train_(state: State, run: _Run, path: Path | None, digests: dict[str, str],
                 if len(losses) % _STEPS_BETWEEN_CHECKS == 0:
                     _check_finite(losses, epoch)
                 progress.step()
-            if not losses:
-                raise DataError("a training split must give at least one batch, this one gave none")
             _check_finite(losses, epoch)
             # Each process has seen other images, so their running statistics differ; rank 0's are taken.
             run.processes.spread(state.model.buffers())

@@ -6,6 +6,7 @@ from compress.errors import ConfigError
 from compress.gate.checks import Side, Status
 from compress.gate.demands import Excuse, Gap, Rules, demand_comparison, describe, missing, parse_excuse
 from compress.gate.limits import Limit
+from compress.results import METRICS
 from tests.gate.samples import baseline_of, held, memory, params
 
 MEMORY = Gap(why="w", metric="cpu_peak_bytes", recipe="half", test="b/test_m.py::test_memory[half]")

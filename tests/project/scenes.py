@@ -67,5 +67,7 @@ def workload() -> compress.Workload:
             )
         ],
         metrics=[compress.quality.OwnMetric(name="bias_bytes", measure=bias_bytes, unit="bytes")],
-        fit=compress.FitConfig(epochs=25, learning_rate=0.1, label_smoothing=0.0, validation_fraction=0.0, autocast="off"),
+        fit=compress.FitConfig(
+            epochs=25, learning_rate=0.1, label_smoothing=0.0, validation_fraction=0.0, autocast="off"
+        ),
     )

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from compress.errors import ArtifactError, ConfigError, DataError, ModelError
+from compress.errors import ArtifactError, ConfigError, ModelError
 from compress.train import FitConfig, evaluate, fit
 from compress.train import progress as progress_module
 from compress.train.config import learning_rate
@@ -309,7 +309,7 @@ def test_a_split_without_batches_is_refused(net, data):
             return iter(())
 
     config = dataclasses.replace(SHORT, validation_fraction=0.0)
-    with pytest.raises(DataError, match="at least one batch"):
+    with pytest.raises(ConfigError, match="at least one batch"):
         fit(net, dataclasses.replace(data, train=Silent(data.train, None)), config, progress=False)
 
 
