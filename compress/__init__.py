@@ -10,9 +10,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from compress import quality as quality
     from compress.artifact import load as load
     from compress.artifact import save as save
     from compress.data import ImageData as ImageData
+    from compress.data import from_loaders as from_loaders
     from compress.data import from_tensors as from_tensors
     from compress.data import image_folder as image_folder
     from compress.data import load_data as load_data
@@ -53,6 +55,7 @@ _HOME = {
     "evaluate": "compress.train",
     "factorize": "compress.lowrank",
     "fit": "compress.train",
+    "from_loaders": "compress.data",
     "from_tensors": "compress.data",
     "image_folder": "compress.data",
     "load": "compress.artifact",
@@ -74,6 +77,9 @@ _HOME = {
     "to_semi_structured_": "compress.pruning.semi_structured",
 }
 
+# What is a module of its own: ``compress.quality.miou``.
+_ROOMS = ("quality",)
+
 __all__ = [
     "CompressError",
     "FitConfig",
@@ -86,6 +92,7 @@ __all__ = [
     "evaluate",
     "factorize",
     "fit",
+    "from_loaders",
     "from_tensors",
     "image_folder",
     "load",
@@ -109,6 +116,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
+    if name in _ROOMS:
+        return import_module(f"compress.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'compress' has no attribute {name!r}")
     value = getattr(import_module(_HOME[name]), name)

@@ -72,6 +72,47 @@ def inputs_of(value: Any, name: str = "example_inputs") -> Inputs:
     raise ConfigError(f"{name} must be a tensor, a tuple of arguments or a mapping of them, got {kind}")
 
 
+def as_json(inputs: Inputs) -> tuple[Any, list[Tensor]]:
+    """How inputs are nested, in words of JSON, and their tensors in order: for another process.
+
+    Raises:
+        ConfigError: if they hold something that JSON does not know.
+    """
+    tensors: list[Tensor] = []
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            tensors.append(value)
+            return {"tensor": len(tensors) - 1}
+        if isinstance(value, Mapping):
+            return {"dict": [[key, plain(item)] for key, item in value.items()]}
+        if isinstance(value, (list, tuple)):
+            return {"tuple" if isinstance(value, tuple) else "list": [plain(item) for item in value]}
+        if value is None or isinstance(value, (bool, int, float, str)):
+            return {"value": value}
+        raise ConfigError(f"example inputs must be tensors and plain values, got {type(value).__name__}")
+
+    return plain((inputs.args, dict(inputs.kwargs))), tensors
+
+
+def from_json(structure: Any, tensors: Sequence[Tensor]) -> Inputs:
+    """The inputs that :func:`as_json` took apart."""
+
+    def built(value: Any) -> Any:
+        ((kind, content),) = value.items()
+        if kind == "tensor":
+            return tensors[content]
+        if kind == "dict":
+            return {key: built(item) for key, item in content}
+        if kind == "value":
+            return content
+        items = [built(item) for item in content]
+        return tuple(items) if kind == "tuple" else items
+
+    args, kwargs = built(structure)
+    return Inputs(args=args, kwargs=kwargs)
+
+
 def each_batch(
     batches: Iterable[Any], *, name: str = "batches", like: Inputs | None = None, device: torch.device | None = None
 ) -> Iterator[Batch]:

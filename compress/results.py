@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 class Unit(StrEnum):
@@ -16,13 +19,15 @@ class Unit(StrEnum):
     BYTES = "bytes"
     FRACTION = "fraction"
     MILLISECONDS = "ms"
+    NUMBER = "number"  # anything else, in the unit that its title names
 
 
 class Kind(StrEnum):
     """How two values of a metric may be compared."""
 
     EXACT = "exact"  # the same on every machine: any change is a change of the model
-    ERROR = "error"  # a share of test examples: compared example by example
+    ERROR = "error"  # a share of test examples that are wrong: compared by those that changed sides
+    SCORE = "score"  # any other figure over test examples: compared by the numbers that each of them gave
     MEMORY = "memory"  # repeatable within one class of device
     TIME = "time"  # only the ratio of dense and compressed, called in turn, means anything
 
@@ -38,8 +43,10 @@ class Metric:
         unit: what the value counts.
         kind: how values compare.
         tolerance: how far above its baseline a value may lie, as a fraction of the baseline. Of times, how much slower
-            is sure to be found: they are held to half of it, so that either mistake is equally far away.
+            is sure to be found: they are held to half of it, so that either mistake is equally far away. Of scores how
+            much worse one may be: of shares in their own unit, of others as a fraction.
         device: the device it is measured on, "" where that makes no difference.
+        higher_is_better: whether a model is better the higher its value is.
     """
 
     name: str
@@ -49,9 +56,19 @@ class Metric:
     kind: Kind
     tolerance: float = 0.0
     device: str = ""
+    higher_is_better: bool = False
+
+    @property
+    def is_quality(self) -> bool:
+        """Whether it says how good a model is at its task, on test examples."""
+        return self.kind in (Kind.ERROR, Kind.SCORE)
+
+    def worse_by(self, before: float, after: float) -> float:
+        """By how much ``after`` is worse than ``before``; below 0 where it is better."""
+        return before - after if self.higher_is_better else after - before
 
 
-# The order is the order of rows in every report. Smaller is better for every one of them.
+# What comes with this package, in the order of rows in every report. A workload declares others beside them.
 METRICS: Mapping[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -155,12 +172,48 @@ METRICS: Mapping[str, Metric] = {
 }
 
 
+# Qualities of other tasks stand where those of image classification do.
+_PLACE_OF_QUALITIES = list(METRICS).index("top5_error")
+
+Reduction = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
+"""Rows of numbers ``[n, width]``, one for each example, and weights of the examples ``[draws, n]``, to one figure for
+each draw, ``[draws]``."""
+
+
+def in_order(metrics: Iterable[Metric]) -> list[Metric]:
+    """Each metric once, in the order of rows in a report: those that are declared after the package's own of the kind."""
+    places = {name: place for place, name in enumerate(METRICS)}
+    once = {metric.name: metric for metric in metrics}
+
+    def place(metric: Metric) -> float:
+        return places.get(metric.name, _PLACE_OF_QUALITIES + 0.5 if metric.is_quality else len(places))
+
+    return sorted(once.values(), key=place)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scores:
+    """What single test examples gave, of two models, and how that becomes one figure.
+
+    Attributes:
+        dense, compressed: ``[n, width]``: a row of numbers for each example.
+        reduce: the figure of such rows; None where it is no longer known, as in another process.
+        groups: ``[n]``: which examples belong together, as those of one recording do; None where each is on its own.
+    """
+
+    dense: NDArray[np.float64]
+    compressed: NDArray[np.float64]
+    reduce: Reduction | None = None
+    groups: NDArray[np.int64] | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
     """One metric of a compressed model and of the dense one it came from, measured in the same run.
 
     Attributes:
-        metric: a key of :data:`METRICS`.
+        metric: its name.
+        declared: what it is, where it is none of :data:`METRICS`.
         dense: the dense model's value, in the metric's unit; None if it could not be measured.
         compressed: the compressed model's value; None if it could not be measured.
         device: the class of device it holds for (``cpu-avx2-1t``, ``cuda-sm90``), "" where it holds on all.
@@ -168,23 +221,31 @@ class Measurement:
         run_lengths: times only: how many of the pairs each process took; () if all came from one.
         correct: errors only: for dense and compressed, one bit for each test example, packed as by
             ``numpy.packbits``; set where the example was classified right.
-        num_examples: errors only: how many of those bits count.
+        scores: scores only: what each test example gave.
+        num_examples: qualities only: how many test examples there are.
         unmeasured: why there is no value; None where there is one.
         info: further figures for a reader, never gated.
         notes: what a reader should know of how it was measured.
     """
 
     metric: str
+    declared: Metric | None = None
     dense: float | None = None
     compressed: float | None = None
     device: str = ""
     pairs: tuple[tuple[float, float], ...] = ()
     run_lengths: tuple[int, ...] = ()
     correct: tuple[bytes, bytes] | None = None
+    scores: Scores | None = None
     num_examples: int = 0
     unmeasured: str | None = None
     info: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @property
+    def about(self) -> Metric:
+        """What was measured."""
+        return self.declared or METRICS[self.metric]
 
     @property
     def runs(self) -> tuple[tuple[tuple[float, float], ...], ...]:

@@ -1,40 +1,73 @@
-"""What is compressed, and on what it is judged: a model, its data and an example input."""
+"""What is compressed, and on what it is judged: a model, its data, example inputs and qualities."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from compress import artifact, data, train
+from compress import artifact, data, quality, train
 from compress.cache import cache_path, cached_model
-from compress.data import ImageData
-from compress.errors import CompressError, ConfigError
+from compress.data import Data, ImageData, LoaderData, LoaderSplit, Split, from_loaders
+from compress.errors import CompressError, ConfigError, DataError
+from compress.inputs import Inputs, inputs_of
 from compress.models import googlenet
 from compress.models.googlenet import WEIGHTS
 from compress.outputs import Outputs
+from compress.quality import Judged, OwnMetric, Quality, judge_model, topk_error
+from compress.quality.evaluation import Groups
+from compress.quality.quality import Rows, check_distinct, qualities_of
+from compress.results import METRICS, Metric, in_order
 from compress.train import FitConfig
+from compress.train.fit import MakeOptimizer
+from compress.train.objective import Loss
+
+EVALUATED_AT_ONCE = 256
+
+
+class Training(TypedDict):
+    """What a training takes of a workload, as keyword arguments of :func:`compress.fit`."""
+
+    loss: Loss | None
+    distance: Loss | None
+    optimizer: MakeOptimizer | None
+    outputs: Outputs | None
+    quality: Quality | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """A model, its data and an example input.
+    """A model, its data, example inputs and what it is judged by.
 
     Attributes:
         name: names the baseline and the files in the cache.
         model_factory: builds the dense network; a function that a fresh process can import by its name.
         model_args: keyword arguments of ``model_factory``, of types that JSON knows.
-        data: loads the data set; called once, when it is first needed.
-        example_input: ``[1, ...]``, one input as the model is served it; latency and memory are measured on it.
+        data: loads the data set; called once, when it is first needed. Labelled images
+            (:class:`compress.data.ImageData`), or of any other task what :func:`compress.data.from_loaders` takes: a
+            pair (train, test) of iterables of batches (inputs, targets).
+        example_inputs: one input as the model is served it, of any structure: a tensor ``[1, ...]``, a tuple of
+            arguments or a mapping of named ones; latency and memory are measured on it.
+        example_input: the same, of a model that takes one tensor.
+        quality: what it is judged by on the test examples: one or several of :mod:`compress.quality`, or plain functions
+            ``(outputs, targets) -> [n]``. Of labelled images top-1 and top-5 error, if left out.
+        metrics: what else is measured of it.
+        groups: a batch's targets to which examples belong together, as those of one recording do; each is on its own
+            if left out.
         outputs: which of what the model puts out counts, its logits: ``lambda out: out.logits``; all of it if left
             out. Recipes prune, factorize, train and judge by it.
+        loss: what training makes smaller, ``(outputs, targets) -> number``; the cross-entropy of logits with integer
+            labels if left out.
+        distance: of what a model and its teacher put out, where that is not the default of :func:`compress.fit`.
+        optimizer: makes the optimizer of a training, see :func:`compress.fit`.
         weights: the trained dense model, as :func:`compress.save` wrote it.
         fit: how to train the dense model, where neither ``weights`` nor a keyword argument of that name in
             ``model_args`` brings it trained. With none of the three, ``model_factory`` is taken to return a trained
@@ -46,10 +79,17 @@ class Workload:
 
     name: str
     model_factory: Callable[..., nn.Module]
-    data: Callable[[], ImageData]
-    example_input: Tensor
+    data: Callable[[], Any]
+    example_inputs: Any = None
+    example_input: Any = None
+    quality: Quality | Rows | Sequence[Quality | Rows] = ()
+    metrics: Sequence[OwnMetric] = ()
+    groups: Groups | None = None
     model_args: Mapping[str, Any] = field(default_factory=dict)
     outputs: Outputs | None = None
+    loss: Loss | None = None
+    distance: Loss | None = None
+    optimizer: MakeOptimizer | None = None
     weights: str | Path | None = None
     fit: FitConfig | None = None
 
@@ -58,11 +98,24 @@ class Workload:
         # Its name and its source file are part of what a cached model is found again by.
         if not (inspect.isfunction(factory) or inspect.ismethod(factory) or inspect.isclass(factory)):
             raise ConfigError(f"model_factory must be a function or a class, got {factory!r} (workload {self.name!r})")
+        if (self.example_inputs is None) is (self.example_input is None):
+            raise ConfigError(f"a workload must be given example_inputs, or example_input (workload {self.name!r})")
+        if not self.inputs.tensors:
+            raise ConfigError(f"example_inputs must hold a tensor (workload {self.name!r})")
+        declared = qualities_of(self.quality)
+        check_distinct([*(one.name for one in declared), *(one.name for one in self.metrics)])
 
     @property
     def code(self) -> tuple[Callable[..., Any], ...]:
         """The functions of it that a result depends on."""
-        return (self.model_factory, *([self.outputs] if inspect.isfunction(self.outputs) else []))
+        functions = (
+            self.outputs,
+            self.loss,
+            self.distance,
+            self.optimizer,
+            *(one.rows for one in qualities_of(self.quality)),
+        )
+        return (self.model_factory, *(one for one in functions if inspect.isfunction(one)))
 
     @property
     def is_trained(self) -> bool:
@@ -73,10 +126,78 @@ class Workload:
         """The dense network, fresh from its factory."""
         return self.model_factory(**self.model_args)
 
+    @property
+    def training(self) -> Training:
+        """What :func:`compress.fit` is to know of it."""
+        chosen_by = next(iter(self.qualities), None)
+        return {
+            "loss": self.loss,
+            "distance": self.distance,
+            "optimizer": self.optimizer,
+            "outputs": self.outputs,
+            "quality": chosen_by,
+        }
+
     @cached_property
-    def dataset(self) -> ImageData:
-        """The data set, loaded on first use."""
-        return self.data()
+    def inputs(self) -> Inputs:
+        """The example inputs as arguments."""
+        return inputs_of(self.example_input if self.example_inputs is None else self.example_inputs)
+
+    @cached_property
+    def dataset(self) -> Data:
+        """The data set, loaded on first use.
+
+        Raises:
+            DataError: if ``data`` gives none.
+        """
+        found = self.data()
+        if isinstance(found, (ImageData, LoaderData)):
+            return found
+        if isinstance(found, (tuple, list)) and len(found) == 2:  # noqa: PLR2004 - train and test
+            return from_loaders(self.name, train=found[0], test=found[1])
+        raise DataError(
+            "data must give a data set, or a pair (train, test) of iterables of batches (inputs, targets), got"
+            f" {type(found).__name__} (workload {self.name!r})"
+        )
+
+    @cached_property
+    def qualities(self) -> tuple[Quality, ...]:
+        """What it is judged by."""
+        declared = qualities_of(self.quality)
+        if declared or not isinstance(self.dataset, ImageData):
+            return declared
+        num_classes = len(self.dataset.classes)
+        return topk_error(1, num_classes), topk_error(5, num_classes)
+
+    @cached_property
+    def known_metrics(self) -> dict[str, Metric]:
+        """All that can be measured of it, by name, in the order of rows in a report."""
+        of_any = [metric for metric in METRICS.values() if not metric.is_quality]
+        own = [*(one.metric for one in self.qualities), *(one.metric for one in self.metrics)]
+        return {metric.name: metric for metric in in_order([*of_any, *own])}
+
+    def judge(self, model: nn.Module, *, progress: bool = False) -> dict[str, Judged]:
+        """All qualities of a model on the test examples, by name.
+
+        Raises:
+            CompressError: if the model or a quality fails on them.
+        """
+        return judge_on(self, model, self.dataset.test, progress=progress)
+
+
+def judge_on(
+    workload: Workload, model: nn.Module, split: Split | LoaderSplit, *, progress: bool = False
+) -> dict[str, Judged]:
+    """All of a workload's qualities of a model on some examples, by name."""
+    return judge_model(
+        model,
+        split.batches(EVALUATED_AT_ONCE),
+        workload.qualities,
+        outputs=workload.outputs,
+        groups=workload.groups,
+        total=split.num_batches if isinstance(split, LoaderSplit) else math.ceil(len(split) / EVALUATED_AT_ONCE),
+        progress=progress,
+    )
 
 
 # What benchmarks/training/digits.toml says too: how the weights that come with the package were trained.
@@ -131,13 +252,13 @@ def dense_model(workload: Workload, *, progress: bool = True) -> nn.Module:
     config = workload.fit
     if config is None or workload.is_trained:
         return workload.build().eval()
-    path = cache_path(f"dense-{workload.name}", ingredients(workload), (data, train, *workload.code))
+    path = cache_path(f"dense-{workload.name}", ingredients(workload), (data, quality, train, *workload.code))
 
     def trained() -> nn.Module:
         model = initial_model(workload, config.seed)
         checkpoint = path.with_suffix(".checkpoint")
         return train.fit(
-            model, workload.dataset, config, outputs=workload.outputs, checkpoint=checkpoint, progress=progress
+            model, workload.dataset, config, checkpoint=checkpoint, progress=progress, **workload.training
         ).model
 
     return cached_model(path, workload.build, trained).eval()

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 # pytester forgets the modules that a run in this process was the first to import, and torch's cannot be imported twice.
-import compress.measure.accuracy
 import compress.measure.cuda
 import compress.measure.environment
 import compress.measure.latency
 import compress.measure.memory
+import compress.measure.quality
 import compress.recipe  # noqa: F401
 
 HERE = Path(__file__).parent
@@ -147,8 +147,8 @@ def _read(status: int, text: str, junit: Path) -> Run:
     failures: dict[str, str] = {}
     passed, skipped = set(), set()
     for case in ET.parse(junit).iter("testcase") if junit.exists() else ():  # noqa: S314 - pytest wrote it
-        # The recipe in brackets is the same for all.
-        name = case.attrib["name"].partition("[")[0]
+        # The recipe in brackets is the same for all; a quality beside it is not.
+        name = case.attrib["name"].replace("[quarter]", "").replace("[quarter-", "[").replace("-quarter]", "]")
         bad = [child for child in case if child.tag in ("failure", "error")]
         if bad:
             failures[name] = "\n".join(f"{child.get('message')}\n{child.text}" for child in bad)

@@ -47,7 +47,7 @@ def _diff(options: argparse.Namespace) -> int:
     from compress.gate.difference import compare_baselines
     from compress.report.difference import diff_markdown, diff_terminal
 
-    difference = compare_baselines(load_baseline(options.before), load_baseline(options.after))
+    difference = compare_baselines(load_baseline(options.before, rows=False), load_baseline(options.after, rows=False))
     if options.json:
         print_json(_as_json(difference, everything=options.everything))
         return _WORSE if difference.worse else 0

@@ -96,26 +96,23 @@ def _run(options: argparse.Namespace) -> None:
 def _save(model: nn.Module, workload: Workload, options: argparse.Namespace) -> None:
     """Write the file, and one line, or one object, that says what is in it."""
     from compress.artifact import save
+    from compress.gate.figures import write_value
     from compress.measure.size import count_params
-    from compress.train import evaluate
 
     path: Path = options.output
     save(model, path)
-    evaluation = evaluate(model, workload.dataset.test, outputs=workload.outputs, progress=not options.quiet)
+    judged = workload.judge(model, progress=not options.quiet) if workload.qualities else {}
     if options.json:
         print_json(
             {
                 "path": path,
                 "num_params": count_params(model),
                 "file_bytes": path.stat().st_size,
-                "top1_error": evaluation.top1_error,
-                "top5_error": evaluation.top5_error,
-                "num_examples": evaluation.num_examples,
+                **{name: one.value for name, one in judged.items()},
+                "num_examples": len(workload.dataset.test) if judged else 0,
             }
         )
         return
-    print(
-        f"{path}: {count_params(model):,} parameters, {path.stat().st_size / 1e6:.2f} MB,"
-        f" top-1 error {evaluation.top1_error:.2%}, top-5 error {evaluation.top5_error:.2%}"
-        f" on {evaluation.num_examples:,} test images"
-    )
+    figures = [f"{one.quality.metric.title} {write_value(one.quality.metric, one.value)}" for one in judged.values()]
+    known = f", {', '.join(figures)} on {len(workload.dataset.test):,} test examples" if figures else ""
+    print(f"{path}: {count_params(model):,} parameters, {path.stat().st_size / 1e6:.2f} MB{known}")

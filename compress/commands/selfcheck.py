@@ -90,7 +90,7 @@ def _selfcheck(options: argparse.Namespace) -> int:
     conditions = Conditions(
         model_factory=workload.model_factory,
         model_args=workload.model_args,
-        example_input=workload.example_input,
+        example_input=workload.inputs,
         threads=options.threads,
     )
     results: Path = options.results or Path("selfcheck-busy.jsonl" if options.busy else "selfcheck.jsonl")

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from compress.data.augment import CROP_AND_FLIP, Augmentation, augment
-from compress.data.splits import ImageData, Split, generator, index_batches
+from compress.data.splits import ImageData, generator, index_batches
 from compress.errors import DataError
+
+SplitT = TypeVar("SplitT")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +67,7 @@ class TensorSplit:
         return replace(self, images=self.images[indices], labels=self.labels[indices])
 
 
-def resident(split: Split, device: torch.device) -> Split:
+def resident(split: SplitT, device: torch.device) -> SplitT | TensorSplit:
     """``split`` with its images on ``device`` if they are held in memory: a GPU then waits for none of them.
 
     Its batches are the same, and come on that device. A split that reads files is returned as it is.

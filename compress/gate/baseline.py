@@ -19,7 +19,7 @@ a device stand one level deeper, under the class of device they were measured on
           "top1_error": {"compressed": 0.024, "correct": "3+/v...", "dense": 0.022, "dense_correct": "7+/v..."}
         }
       },
-      "schema": 3,
+      "schema": 4,
       "workload": "digits"
     }
 
@@ -27,7 +27,8 @@ A recipe's models are those that its counts and errors are of, and whoever compa
 are the ones measured now, see :mod:`compress.gate.identity`. Times and memory may have been taken of another build on
 each class of device: they are held with a tolerance everywhere.
 
-What may stand in it says :mod:`compress.gate.schema`.
+Metrics that a workload declares are described under ``metrics``; what single examples gave of them lies beside the file,
+see :mod:`compress.gate.rows`. What may stand in it says :mod:`compress.gate.schema`.
 """
 
 from __future__ import annotations
@@ -35,11 +36,15 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.gate.rows import KeptRows, Quantiles, read_rows
 from compress.gate.schema import OLDEST_SCHEMA, SCHEMA, baseline_schema
 from compress.gate.strict_json import Place, check, parse_file
 from compress.results import METRICS, Environment, Identity, Kind, Metric, Unit
@@ -52,7 +57,8 @@ class Entry:
     """What was recorded of one metric of one recipe, on one class of device.
 
     Attributes:
-        metric: a key of :data:`compress.results.METRICS`.
+        metric: its name.
+        declared: what it is, where it is none of :data:`compress.results.METRICS`.
         dense: the dense model's value, rounded.
         compressed: the compressed model's value, rounded.
         device: class of device, "" where it makes no difference.
@@ -60,9 +66,13 @@ class Entry:
         ratio_interval: times only: the 99 % interval that it lies in; None if it was not recorded.
         correct: errors only: for the compressed model, one bit for each test example; None if it was not recorded.
         dense_correct: errors only: the same for the dense model.
+        rows_sha256: scores only: hash of what single examples gave; "" if it was not recorded.
+        quantiles: scores only: of rows too many to be kept, for a reader; None where they are kept.
+        rows: scores only: those rows, if they were kept and read.
     """
 
     metric: str
+    declared: Metric | None = None
     dense: float
     compressed: float
     device: str = ""
@@ -70,6 +80,23 @@ class Entry:
     ratio_interval: tuple[float, float] | None = None
     correct: bytes | None = None
     dense_correct: bytes | None = None
+    rows_sha256: str = ""
+    quantiles: Quantiles | None = None
+    rows: KeptRows | None = field(default=None, compare=False)
+
+    @property
+    def about(self) -> Metric:
+        """What was recorded."""
+        return self.declared or METRICS[self.metric]
+
+    @property
+    def scores(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """What single examples gave, of the dense and the compressed model; None if that is not known."""
+        return None if self.rows is None else self.rows.rows
+
+    def as_kept(self, rows: NDArray[np.float64], model: int) -> NDArray[np.float64]:
+        """Rows of the dense (0) or compressed (1) model of this run, as rough as the recorded ones."""
+        return rows if self.rows is None else self.rows.as_kept(rows, model)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,26 +126,56 @@ class Baseline:
         """What was recorded of a recipe's metric, by class of device; empty if nothing was."""
         return self.recipes.get(recipe, {}).get(metric, {})
 
+    @property
+    def everything(self) -> Iterator[Entry]:
+        """All entries."""
+        for metrics in self.recipes.values():
+            for entries in metrics.values():
+                yield from entries.values()
 
-def load_baseline(path: Path) -> Baseline:
+
+def load_baseline(path: Path, *, rows: bool = True) -> Baseline:
     """Read a baseline file and check every value in it.
 
+    Args:
+        path: of the file.
+        rows: whether to read what single examples gave, too, from the file beside it.
+
     Raises:
-        BaselineError: if the file is missing, damaged, of another schema, or breaks a rule of the format.
+        BaselineError: if a file is missing, damaged, of another schema, or breaks a rule of the format.
     """
     place = Place(path=path)
     content: Any = parse_file(path)
     _check_version(content, place)
-    check(content, baseline_schema(), path)
+    declared: dict[str, Metric] = {}
+    if isinstance(content, dict) and "metrics" in content:
+        # What describes them must be good before they can be held against it.
+        check(content, baseline_schema(), path)
+        declared = {name: Metric(name=name, **_typed(table)) for name, table in content["metrics"].items()}
+    check(content, baseline_schema(declared.values()), path)
+    known = {**METRICS, **declared}
+    num_examples = int(content["num_examples"])
+    wanted = {
+        (recipe, name): str(value["rows"])
+        for recipe, metrics in content["recipes"].items()
+        for name, value in metrics.items()
+        if known[name].kind is Kind.SCORE and "rows" in value and "quantiles" not in value
+    }
+    kept = read_rows(path.with_suffix(".npz"), wanted, num_examples) if rows else {}
     return Baseline(
         path=path,
         workload=content["workload"],
         data_sha256=content["data_sha256"],
-        num_examples=int(content["num_examples"]),
+        num_examples=num_examples,
         environments={name: Environment(cpu_class=name, **value) for name, value in content["environments"].items()},
         recipes={
             recipe: {
-                name: _entries(METRICS[name], value, int(content["num_examples"]), place.at("recipes", recipe, name))
+                name: {
+                    device: replace(entry, rows=kept.get((recipe, name)))
+                    for device, entry in _entries(
+                        known[name], value, num_examples, place.at("recipes", recipe, name)
+                    ).items()
+                }
                 for name, value in metrics.items()
             }
             for recipe, metrics in content["recipes"].items()
@@ -130,7 +187,8 @@ def load_baseline(path: Path) -> Baseline:
 def as_recorded(metric: Metric, value: float) -> float:
     """A value as a baseline keeps it: with the digits that repeat from run to run.
 
-    Memory is kept to the KiB, times to three significant digits, errors to six decimals; what is counted, exactly.
+    Memory is kept to the KiB, times to three significant digits, other numbers to six, shares to six decimals; what is
+    counted, exactly.
     """
     if metric.kind is Kind.MEMORY:
         return round(value / _KIBIBYTE) * _KIBIBYTE
@@ -138,6 +196,8 @@ def as_recorded(metric: Metric, value: float) -> float:
         return float(f"{value:.3g}")
     if metric.unit is Unit.FRACTION:
         return round(value, 6)
+    if metric.unit is Unit.NUMBER:
+        return float(f"{value:.6g}")
     return round(value)
 
 
@@ -176,9 +236,28 @@ def _entry(metric: Metric, device: str, table: Mapping[str, Any], num_examples: 
         device=device,
         ratio=ratio,
         ratio_interval=_interval(ends, ratio, place) if ratio and ends is not None else None,
+        declared=None if metric.name in METRICS else metric,
+        rows_sha256=table.get("rows", ""),
+        quantiles=_quantiles(table),
         correct=_bits(table, "correct", num_examples, place),
         dense_correct=_bits(table, "dense_correct", num_examples, place),
     )
+
+
+def _typed(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The description of a metric that a workload declared."""
+    typed = {"title": table["title"], "short": table["short"], "unit": Unit(table["unit"]), "kind": Kind(table["kind"])}
+    return {
+        **typed,
+        "tolerance": float(table["tolerance"]),
+        "device": table.get("device", ""),
+        "higher_is_better": table["direction"] == "higher",
+    }
+
+
+def _quantiles(table: Mapping[str, Any]) -> Quantiles | None:
+    known = table.get("quantiles")
+    return None if known is None else (tuple(known["dense"]), tuple(known["compressed"]))
 
 
 def _interval(ends: Sequence[float], ratio: float, place: Place) -> tuple[float, float]:

@@ -7,16 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
+
 from compress.errors import MeasureError
 from compress.gate.statistics import (
     RatioInterval,
+    check_rows,
     min_pairs,
     num_correct,
     paired_ratio,
     pooled_ratio,
     process_confidence,
 )
-from compress.results import METRICS, Kind, Measurement, Metric
+from compress.results import Kind, Measurement, Metric
 
 CONFIDENCE = 0.99
 # Half the width of every process's interval at which a measurement may stop before its time is up.
@@ -56,6 +59,7 @@ class Check:
         notes: what a reader should know even if it passed.
         proven: whether the measurement proves that the bound is held, and does not merely leave it possible.
         stale: whether the value is so much better than its baseline that this guards nothing any more.
+        interval: scores only: what compressed less dense, or less the baseline, is sure to lie in.
     """
 
     side: Side
@@ -64,6 +68,7 @@ class Check:
     notes: tuple[str, ...] = ()
     proven: bool = True
     stale: bool = False
+    interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,14 +93,15 @@ class Facts:
 
 def gather(measurement: Measurement) -> Facts | str:
     """The numbers of a measurement, or the reason why there are none to compare."""
-    metric = METRICS[measurement.metric]
+    metric = measurement.about
     if measurement.unmeasured is not None:
         return measurement.unmeasured
     dense, compressed = measurement.dense, measurement.compressed
     if dense is None or compressed is None:
         return f"the {'dense' if dense is None else 'compressed'} model has no value"
     for model, value in (("dense", dense), ("compressed", compressed)):
-        if not 0 <= value <= (1 if metric.kind is Kind.ERROR else math.inf) or math.isinf(value):
+        least = -math.inf if metric.kind is Kind.SCORE else 0
+        if not least <= value <= (1 if metric.kind is Kind.ERROR else math.inf) or math.isinf(value):
             return f"the {model} model's value is {value}, which {metric.name} cannot be"
     if metric.device and not measurement.device:
         return f"its class of device is not known, and {metric.name} holds only within one"
@@ -105,6 +111,8 @@ def gather(measurement: Measurement) -> Facts | str:
             intervals = ratio_intervals(measurement)
         elif measurement.correct is not None:
             _check_bits(measurement, (dense, compressed))
+        elif measurement.scores is not None:
+            _check_scores(measurement, (dense, compressed))
     except MeasureError as error:
         return str(error)
     return Facts(
@@ -155,6 +163,18 @@ def _intervals(measurement: Measurement, confidence: float) -> tuple[RatioInterv
                 f"the {100 * CONFIDENCE:g} % interval of a ratio of times takes at least {needed} pairs, got {len(run)}"
             )
     return tuple(paired_ratio(run, confidence=confidence) for run in measurement.runs)
+
+
+def _check_scores(measurement: Measurement, values: tuple[float, float]) -> None:
+    scores, n = measurement.scores, measurement.num_examples
+    if scores is None or n < 1:
+        raise MeasureError(f"a quality takes at least one example, got {n}")
+    for value, rows in zip(values, (scores.dense, scores.compressed), strict=True):
+        check_rows(rows, n)
+        if scores.reduce is not None:
+            found = float(scores.reduce(rows, np.ones((1, n)))[0])
+            if not math.isclose(found, value, rel_tol=_ERROR_ROUNDING, abs_tol=_ERROR_ROUNDING):
+                raise MeasureError(f"the value {value:.6g} is not that of its {n:,} single results, {found:.6g}")
 
 
 def _check_bits(measurement: Measurement, errors: tuple[float, float]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from compress.gate.baseline import Baseline
@@ -10,7 +10,7 @@ from compress.gate.checks import Check, Side, Status
 from compress.gate.figures import join_some
 from compress.gate.limits import find_metric
 from compress.gate.verdict import Verdict
-from compress.results import METRICS
+from compress.results import METRICS, Metric, in_order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class Excuse:
 
     Attributes:
         text: as the user gave it.
-        metric: a key of :data:`compress.results.METRICS`, "" if it is a test that is excused.
+        metric: its name, "" if it is a test that is excused.
         recipe: name of the recipe, "" for any.
         test: pytest's node id, with or without the part in brackets.
     """
@@ -80,8 +80,12 @@ class Rules:
         return next((excuse for excuse in self.excuses if excuse.covers(gap)), None)
 
 
-def parse_excuse(text: str) -> Excuse:
+def parse_excuse(text: str, metrics: Mapping[str, Metric] | None = None) -> Excuse:
     """Read ``METRIC``, ``METRIC:RECIPE`` or ``FILE::TEST``.
+
+    Args:
+        text: as the user gave it.
+        metrics: those that the workload has, by name; None where they are not known yet, and any name will do.
 
     Raises:
         ConfigError: if there is no such metric; it names the nearest.
@@ -89,7 +93,9 @@ def parse_excuse(text: str) -> Excuse:
     if "::" in text:
         return Excuse(text=text, test=text)
     metric, _, recipe = text.partition(":")
-    return Excuse(text=text, metric=find_metric(metric, where=f"excuse {text!r}").name, recipe=recipe)
+    if metrics is not None:
+        find_metric(metric, where=f"excuse {text!r}", metrics=metrics)
+    return Excuse(text=text, metric=metric, recipe=recipe)
 
 
 def demand_comparison(verdict: Verdict, rules: Rules) -> Verdict:
@@ -113,7 +119,7 @@ def demand_comparison(verdict: Verdict, rules: Rules) -> Verdict:
 
 
 def missing(
-    verdicts: Iterable[Verdict],
+    verdicts: Sequence[Verdict],
     *,
     limits: Mapping[str, Collection[str]],
     baseline: Baseline | None,
@@ -131,18 +137,26 @@ def missing(
     """
     measured = {(verdict.recipe, verdict.metric.name) for verdict in verdicts}
     guarded: dict[tuple[str, str], str] = {}
+    declared = {verdict.metric.name: verdict.metric for verdict in verdicts}
     if baseline is not None:
+        declared |= {entry.metric: entry.about for entry in baseline.everything}
         for recipe, metrics in sorted(baseline.recipes.items()):
             if recipes is None or recipe in recipes:
                 guarded |= {(recipe, metric): f"it stands in {baseline.path}" for metric in metrics}
     for recipe, limited in limits.items():
         guarded |= {(recipe, metric): "its recipe limits it" for metric in limited}
-    order = list(METRICS)
+    known = {**METRICS, **declared}
+    order = [metric.name for metric in in_order(known.values())]
     return [
         Gap(metric=metric, recipe=recipe, why=f"{why}, and no test measured it")
-        for (recipe, metric), why in sorted(guarded.items(), key=lambda item: (item[0][0], order.index(item[0][1])))
-        if (recipe, metric) not in measured and (cuda or METRICS[metric].device != "cuda")
+        for (recipe, metric), why in sorted(guarded.items(), key=lambda item: (item[0][0], _place(item[0][1], order)))
+        if (recipe, metric) not in measured and (cuda or metric not in known or known[metric].device != "cuda")
     ]
+
+
+def _place(name: str, order: Sequence[str]) -> int:
+    """Where a metric stands; one that only a limit names, and nothing measured, comes last."""
+    return order.index(name) if name in order else len(order)
 
 
 def describe(gaps: Sequence[Gap], *, most: int | None = None) -> list[str]:

@@ -10,8 +10,9 @@ from compress.gate.baseline import Baseline, Entry
 from compress.gate.error_rules import BASELINE_ERROR_MARGIN
 from compress.gate.identity import BUILD_TOLERANCE, HOW_ANOTHER_BUILD_IS_HELD, Relation, relation
 from compress.gate.limits import exceeds
+from compress.gate.score_rules import score_margin
 from compress.gate.statistics import flips
-from compress.results import METRICS, Environment, Kind, Metric
+from compress.results import Environment, Kind, Metric, in_order
 
 
 class Trend(StrEnum):
@@ -84,8 +85,9 @@ def _changes(before: Baseline, after: Baseline) -> Iterator[Change]:
     for recipe in sorted(before.recipes.keys() | after.recipes.keys()):
         related = relation(after.models.get(recipe), before.models.get(recipe))
         same_model = related is Relation.SAME
-        for name, metric in METRICS.items():
-            old, new = before.entries(recipe, name), after.entries(recipe, name)
+        metrics = in_order(entry.about for entry in (*before.everything, *after.everything))
+        for metric in metrics:
+            old, new = before.entries(recipe, metric.name), after.entries(recipe, metric.name)
             for device in sorted(old.keys() | new.keys()):
                 one, other = old.get(device), new.get(device)
                 yield Change(
@@ -107,15 +109,17 @@ def _trend(metric: Metric, before: Entry | None, after: Entry | None, *, same_mo
         return Trend.SAME
     old, new = held_value(before), held_value(after)
     tolerance = metric.tolerance
+    margin = score_margin(metric, before.compressed) if metric.kind is Kind.SCORE else BASELINE_ERROR_MARGIN
     if not same_model:
-        if metric.kind is Kind.ERROR:
+        if metric.is_quality:
             old, new = old - before.dense, new - after.dense
         elif metric.kind is not Kind.TIME:
             tolerance = max(tolerance, BUILD_TOLERANCE)
-    allowance = BASELINE_ERROR_MARGIN if metric.kind is Kind.ERROR else tolerance * old
-    if exceeds(new, old + allowance):
+    allowance = margin if metric.is_quality else tolerance * old
+    worse = metric.worse_by(old, new)
+    if exceeds(worse, allowance):
         return Trend.WORSE
-    return Trend.BETTER if exceeds(old - allowance, new) else Trend.CHANGED
+    return Trend.BETTER if exceeds(-worse, allowance) else Trend.CHANGED
 
 
 def _flips(before: Baseline, after: Baseline, one: Entry | None, other: Entry | None) -> tuple[int, int] | None:

@@ -21,6 +21,8 @@ def write_value(metric: Metric, value: float) -> str:
             return f"{100 * value:.2f} %"
         case Unit.MILLISECONDS:
             return _milliseconds(value)
+        case Unit.NUMBER:
+            return _number(value)
 
 
 def write_exact(metric: Metric, value: float) -> str:
@@ -38,20 +40,29 @@ def write_increase(metric: Metric, increase: float) -> str:
 def write_change(metric: Metric, dense: float, compressed: float, ratio: float | None = None) -> str:
     """What compression changed: ``-36.1 %``, errors ``+0.14 pt``, times ``x0.78``; "" where dense is zero.
 
+    Of qualities it is the difference, in points of shares.
+
     Args:
         metric: of both values.
         dense: value of the dense model.
         compressed: value of the compressed model.
         ratio: ``compressed / dense`` where it is known better than from the two, as for times.
     """
-    if metric.kind is Kind.ERROR:
-        return write_points(compressed - dense)
+    if metric.is_quality:
+        return write_difference(metric, compressed - dense)
     if not dense:
         return ""
     ratio = compressed / dense if ratio is None else ratio
     if metric.kind is Kind.TIME:
         return f"x{ratio:.2f}"
     return f"{_signed(100 * (ratio - 1), 1)} %"
+
+
+def write_difference(metric: Metric, difference: float) -> str:
+    """A difference with its sign: of shares in percentage points, ``-0.14 pt``."""
+    if metric.unit is Unit.FRACTION:
+        return write_points(difference)
+    return f"{'-' if difference < 0 else '+'}{write_exact(metric, abs(difference))}"
 
 
 def write_points(increase: float) -> str:
@@ -77,6 +88,12 @@ def _bytes(value: float) -> str:
 
 def _milliseconds(value: float) -> str:
     return f"{value:,.2f} ms" if value >= 1 else f"{value:.3g} ms"
+
+
+def _number(value: float) -> str:
+    """To four significant digits, without an exponent where that can be."""
+    written = f"{value:.4g}"
+    return f"{value:,.0f}" if "e+" in written else written
 
 
 def _signed(value: float, digits: int) -> str:

@@ -87,6 +87,6 @@ def _read(path: Path, content: bytes) -> Baseline | None:
         file = Path(folder) / path.name
         file.write_bytes(content)
         try:
-            return replace(load_baseline(file), path=path)
+            return replace(load_baseline(file, rows=False), path=path)
         except BaselineError:
             return None

@@ -51,7 +51,7 @@ def judge(
     Raises:
         ConfigError: if the metric is unknown or the limit is that of another one.
     """
-    metric = find_metric(measurement.metric, where=f"recipe {recipe!r}")
+    metric = measurement.declared or find_metric(measurement.metric, where=f"recipe {recipe!r}")
     if limit is not None and limit.metric != metric.name:
         raise ConfigError(
             f"a limit holds for its own metric, got that of {limit.metric} for {metric.name} ({recipe!r})"
@@ -201,7 +201,7 @@ def _why_incomparable(facts: Facts, baseline: Baseline, data_sha256: str) -> str
             f"now {data_sha256[:12] or 'unknown'}); record it again with --benchmark-save"
         )
     measurement = facts.measurement
-    if measurement.correct is not None and measurement.num_examples != baseline.num_examples:
+    if measurement.num_examples and measurement.num_examples != baseline.num_examples:
         return (
             f"{baseline.path} was recorded on {baseline.num_examples:,} examples, now {measurement.num_examples:,}; "
             f"record it again with --benchmark-save"

@@ -8,7 +8,7 @@ from pathlib import Path
 from compress.errors import BaselineError
 from compress.gate.baseline import Baseline, Entry
 from compress.gate.identity import Relation, relation
-from compress.results import METRICS, Identity
+from compress.results import Identity
 
 
 def merged_models(
@@ -31,7 +31,7 @@ def merged_models(
     """
     merged = dict(old.models) if old is not None else {}
     for recipe in dict.fromkeys(recipe for recipe, _ in entries):
-        recorded = {entry.metric for name, entry in entries if name == recipe and not METRICS[entry.metric].device}
+        recorded = {entry.metric for name, entry in entries if name == recipe and not entry.about.device}
         before = _settled(old, recipe)
         known, now = merged.get(recipe), models.get(recipe)
         if before and not recorded:
@@ -53,4 +53,4 @@ def merged_models(
 def _settled(old: Baseline | None, recipe: str) -> set[str]:
     """The metrics of a recipe that hold on every device: its counts and errors."""
     metrics = old.recipes.get(recipe, {}) if old is not None else {}
-    return {metric for metric in metrics if not METRICS[metric].device}
+    return {metric for metric, entries in metrics.items() if "" in entries}

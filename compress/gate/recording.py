@@ -18,6 +18,7 @@ from compress.gate.baseline import Baseline, Entry, as_recorded, load_baseline
 from compress.gate.checks import recorded_ratio
 from compress.gate.lock import locked
 from compress.gate.models import merged_models
+from compress.gate.rows import KeptRows, keep, write_rows
 from compress.gate.schema import SCHEMA
 from compress.results import METRICS, Environment, Identity, Kind, Measurement, Metric, Unit
 
@@ -93,6 +94,8 @@ def record(
             merged = replace(_merge(kept, path, entries, provenance), models=merged_models(kept, path, entries, models))
             content = _to_json(merged).encode()
             changed = old is None or target.read_bytes() != content
+            # The rows first: without them the file that names their hashes could not be read.
+            _write_rows(target.with_suffix(".npz"), merged)
             if changed:
                 write_atomically(target, content, BaselineError)
     except OSError as error:
@@ -116,7 +119,7 @@ def _entries(
 
 
 def _entry(measurement: Measurement, num_examples: int, place: str) -> Entry:
-    metric = METRICS.get(measurement.metric)
+    metric = measurement.declared or METRICS.get(measurement.metric)
     if metric is None:
         raise BaselineError(f"metric {measurement.metric!r} is unknown, known are {', '.join(METRICS)} ({place})")
     if bool(metric.device) != bool(measurement.device):
@@ -127,8 +130,13 @@ def _entry(measurement: Measurement, num_examples: int, place: str) -> Entry:
     dense, compressed = measurement.dense, measurement.compressed
     ratio = _ratio(measurement, place) if metric.kind is Kind.TIME else None
     dense_correct, correct = _canonical(measurement, num_examples, place)
+    kept = _kept(measurement, num_examples, place)
     return Entry(
         metric=metric.name,
+        declared=None if metric.name in METRICS else metric,
+        rows_sha256=kept.sha256 if kept is not None else "",
+        quantiles=kept.quantiles if kept is not None and not kept.is_small else None,
+        rows=kept if kept is not None and kept.is_small else None,
         dense=_rounded(metric, dense, place),
         compressed=_rounded(metric, compressed, place),
         device=measurement.device,
@@ -140,11 +148,39 @@ def _entry(measurement: Measurement, num_examples: int, place: str) -> Entry:
 
 
 def _rounded(metric: Metric, value: float | None, place: str) -> float:
+    if metric.kind is Kind.SCORE and value is not None and math.isfinite(value):
+        return as_recorded(metric, value)
     if value is None or not 0 <= value < math.inf:
         raise BaselineError(f"a value must be a number of 0 or more to be recorded, got {value} ({place})")
     if metric.kind is Kind.ERROR and value > 1:
         raise BaselineError(f"an error must be in [0, 1] to be recorded, got {value} ({place})")
     return as_recorded(metric, value)
+
+
+def _kept(measurement: Measurement, num_examples: int, place: str) -> KeptRows | None:
+    scores = measurement.scores
+    if scores is None:
+        return None
+    if measurement.num_examples != num_examples or {len(scores.dense), len(scores.compressed)} != {num_examples}:
+        raise BaselineError(
+            f"the scores of {len(scores.compressed):,} examples are not those of {num_examples:,} ({place})"
+        )
+    return keep(scores.dense, scores.compressed)
+
+
+def _write_rows(target: Path, baseline: Baseline) -> None:
+    kept = {
+        (recipe, metric): entry.rows
+        for recipe, metrics in baseline.recipes.items()
+        for metric, entries in metrics.items()
+        for entry in entries.values()
+        if entry.rows is not None
+    }
+    content = write_rows(kept) if kept else b""
+    if not kept:
+        target.unlink(missing_ok=True)
+    elif not target.exists() or target.read_bytes() != content:
+        write_atomically(target, content, BaselineError)
 
 
 def _ratio(measurement: Measurement, place: str) -> float:
@@ -232,10 +268,13 @@ def _to_json(baseline: Baseline) -> str:
         "environments": {name: _environment(value) for name, value in baseline.environments.items()},
         "models": {recipe: asdict(identity) for recipe, identity in baseline.models.items()},
         "recipes": {
-            recipe: {metric: _by_device(METRICS[metric], entries) for metric, entries in metrics.items()}
+            recipe: {metric: _by_device(entries) for metric, entries in metrics.items() if entries}
             for recipe, metrics in baseline.recipes.items()
         },
     }
+    declared = {entry.metric: _description(entry.declared) for entry in baseline.everything if entry.declared}
+    if declared:
+        document["metrics"] = declared
     if not baseline.models:
         del document["models"]
     return json.dumps(document, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
@@ -248,9 +287,22 @@ def _environment(environment: Environment) -> dict[str, str]:
     return known
 
 
-def _by_device(metric: Metric, entries: Mapping[str, Entry]) -> dict[str, object]:
-    tables = {device: _table(metric, entry) for device, entry in entries.items()}
-    return dict(tables) if metric.device else tables[""]
+def _description(metric: Metric) -> dict[str, object]:
+    """What a reader of the file must know of a metric that is not the package's own."""
+    known: dict[str, object] = {
+        "title": metric.title,
+        "short": metric.short,
+        "unit": str(metric.unit),
+        "kind": str(metric.kind),
+        "direction": "higher" if metric.higher_is_better else "lower",
+        "tolerance": metric.tolerance,
+    }
+    return {**known, "device": metric.device} if metric.device else known
+
+
+def _by_device(entries: Mapping[str, Entry]) -> dict[str, object]:
+    tables = {device: _table(entry.about, entry) for device, entry in entries.items()}
+    return tables[""] if "" in tables else dict(tables)
 
 
 def _table(metric: Metric, entry: Entry) -> dict[str, object]:
@@ -263,6 +315,10 @@ def _table(metric: Metric, entry: Entry) -> dict[str, object]:
         table["ratio"] = entry.ratio
     if entry.ratio_interval is not None:
         table["ratio_interval"] = list(entry.ratio_interval)
+    if entry.rows_sha256:
+        table["rows"] = entry.rows_sha256
+    if entry.quantiles is not None:
+        table["quantiles"] = dict(zip(("dense", "compressed"), map(list, entry.quantiles), strict=True))
     for key, bits in (("correct", entry.correct), ("dense_correct", entry.dense_correct)):
         if bits is not None:
             table[key] = base64.b64encode(bits).decode("ascii")

@@ -8,7 +8,8 @@ from compress.gate.baseline import Entry, as_recorded
 from compress.gate.checks import CONFIDENCE, Check, Facts, Side, Status
 from compress.gate.error_rules import baseline_of_error, baseline_of_increase, limit_of_error, stale_note
 from compress.gate.figures import write_change, write_exact, write_increase
-from compress.gate.limits import Limit, exceeds
+from compress.gate.limits import Limit, exceeds, is_beyond
+from compress.gate.score_rules import baseline_of_score, baseline_of_score_change, limit_of_score
 from compress.gate.statistics import RatioInterval, relative_ratio
 from compress.results import Kind
 
@@ -36,6 +37,8 @@ def hold_baseline(facts: Facts, entry: Entry, where: str, *, tolerance: float, s
             return _baseline_of_ratio(facts, entry, where)
         case Kind.ERROR:
             return (baseline_of_error if same_model else baseline_of_increase)(facts, entry, where)
+        case Kind.SCORE:
+            return (baseline_of_score if same_model else baseline_of_score_change)(facts, entry, where)
 
 
 def place_ratio(intervals: Sequence[RatioInterval], bound: float) -> Status:
@@ -75,16 +78,20 @@ def _baseline_of_value(facts: Facts, entry: Entry, where: str, tolerance: float)
     metric, recorded = facts.metric, entry.compressed
     # Rounded alike, the same value never differs from itself.
     value = as_recorded(metric, facts.compressed)
-    broken = exceeds(value, recorded * (1 + tolerance))
+    worst, best = recorded * (1 + tolerance), recorded * (1 - tolerance)
+    if metric.higher_is_better:
+        worst, best = best, worst
+    broken = is_beyond(metric, value, worst)
     change = write_change(metric, recorded, facts.compressed)
     if broken:
-        excess = write_increase(metric, facts.compressed - recorded)
-        outcome = f"exceeded by {excess} ({change})" if change else f"exceeded by {excess}"
+        excess = f"{'missed' if metric.higher_is_better else 'exceeded'} by "
+        excess += write_increase(metric, facts.compressed - recorded)
+        outcome = f"{excess} ({change})" if change else excess
     else:
         outcome = "held"
     now, before = write_exact(metric, facts.compressed), write_exact(metric, recorded)
-    stale = exceeds(recorded * (1 - tolerance), value)
-    allowance = f" + {100 * tolerance:g} %" if tolerance else ""
+    stale = is_beyond(metric, best, value)
+    allowance = f" {'-' if metric.higher_is_better else '+'} {100 * tolerance:g} %" if tolerance else ""
     text = f"{before}{allowance} ({where}): {outcome}"
     notes = (stale_note(f"{now} against {before}"),) if stale else ()
     status = Status.REGRESSED if broken else Status.PASSED
@@ -133,4 +140,5 @@ _LIMIT_RULES: Mapping[Kind, Callable[[Facts, Limit], Check]] = {
     Kind.MEMORY: _limit_of_value,
     Kind.TIME: _limit_of_ratio,
     Kind.ERROR: limit_of_error,
+    Kind.SCORE: limit_of_score,
 }

@@ -7,12 +7,12 @@ languages; ``python -m compress schema`` prints it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from compress.results import METRICS, Kind, Metric, Unit
 
 # Of the format that is written. What an older version wrote is read as long as nothing in it has changed its meaning.
-SCHEMA = 3
+SCHEMA = 4
 OLDEST_SCHEMA = 1
 
 # Beyond it not every reader of JSON tells one whole number from the next.
@@ -21,8 +21,16 @@ _MOST_EXACT = 2**53 - 1
 Schema = dict[str, object]
 
 
-def baseline_schema() -> Schema:
-    """A JSON Schema (draft 2020-12) of a baseline file; every metric of :data:`compress.results.METRICS` is in it."""
+def baseline_schema(declared: Iterable[Metric] | None = None) -> Schema:
+    """A JSON Schema (draft 2020-12) of a baseline file; every metric of :data:`compress.results.METRICS` is in it.
+
+    Args:
+        declared: the other metrics that the file describes; None for what holds of every file, whatever it describes.
+    """
+    known = {**METRICS, **{metric.name: metric for metric in declared or ()}}
+    recipe = _table({name: _metric(metric) for name, metric in known.items()}, optional=tuple(known))
+    if declared is None:
+        recipe["additionalProperties"] = {"description": "a metric described under metrics", "type": "object"}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "pytest-compress baseline",
@@ -41,21 +49,38 @@ def baseline_schema() -> Schema:
                     "description": "where it was recorded, by class of CPU",
                     **_each(_environment()),
                 },
+                "metrics": {
+                    "description": "by name: the metrics that the workload declares",
+                    **_each(_description()),
+                },
                 "models": {
                     "description": "by recipe: the models that its counts and errors are of",
                     **_each(_identity()),
                 },
                 "recipes": {
                     "description": "by recipe, then by metric; of metrics that depend on a device, by class of device",
-                    **_each(
-                        _table({name: _metric(metric) for name, metric in METRICS.items()}, optional=tuple(METRICS))
-                    ),
+                    **_each(recipe),
                 },
             },
-            # Of an older file nobody knows.
-            optional=("models",),
+            # Of an older file nobody knows; metrics are described that are not the package's own.
+            optional=("metrics", "models"),
         ),
     }
+
+
+def _description() -> Schema:
+    return _table(
+        {
+            "device": _text("the device that it is measured on, left out where that makes no difference"),
+            "direction": {**_text("which values are better"), "enum": ["higher", "lower"]},
+            "kind": {**_text("how two values compare"), "enum": [str(kind) for kind in Kind]},
+            "short": _text("its row where there is little room"),
+            "title": _text("its row in a report"),
+            "tolerance": {"description": "how much worse than the baseline a value may be", **_number()},
+            "unit": {**_text("what the value counts"), "enum": [str(unit) for unit in Unit]},
+        },
+        optional=("device",),
+    )
 
 
 def _identity() -> Schema:
@@ -82,8 +107,8 @@ def _environment() -> Schema:
 
 def _metric(metric: Metric) -> Schema:
     entry = {
-        "description": f"{metric.title}, in {metric.unit}; smaller is better",
-        **_table(_values(metric), optional=("correct", "dense_correct", "ratio_interval")),
+        "description": f"{metric.title}, in {metric.unit}; {'larger' if metric.higher_is_better else 'smaller'} is better",
+        **_table(_values(metric), optional=("correct", "dense_correct", "quantiles", "ratio_interval", "rows")),
     }
     return _each(entry) if metric.device else entry
 
@@ -92,11 +117,20 @@ def _values(metric: Metric) -> dict[str, Schema]:
     value = _whole() if metric.unit in (Unit.COUNT, Unit.BYTES) else _number()
     if metric.kind is Kind.ERROR:
         value = {**value, "maximum": 1}
+    if metric.kind is Kind.SCORE:
+        value = {"type": "number", "minimum": -sys.float_info.max, "maximum": sys.float_info.max}
     values = {"compressed": value, "dense": value}
     if metric.kind is Kind.ERROR:
         bits = "model, one bit for each test example, set where it was right; packed, base64"
         values["correct"] = {**_text(f"of the compressed {bits}"), "contentEncoding": "base64"}
         values["dense_correct"] = {**_text(f"of the dense {bits}"), "contentEncoding": "base64"}
+    if metric.kind is Kind.SCORE:
+        values["rows"] = _sha256("hash of what single test examples gave, in the .npz file of the same name")
+        numbers = {"type": "array", "items": value, "minItems": 5, "maxItems": 5}
+        values["quantiles"] = {
+            "description": "where those rows were too many to keep: least, quartiles and largest of the first column",
+            **_table({"compressed": numbers, "dense": numbers}),
+        }
     if metric.kind is Kind.TIME:
         values["ratio"] = {"description": "median of compressed / dense over pairs of calls in turn", **_number()}
         values["ratio_interval"] = {

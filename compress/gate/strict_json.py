@@ -115,7 +115,11 @@ def _rule(error: ValidationError) -> str:
     if error.validator == "pattern":
         # There is one: a hash.
         return f"must hold a SHA-256 of 64 hexadecimal digits here, got {_brief(value)}"
+    if error.validator == "enum":
+        return f"must hold one of {', '.join(bound)} here, got {_brief(value)}"
     wanted = _TYPES[table["type"]]
+    if table.get("minimum", 0) < 0:
+        wanted = "a number"
     if error.validator == "maximum" and bound == 1:
         wanted = "a number in [0, 1]"
     return f"must hold {wanted} here, got {_brief(value)}"

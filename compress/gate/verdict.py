@@ -13,7 +13,7 @@ from compress.gate.figures import write_change, write_exact, write_value
 from compress.gate.identity import Kinship, identity_sentence
 from compress.gate.limits import Limit
 from compress.gate.statistics import RatioInterval
-from compress.results import METRICS, Identity, Kind, Measurement, Metric, Unit
+from compress.results import Identity, Kind, Measurement, Metric, Unit
 
 _HEADLINES: Mapping[Status, str] = {
     Status.PASSED: "passed",
@@ -54,7 +54,7 @@ class Verdict:
     @property
     def metric(self) -> Metric:
         """What was measured."""
-        return METRICS[self.measurement.metric]
+        return self.measurement.about
 
     @property
     def gated(self) -> bool:

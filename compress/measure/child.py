@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
+    from compress.inputs import Inputs
     from compress.pairs import Call, Timer
 
 WARMUP_CALLS = 3
@@ -124,7 +125,7 @@ def _forward(request: Mapping[str, Any], role: str, state: _State) -> Call:
 
 def _determined_by(request: Mapping[str, Any], role: str) -> str:
     """All that a forward pass depends on; of weights and inputs the digests."""
-    told = {name: request[name] for name in ("factory", "args", "runtime", "channels_last_inputs")}
+    told = {name: request[name] for name in ("factory", "args", "runtime", "inputs_structure", "channels_last_inputs")}
     files = [hashlib.sha256(Path(request[name]).read_bytes()).hexdigest() for name in (role, "inputs")]
     return json.dumps([told, role in request["channels_last"], files], sort_keys=True)
 
@@ -150,12 +151,12 @@ def _measure_memory(request: Mapping[str, Any], _state: _State) -> dict[str, Any
     model = _ready(request, "model", inputs)
     with torch.inference_mode():
         for _ in range(WARMUP_CALLS):
-            model(inputs)
+            inputs.call(model)
         process_peak = _status_bytes("VmHWM")
-        resident = statistics.median(_peak_delta_bytes(lambda: model(inputs)) for _ in range(ROUNDS))
+        resident = statistics.median(_peak_delta_bytes(lambda: inputs.call(model)) for _ in range(ROUNDS))
         process_peak = max(process_peak, _status_bytes("VmHWM"))
         # By then freed blocks lie where they will lie from now on.
-        allocated = [peak_malloc_bytes(lambda: model(inputs)) for _ in range(ROUNDS)][1:]
+        allocated = [peak_malloc_bytes(lambda: inputs.call(model)) for _ in range(ROUNDS)][1:]
     known = [peak for peak in allocated if peak is not None]
     return {
         "peak_delta_bytes": int(statistics.median_low(known) if known else resident),
@@ -172,7 +173,7 @@ _REQUESTS: dict[str, Callable[[Mapping[str, Any], _State], dict[str, Any]]] = {
 }
 
 
-def _ready(request: Mapping[str, Any], role: str, inputs: Tensor) -> Callable[..., Any]:
+def _ready(request: Mapping[str, Any], role: str, inputs: Inputs) -> Callable[..., Any]:
     """The model of that role as the runtime executes it."""
     from compress.exported.packages import Package  # noqa: PLC0415
     from compress.runtimes import prepare  # noqa: PLC0415
@@ -199,13 +200,18 @@ def _model(request: Mapping[str, Any], role: str) -> nn.Module:
     return model
 
 
-def _inputs(request: Mapping[str, Any]) -> Tensor:
-    """The example input itself, for values may decide which way a forward pass takes."""
+def _inputs(request: Mapping[str, Any]) -> Inputs:
+    """The example inputs themselves, for values may decide which way a forward pass takes."""
     import torch  # noqa: PLC0415
     from safetensors.torch import load_file  # noqa: PLC0415
 
-    inputs = load_file(request["inputs"])["inputs"]
-    return inputs.contiguous(memory_format=torch.channels_last) if request["channels_last_inputs"] else inputs
+    from compress.inputs import from_json  # noqa: PLC0415
+
+    stored = load_file(request["inputs"])
+    tensors = [stored[str(i)] for i in range(len(stored))]
+    for i in request["channels_last_inputs"]:
+        tensors[i] = tensors[i].contiguous(memory_format=torch.channels_last)
+    return from_json(request["inputs_structure"], tensors)
 
 
 def _slowed(call: Call, slowdown: float) -> Call:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from compress import artifact
 from compress.errors import ArtifactError, MeasureError
 from compress.exported.packages import Package
+from compress.inputs import as_json, inputs_of
 from compress.pairs import pinned_threads
 from compress.processes import kill_group
 from compress.runtimes import PACKAGING, Call, prepare
@@ -42,14 +43,14 @@ class Conditions:
     Attributes:
         model_factory: builds the network that both were before compression; a fresh process imports it by its name.
         model_args: its keyword arguments, of types that JSON knows.
-        example_input: ``[n, ...]``, what both are called with.
+        example_input: what both are called with, as :func:`compress.inputs.inputs_of` takes it.
         runtime: what executes them, one of :data:`compress.runtimes.RUNTIMES`.
         threads: how many CPU threads an operation may use.
         packages: the files that the runtime has made of models so far, where it makes any; they are not made again.
     """
 
     model_factory: Callable[..., nn.Module]
-    example_input: Tensor
+    example_input: Any
     model_args: Mapping[str, Any] = field(default_factory=dict)
     runtime: str = "eager"
     threads: int = 1
@@ -248,13 +249,15 @@ def saved(models: Mapping[str, nn.Module], conditions: Conditions) -> Iterator[d
     """
     with tempfile.TemporaryDirectory(prefix="compress-measure-") as folder:
         inputs = str(Path(folder, "inputs.safetensors"))
-        save_file({"inputs": conditions.example_input.detach().cpu().contiguous()}, inputs)
+        structure, tensors = as_json(inputs_of(conditions.example_input))
+        save_file({str(i): tensor.detach().cpu().contiguous() for i, tensor in enumerate(tensors)}, inputs)
         yield {
             "inputs": inputs,
             "runtime": conditions.runtime,
             # Files keep no strides, and those decide which kernels run.
             "channels_last": [role for role, model in models.items() if _is_channels_last(*model.parameters())],
-            "channels_last_inputs": _is_channels_last(conditions.example_input),
+            "inputs_structure": structure,
+            "channels_last_inputs": [i for i, tensor in enumerate(tensors) if _is_channels_last(tensor)],
             **(_packaged(models, conditions, folder) or _to_rebuild(models, conditions, folder)),
         }
 
@@ -291,7 +294,8 @@ def ready(model: nn.Module, conditions: Conditions) -> Call:
     """
     if model in conditions.packages:
         return Package(conditions.packages[model])
-    call = prepare(model.cpu(), conditions.example_input.cpu(), runtime=conditions.runtime)
+    inputs = inputs_of(conditions.example_input).to(torch.device("cpu"))
+    call = prepare(model.cpu(), inputs, runtime=conditions.runtime)
     if isinstance(call, Package):
         conditions.packages[model] = call.path
     return call

@@ -18,8 +18,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity
+from torch.utils._pytree import tree_map_only
 
 from compress.errors import MeasureError
+from compress.inputs import Inputs, inputs_of
 from compress.measure.environment import cuda_class
 from compress.measure.latency import WARMUP_CALLS, Effort, forward, profiled_pairs, take_runs, time_measurement
 from compress.measure.nvml import GpuState, gpu_state, load_nvml
@@ -107,19 +109,19 @@ CUDA = Device()
 
 
 def cuda_latency(
-    compressed: nn.Module, dense: nn.Module, example_input: Tensor, *, effort: Effort, device: Device = CUDA
+    compressed: nn.Module, dense: nn.Module, example_inputs: Any, *, effort: Effort, device: Device = CUDA
 ) -> Measurement:
     """Milliseconds of one forward pass until the host has seen it end.
 
     Raises:
         MeasureError: if another process uses the GPU, or a clock stands still.
     """
-    timers = [partial(elapsed_ms, forward(model, example_input, device.name)) for model in (dense, compressed)]
+    timers = [partial(elapsed_ms, forward(model, example_inputs, device.name)) for model in (dense, compressed)]
     return _measured("cuda_latency_ms", timers, effort, device)
 
 
 def cuda_device_time(
-    compressed: nn.Module, dense: nn.Module, example_input: Tensor, *, effort: Effort, device: Device = CUDA
+    compressed: nn.Module, dense: nn.Module, example_inputs: Any, *, effort: Effort, device: Device = CUDA
 ) -> Measurement:
     """Milliseconds between two events before and after one forward pass, each on another copy of the input.
 
@@ -128,7 +130,7 @@ def cuda_device_time(
     Raises:
         MeasureError: if another process uses the GPU, or a clock stands still.
     """
-    rotation = _rotation(example_input.to(device.name), device.cache_bytes())
+    rotation = _rotation(inputs_of(example_inputs).to(torch.device(device.name)), device.cache_bytes())
     timers = [
         _event_timer(_on_next_input(model.to(device.name).eval(), rotation), device) for model in (dense, compressed)
     ]
@@ -136,25 +138,25 @@ def cuda_device_time(
 
 
 def cuda_graph_time(
-    compressed: nn.Module, dense: nn.Module, example_input: Tensor, *, effort: Effort, device: Device = CUDA
+    compressed: nn.Module, dense: nn.Module, example_inputs: Any, *, effort: Effort, device: Device = CUDA
 ) -> Measurement:
     """Milliseconds between two events before and after the replay of one forward pass, captured as a CUDA graph.
 
     Raises:
         MeasureError: if a model cannot be captured, another process uses the GPU, or a clock stands still.
     """
-    rotation = _rotation(example_input.to(device.name), device.cache_bytes())
+    rotation = _rotation(inputs_of(example_inputs).to(torch.device(device.name)), device.cache_bytes())
     timers = [_graph_timer(model.to(device.name).eval(), rotation, device) for model in (dense, compressed)]
     return _measured("cuda_graph_ms", timers, effort, device)
 
 
-def cuda_time(compressed: nn.Module, dense: nn.Module, example_input: Tensor, *, device: Device = CUDA) -> Measurement:
+def cuda_time(compressed: nn.Module, dense: nn.Module, example_inputs: Any, *, device: Device = CUDA) -> Measurement:
     """Milliseconds of CUDA kernels of one forward pass, summed over all that torch.profiler records.
 
     Raises:
         MeasureError: if another process uses the GPU, or the profiler saw no kernel.
     """
-    first, second = (forward(model, example_input, device.name) for model in (dense, compressed))
+    first, second = (forward(model, example_inputs, device.name) for model in (dense, compressed))
     _check_alone(device.state())
     activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
     pairs = profiled_pairs(first, second, activities, lambda call: float(call.device_time_total) / 1e3)
@@ -199,38 +201,49 @@ def _figures(state: GpuState | str) -> dict[str, float]:
     }
 
 
-def _rotation(inputs: Tensor, cache_bytes: int) -> Iterator[Tensor]:
+def _rotation(inputs: Inputs, cache_bytes: int) -> Iterator[Inputs]:
     """Copies for ever, as many as it takes to fill the cache twice, within reason; both models draw from the same."""
-    count = math.ceil(2 * cache_bytes / max(1, inputs.nbytes))
-    return itertools.cycle([inputs.clone() for _ in range(min(max(2, count), _MAX_INPUTS))])
+    count = math.ceil(2 * cache_bytes / max(1, sum(tensor.nbytes for tensor in inputs.tensors)))
+    return itertools.cycle([_copy(inputs) for _ in range(min(max(2, count), _MAX_INPUTS))])
 
 
-def _on_next_input(model: nn.Module, rotation: Iterator[Tensor]) -> Call:
+def _copy(inputs: Inputs) -> Inputs:
+    """The same with tensors of its own."""
+    args, kwargs = tree_map_only(Tensor, Tensor.clone, (inputs.args, dict(inputs.kwargs)))
+    return Inputs(args=args, kwargs=kwargs)
+
+
+def _on_next_input(model: nn.Module, rotation: Iterator[Inputs]) -> Call:
     """A call on the next input of ``rotation``, after a warm-up."""
 
     def call() -> object:
         with torch.inference_mode():
-            return model(next(rotation))
+            return next(rotation).call(model)
 
     for _ in range(WARMUP_CALLS):
         call()
     return call
 
 
-def _graph_timer(model: nn.Module, rotation: Iterator[Tensor], device: Device) -> Timer:
+def _graph_timer(model: nn.Module, rotation: Iterator[Inputs], device: Device) -> Timer:
     """Times replays; before each, and not timed, the next input is put where the graph reads it."""
-    static = next(rotation).clone()
+    static = _copy(next(rotation))
 
     def call() -> object:
         with torch.no_grad():
-            return model(static)
+            return static.call(model)
 
     try:
         replay = device.capture(call)
     except RuntimeError as error:
         reason = str(error).strip().partition("\n")[0]
         raise MeasureError(f"a forward pass cannot be captured as a CUDA graph: {reason}") from error
-    return _event_timer(replay, device, before=lambda: static.copy_(next(rotation)))
+    return _event_timer(replay, device, before=lambda: _copy_into(static, next(rotation)))
+
+
+def _copy_into(static_: Inputs, inputs: Inputs) -> None:
+    for there, here in zip(static_.tensors, inputs.tensors, strict=True):
+        there.copy_(here)
 
 
 def _event_timer(call: Call, device: Device, before: Call | None = None) -> Timer:

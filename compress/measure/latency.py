@@ -17,14 +17,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from compress.cpu import cpu_class
 from compress.errors import MeasureError
+from compress.inputs import Inputs, inputs_of
 from compress.measure.children import Children, Conditions, RebuildError, ready, saved
 from compress.pairs import Call, Pairs, elapsed_ms, pair_ms, pinned_threads, take_pairs
 from compress.results import METRICS, Measurement
@@ -132,19 +134,20 @@ def cpu_time(compressed: nn.Module, dense: nn.Module, conditions: Conditions) ->
     return time_measurement("cpu_time_ms", [pairs], cpu_class(conditions.threads))
 
 
-def forward(model: nn.Module, example_input: Tensor, device: str, *, runtime: str = "eager") -> Call:
+def forward(model: nn.Module, example_inputs: Any, device: str, *, runtime: str = "eager") -> Call:
     """A call of ``model`` without arguments, on ``device``, that returns when the result is there."""
-    inputs = example_input.to(device)
+    inputs = inputs_of(example_inputs).to(torch.device(device))
     return warmed(prepare(model.to(device), inputs, runtime=runtime), inputs)
 
 
-def warmed(run: Callable[..., object], inputs: Tensor) -> Call:
+def warmed(run: Callable[..., object], inputs: Inputs) -> Call:
     """A call of ``run`` without arguments, called a few times already."""
+    is_on_gpu = any(tensor.is_cuda for tensor in inputs.tensors)
 
     def call() -> object:
         with torch.inference_mode():
-            output = run(inputs)
-        if inputs.is_cuda:
+            output = inputs.call(run)
+        if is_on_gpu:
             torch.cuda.synchronize()
         return output
 
@@ -230,7 +233,7 @@ def profiled_pairs(
 
 
 def _forward(model: nn.Module, conditions: Conditions) -> Call:
-    return warmed(ready(model, conditions), conditions.example_input.cpu())
+    return warmed(ready(model, conditions), inputs_of(conditions.example_input).to(torch.device("cpu")))
 
 
 def _cpu_ms(call: FunctionEvent) -> float:

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from compress.inputs import inputs_of
 
-def peak_live_bytes(model: nn.Module, example_input: Tensor) -> int:
+
+def peak_live_bytes(model: nn.Module, example_inputs: Any) -> int:
     """The most bytes that the model's tensors, the input and all that one forward pass makes come to at once.
 
     A tensor counts from the operation that makes it until nothing refers to its storage any more; one that several
@@ -21,14 +23,15 @@ def peak_live_bytes(model: nn.Module, example_input: Tensor) -> int:
     that differs from machine to machine, and this number does not.
 
     Args:
-        model: in eval mode, on the device of ``example_input``; what it is called as decides what is made.
-        example_input: ``[n, ...]``.
+        model: in eval mode, on the device of the inputs; what it is called as decides what is made.
+        example_inputs: as :func:`compress.inputs.inputs_of` takes them.
     """
+    inputs = inputs_of(example_inputs)
     live = _LiveStorages()
     with torch.no_grad(), live:
-        for tensor in (*model.parameters(), *model.buffers(), example_input):
+        for tensor in (*model.parameters(), *model.buffers(), *inputs.tensors):
             live.count(tensor)
-        model(example_input)
+        inputs.call(model)
     return live.peak_bytes
 
 

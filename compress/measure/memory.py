@@ -12,16 +12,17 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping
+from typing import Any
 
 import memory_profiler
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from compress.copying import copied
 from compress.cpu import cpu_class
 from compress.errors import MeasureError
 from compress.exported.model import ExportedModel, dequantize_late_
-from compress.inputs import device_of, evaluating
+from compress.inputs import device_of, evaluating, inputs_of
 from compress.masks import make_permanent_
 from compress.measure import children
 from compress.measure.children import Child, Conditions, saved
@@ -111,7 +112,7 @@ def measure_in_child(model: nn.Module, conditions: Conditions) -> MemoryReport:
     return {**report, "sampled_process_bytes": sampled}
 
 
-def peak_tensor_bytes(compressed: nn.Module, dense: nn.Module, example_input: Tensor) -> Measurement:
+def peak_tensor_bytes(compressed: nn.Module, dense: nn.Module, example_inputs: Any) -> Measurement:
     """The most bytes of tensors, the model's own among them, that live at once in one forward pass, run eagerly.
 
     Masked weights count as the plain zeros that they are saved as. An eager int8 model imitates its integers in float:
@@ -123,13 +124,13 @@ def peak_tensor_bytes(compressed: nn.Module, dense: nn.Module, example_input: Te
         if isinstance(shipped, ExportedModel):
             shipped = dequantize_late_(shipped).graph
         with evaluating(shipped):
-            peaks.append(peak_live_bytes(shipped, example_input.to(device_of(model))))
+            peaks.append(peak_live_bytes(shipped, inputs_of(example_inputs).to(device_of(model))))
     return Measurement(metric="peak_tensor_bytes", dense=peaks[0], compressed=peaks[1])
 
 
-def cuda_memory(compressed: nn.Module, dense: nn.Module, example_input: Tensor) -> Measurement:
+def cuda_memory(compressed: nn.Module, dense: nn.Module, example_inputs: Any) -> Measurement:
     """Peak bytes of torch's CUDA allocator in one forward pass: the model's tensors and all that is live meanwhile."""
-    peaks = [_cuda_peak(model, example_input) for model in (dense, compressed)]
+    peaks = [_cuda_peak(model, example_inputs) for model in (dense, compressed)]
     return Measurement(metric="cuda_peak_bytes", dense=peaks[0], compressed=peaks[1], device=cuda_class())
 
 
@@ -139,19 +140,19 @@ def model_bytes(model: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in tensors.values())
 
 
-def _cuda_peak(model: nn.Module, example_input: Tensor) -> int:
+def _cuda_peak(model: nn.Module, example_inputs: Any) -> int:
     home = device_of(model)
     # Only what is allocated from here on belongs to the model: other models of this run may be on the device too.
     model.to("cpu")
     others = torch.cuda.memory_allocated()
     model.to("cuda").eval()
-    inputs = example_input.to("cuda")
+    inputs = inputs_of(example_inputs).to(torch.device("cuda"))
     try:
         with torch.inference_mode():
-            model(inputs)
+            inputs.call(model)
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
-            model(inputs)
+            inputs.call(model)
             torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - others
     finally:

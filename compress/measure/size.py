@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from compress import artifact
 from compress.exported.model import parameters_of, uncompiled
-from compress.inputs import device_of, evaluating
+from compress.inputs import device_of, evaluating, inputs_of
 from compress.macs import macs_of
 from compress.masks import without_masks
 from compress.results import Measurement
@@ -31,11 +32,11 @@ def file_bytes(compressed: nn.Module, dense: nn.Module) -> Measurement:
     return _pair("file_bytes", count_file_bytes, compressed, dense)
 
 
-def macs(compressed: nn.Module, dense: nn.Module, example_input: Tensor) -> Measurement:
-    """Multiply-accumulates of one forward pass, for one of the inputs in ``example_input: [n, ...]``."""
+def macs(compressed: nn.Module, dense: nn.Module, example_inputs: Any) -> Measurement:
+    """Multiply-accumulates of one forward pass, for one of the examples that ``example_inputs`` are."""
 
     def count(model: nn.Module) -> int:
-        return count_macs(model, example_input)
+        return count_macs(model, example_inputs)
 
     return _pair("macs", count, compressed, dense)
 
@@ -60,16 +61,17 @@ def count_compressed_file_bytes(model: nn.Module) -> int:
     return len(zlib.compress(artifact.serialize(model)))
 
 
-def count_macs(model: nn.Module, example_input: Tensor) -> int:
-    """Multiply-accumulates for one input, see :func:`compress.macs.macs_of`.
+def count_macs(model: nn.Module, example_inputs: Any) -> int:
+    """Multiply-accumulates for one example, see :func:`compress.macs.macs_of`.
 
     Raises:
         ModelError: if the model holds operations with weights whose cost is unknown.
     """
-    inputs = example_input.to(device_of(model))
+    inputs = inputs_of(example_inputs).to(device_of(model))
+    count = len(inputs.tensors[0])
     # In train mode a mere forward pass would move running statistics.
     with evaluating(model):
-        return macs_of(lambda: uncompiled(model)(inputs)).whole("the metric macs") // len(example_input)
+        return macs_of(lambda: inputs.call(uncompiled(model))).whole("the metric macs") // count
 
 
 def _pair(metric: str, count: Callable[[nn.Module], int], compressed: nn.Module, dense: nn.Module) -> Measurement:

@@ -28,23 +28,22 @@ if TYPE_CHECKING:
     from compress.measure.children import Children, Conditions
     from compress.measure.memory import MemoryReport
     from compress.pytest_plugin.gate_session import Gate
+    from compress.quality import Judged
     from compress.recipe import Recipe
     from compress.results import Measurement
-    from compress.train import Evaluation
     from compress.workload import Workload
 
 Found = TypeVar("Found")
 
 
+Judge = Callable[["nn.Module"], "dict[str, Judged]"]
+
+
 @pytest.fixture(scope="session")
 def workload(pytestconfig: pytest.Config) -> Workload:
     """What is measured: a model, its data and an example input, as ``--compress-workload`` names it."""
-    from compress.workload import load_workload, untrained
-
-    settings = pytestconfig.stash[RUN].settings
     with stop_on_error(pytestconfig), at_work(pytestconfig, "loading the workload"):
-        workload = load_workload(settings.workload)
-        return untrained(workload) if settings.train_dense else workload
+        return pytestconfig.stash[RUN].load_workload()
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +66,7 @@ def _recipe_path(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture(scope="session")
-def recipe(_recipe_path: Path, pytestconfig: pytest.Config) -> Recipe:
+def recipe(_recipe_path: Path, workload: Workload, pytestconfig: pytest.Config) -> Recipe:
     """The recipe under test: the test runs once for each."""
     from compress.gate.limits import parse_limits
     from compress.recipe import load_recipe
@@ -75,7 +74,7 @@ def recipe(_recipe_path: Path, pytestconfig: pytest.Config) -> Recipe:
     with stop_on_error(pytestconfig):
         recipe = load_recipe(_recipe_path)
         # A limit that cannot be read is to be known before hours of training, not after.
-        parse_limits(recipe.limits, where=str(recipe.path))
+        parse_limits(recipe.limits, where=str(recipe.path), metrics=workload.known_metrics)
     return recipe
 
 
@@ -107,12 +106,12 @@ def compressed(
 
 
 @pytest.fixture(scope="session")
-def limits(recipe: Recipe, pytestconfig: pytest.Config) -> dict[str, Limit]:
+def limits(recipe: Recipe, workload: Workload, pytestconfig: pytest.Config) -> dict[str, Limit]:
     """The recipe's limits, by metric."""
     from compress.gate.limits import parse_limits
 
     with stop_on_error(pytestconfig):
-        return parse_limits(recipe.limits, where=str(recipe.path))
+        return parse_limits(recipe.limits, where=str(recipe.path), metrics=workload.known_metrics)
 
 
 @pytest.fixture(scope="session")
@@ -132,6 +131,7 @@ def gate(
     _fingerprint: Callable[[nn.Module], str],
 ) -> Gate:
     """Call it with a meter and the two models: ``gate(num_params, compressed, dense)``."""
+    from compress.gate.demands import parse_excuse
     from compress.gate.recording import Provenance
     from compress.measure.environment import environment
     from compress.pytest_plugin.gate_session import Gate
@@ -140,6 +140,8 @@ def gate(
     session = request.config.stash[RUN].gate_session()
     with stop_on_error(request.config):
         here = environment(_threads(request.config))
+        for excuse in session.rules.excuses:
+            parse_excuse(excuse.text, workload.known_metrics)
     if session.provenance is None:
         session.provenance = Provenance(
             workload=workload.name,
@@ -196,10 +198,10 @@ def num_nonzero_params() -> Meter:
 
 @pytest.fixture(scope="session")
 def macs(workload: Workload) -> Meter:
-    """Multiply-accumulates of one forward pass of one image."""
+    """Multiply-accumulates of one forward pass of one example."""
     from compress.measure import size
 
-    return Meter(metric="macs", measure=lambda small, large: size.macs(small, large, workload.example_input))
+    return Meter(metric="macs", measure=lambda small, large: size.macs(small, large, workload.inputs))
 
 
 @pytest.fixture(scope="session")
@@ -225,19 +227,47 @@ def compressed_file_bytes() -> Meter:
 
 
 @pytest.fixture(scope="session")
-def top1_error(_evaluate: Callable[[nn.Module], Evaluation]) -> Meter:
-    """Share of test images whose most likely class is wrong."""
-    from compress.measure import accuracy
-
-    return Meter(metric="top1_error", measure=lambda *models: accuracy.top1_error(*map(_evaluate, models)))
+def _quality_name(request: pytest.FixtureRequest) -> str:
+    """What ``quality`` is parametrized by."""
+    return str(request.param)
 
 
 @pytest.fixture(scope="session")
-def top5_error(_evaluate: Callable[[nn.Module], Evaluation]) -> Meter:
-    """Share of test images whose class is not among the five most likely."""
-    from compress.measure import accuracy
+def quality(_quality_name: str, workload: Workload, _judge: Judge) -> Meter:
+    """What the workload is judged by: the test runs once for each quality."""
+    return _quality_meter(_quality_name, workload, _judge)
 
-    return Meter(metric="top5_error", measure=lambda *models: accuracy.top5_error(*map(_evaluate, models)))
+
+@pytest.fixture(scope="session")
+def top1_error(workload: Workload, _judge: Judge) -> Meter:
+    """Share of test images whose most likely class is wrong."""
+    return _quality_meter("top1_error", workload, _judge)
+
+
+@pytest.fixture(scope="session")
+def top5_error(workload: Workload, _judge: Judge) -> Meter:
+    """Share of test images whose class is not among the five most likely."""
+    return _quality_meter("top5_error", workload, _judge)
+
+
+@pytest.fixture(scope="session")
+def _own_metric_name(request: pytest.FixtureRequest) -> str:
+    """What ``own_metric`` is parametrized by."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def own_metric(_own_metric_name: str, workload: Workload, pytestconfig: pytest.Config) -> Meter:
+    """What else the workload declares to be measured: the test runs once for each."""
+    from compress.measure.quality import own_measurement
+
+    own = next(one for one in workload.metrics if one.name == _own_metric_name)
+    threads = _threads(pytestconfig)
+    return Meter(
+        metric=own.name,
+        declared=own.metric,
+        measure=lambda small, large: own_measurement(own, small, large, threads),
+    )
 
 
 @pytest.fixture
@@ -265,7 +295,7 @@ def peak_tensor_bytes(workload: Workload) -> Meter:
     """Most bytes of tensors that live at once in one forward pass."""
     from compress.measure import memory
 
-    example = workload.example_input
+    example = workload.inputs
     return Meter(
         metric="peak_tensor_bytes", measure=lambda small, large: memory.peak_tensor_bytes(small, large, example)
     )
@@ -276,7 +306,7 @@ def cuda_memory(workload: Workload) -> Meter:
     """Peak bytes of torch's CUDA allocator in one forward pass."""
     from compress.measure import memory
 
-    example = workload.example_input
+    example = workload.inputs
     return _cuda_meter("cuda_peak_bytes", lambda small, large: memory.cuda_memory(small, large, example))
 
 
@@ -315,7 +345,7 @@ def cuda_latency(request: pytest.FixtureRequest, workload: Workload) -> Meter:
     def measure(compressed: nn.Module, dense: nn.Module) -> Measurement:
         timings.refuse_if_disabled()
         effort = looks.effort(compressed, dense)
-        measured = cuda.cuda_latency(compressed, dense, workload.example_input, effort=effort)
+        measured = cuda.cuda_latency(compressed, dense, workload.inputs, effort=effort)
         timings.show(measured)
         return measured
 
@@ -343,7 +373,7 @@ def cuda_time(workload: Workload) -> Meter:
     """Milliseconds that torch.profiler counts in CUDA kernels in one forward pass."""
     from compress.measure import cuda
 
-    example = workload.example_input
+    example = workload.inputs
     return _cuda_meter("cuda_time_ms", lambda small, large: cuda.cuda_time(small, large, example))
 
 
@@ -366,7 +396,7 @@ def _conditions(
     return Conditions(
         model_factory=workload.model_factory,
         model_args=workload.model_args,
-        example_input=workload.example_input,
+        example_input=workload.inputs,
         runtime=runtime,
         threads=_threads(request.config),
         packages=_packages.setdefault(runtime, WeakKeyDictionary()),
@@ -383,21 +413,35 @@ def _children(pytestconfig: pytest.Config) -> Iterator[Children]:
 
 
 @pytest.fixture(scope="session")
-def _evaluate(workload: Workload, pytestconfig: pytest.Config) -> Callable[[nn.Module], Evaluation]:
-    """Evaluates a model on the test split, once however often it is asked."""
-    from compress.train import evaluate
-
+def _judge(workload: Workload, pytestconfig: pytest.Config) -> Judge:
+    """Judges a model on the test split by all qualities, once however often it is asked."""
     # The model is kept with its result: another one could be given the same id once this one is gone.
-    known: dict[int, tuple[nn.Module, Evaluation]] = {}
+    known: dict[int, tuple[nn.Module, dict[str, Judged]]] = {}
 
-    def evaluation(model: nn.Module) -> Evaluation:
+    def judged(model: nn.Module) -> dict[str, Judged]:
         if id(model) not in known:
             with at_work(pytestconfig, "evaluating"):
-                found = evaluate(model, workload.dataset.test, outputs=workload.outputs, progress=True)
-            known[id(model)] = (model, found)
+                known[id(model)] = (model, workload.judge(model, progress=True))
         return known[id(model)][1]
 
-    return evaluation
+    return judged
+
+
+def _quality_meter(name: str, workload: Workload, judge: Judge) -> Meter:
+    """Measures the quality of that name, if the workload has one."""
+    from compress.errors import MeasureError
+    from compress.measure.quality import quality_measurement
+    from compress.results import METRICS
+
+    own = {quality.name: quality.metric for quality in workload.qualities}
+    if name not in own:
+        known = ", ".join(own) or "none"
+        raise MeasureError(f"workload {workload.name!r} is not judged by {name}, its qualities are {known}")
+    return Meter(
+        metric=name,
+        declared=None if name in METRICS else own[name],
+        measure=lambda small, large: quality_measurement(judge(small)[name], judge(large)[name]),
+    )
 
 
 def _once_a_model(find_out: Callable[[nn.Module], Found]) -> Callable[[nn.Module], Found]:
@@ -427,7 +471,7 @@ def _event_meter(metric: str, time: Callable[..., Measurement], config: pytest.C
     looks = Looks(config)
 
     def measure(compressed: nn.Module, dense: nn.Module) -> Measurement:
-        return time(compressed, dense, workload.example_input, effort=looks.effort(compressed, dense))
+        return time(compressed, dense, workload.inputs, effort=looks.effort(compressed, dense))
 
     return _cuda_meter(metric, measure)
 

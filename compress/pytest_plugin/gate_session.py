@@ -221,7 +221,7 @@ class Gate:
                 return meter(compressed, dense)
             except (CompressError, pytest.skip.Exception) as error:
                 # What cannot be measured must stand in the table too, not only in a traceback.
-                return Measurement(metric=meter.metric, unmeasured=str(error))
+                return Measurement(metric=meter.metric, declared=meter.declared, unmeasured=str(error))
 
         verdict = self.session.check(
             measure,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import nn
 
-    from compress.results import Measurement
+    from compress.results import Measurement, Metric
 
 Measure = Callable[["nn.Module", "nn.Module"], "Measurement"]
 
@@ -22,12 +22,14 @@ class Meter:
     """Measures one metric: called with the compressed and the dense model, returns both values.
 
     Attributes:
-        metric: a key of :data:`compress.results.METRICS`.
+        metric: its name.
         measure: what is called.
+        declared: what it is, where it is none of :data:`compress.results.METRICS`.
     """
 
     metric: str
     measure: Measure
+    declared: Metric | None = None
 
     def __call__(self, compressed: nn.Module, dense: nn.Module) -> Measurement:
         return self.measure(compressed, dense)

@@ -39,7 +39,7 @@ def apply_fit(settings: Fit, model: nn.Module, context: Context) -> nn.Module:
         model,
         context.workload.dataset,
         settings,
-        outputs=context.workload.outputs,
+        **context.workload.training,
         teacher=context.dense if settings.distill else None,
         checkpoint=context.checkpoint,
         progress=context.progress,

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from torch import nn
 
 from compress.errors import ConfigError
-from compress.inputs import inputs_of
 from compress.lowrank import LowRankConfig, factorize
 from compress.pairs import pinned_threads, ratio_of
 from compress.pruning.timing import paired_latency
@@ -43,11 +42,11 @@ class Factorize(LowRankConfig):
 
 def apply_factorize(settings: Factorize, model: nn.Module, context: Context) -> nn.Module:
     """Chains of smaller layers."""
-    example = context.workload.example_input
+    example = context.workload.inputs
 
     def latency_ratio(compressed: nn.Module, dense: nn.Module) -> float:
         with pinned_threads(settings.threads):
-            return ratio_of(paired_latency(compressed, dense, inputs_of(example)))
+            return ratio_of(paired_latency(compressed, dense, example))
 
     calibration = None
     if settings.calibration_images:

@@ -13,7 +13,7 @@ from torch import nn
 from compress import artifact, train
 from compress.channels.trace import Heads
 from compress.copying import copied
-from compress.data import Split
+from compress.data import AnySplit
 from compress.errors import ArtifactError, ConfigError
 from compress.inputs import device_of
 from compress.pruning.choosing import ChannelScope
@@ -190,7 +190,7 @@ def apply_prune_rounds(settings: PruneRounds, model: nn.Module, context: Context
                 current,
                 context.workload.dataset,
                 settings.training(number),
-                outputs=context.workload.outputs,
+                **context.workload.training,
                 checkpoint=checkpoint,
                 progress=context.progress,
             ).model
@@ -230,10 +230,11 @@ def _cut(
         settings.options(),
         outputs=context.workload.outputs,
         batches=batches,
+        loss=context.workload.loss,
         relative_to=relative_to,
         progress=context.progress,
     )
-    example = context.workload.example_input.to(device_of(model))
+    example = context.workload.inputs.to(device_of(model))
     small = prune_channels(model, example, ratio, settings.importance, ignore=settings.ignore, options=options)
     if not settings.recalibration_batches:
         return small
@@ -247,7 +248,7 @@ def _recalibrated(count: int, settings: PruneChannels | Recalibrate, model: nn.M
     return recalibrate(model, batches, outputs=context.workload.outputs, progress=context.progress)
 
 
-def _batches(count: int, settings: PruneChannels | Recalibrate, split: Split) -> TrainingBatches:
+def _batches(count: int, settings: PruneChannels | Recalibrate, split: AnySplit) -> TrainingBatches:
     return TrainingBatches(split=split, batches=count, batch_size=settings.batch_size, seed=settings.seed)
 
 

@@ -7,19 +7,23 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from compress import train
-from compress.data import Split
+from compress.data import AnySplit, ImageData, LoaderSplit
 from compress.data.splits import generator, stratified
 from compress.errors import ConfigError
 from compress.inputs import Inputs
 from compress.quantization.aware import QuantizeAwareConfig, quantize_aware_fit
 from compress.quantization.checks import calibration_batches, check_device
-from compress.quantization.contract import check_drop
+from compress.quantization.contract import Accuracy, check_drop
 from compress.quantization.half import HalfModel, Precision, check_precision, to_half
 from compress.quantization.model import QuantizedModel
 from compress.quantization.observed import Observer, check_observer
 from compress.quantization.static import QuantizeConfig, quantize_by
 from compress.recipe.context import Context
+from compress.results import Unit
+from compress.workload import judge_on
+
+# Below it a figure is no measure of what one is worse by.
+_LEAST = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +63,7 @@ def apply_quantize(settings: Quantize, model: nn.Module, context: Context) -> Qu
     check_device("cpu", model)
     held_out, calibration = _apart(context.workload.dataset.train, settings)
 
-    def accuracy(candidate: nn.Module) -> float:
-        return 1 - train.evaluate(candidate, held_out, outputs=context.workload.outputs).top1_error
-
+    accuracy = _accuracy(model, held_out, context)
     config = QuantizeConfig(max_accuracy_drop=settings.max_accuracy_drop, observer=settings.observer)
     return quantize_by(config, model, calibration, accuracy, progress=context.progress).model
 
@@ -69,6 +71,8 @@ def apply_quantize(settings: Quantize, model: nn.Module, context: Context) -> Qu
 def apply_quantize_aware_fit(settings: QuantizeAwareConfig, model: nn.Module, context: Context) -> QuantizedModel:
     """Fine-tuning in int8."""
     dataset = context.workload.dataset
+    if not isinstance(dataset, ImageData):
+        raise ConfigError("quantize_aware_fit takes labelled images, of other data use the steps fit and quantize")
     return quantize_aware_fit(model, dataset, settings, checkpoint=context.checkpoint, progress=context.progress).model
 
 
@@ -77,9 +81,33 @@ def apply_half(settings: Half, model: nn.Module, _: Context) -> HalfModel:
     return to_half(model, settings.precision)
 
 
-def _apart(split: Split, settings: Quantize) -> tuple[Split, list[Inputs]]:
-    """Training images to hold the contract on, and others to calibrate with; at most half of all for each."""
+def _accuracy(model: nn.Module, held_out: AnySplit, context: Context) -> Accuracy | None:
+    """What a model keeps of the workload's first quality, in 0..1; None where it has none.
+
+    Of a share it is the share that is right; of any other figure one less the part by which it is worse than that of
+    the model in float.
+    """
+    quality = next(iter(context.workload.qualities), None)
+    if quality is None:
+        return None
+    metric, name = quality.metric, quality.name
+
+    def value(candidate: nn.Module) -> float:
+        return judge_on(context.workload, candidate, held_out)[name].value
+
+    if metric.unit is Unit.FRACTION:
+        return value if metric.higher_is_better else lambda candidate: 1 - value(candidate)
+    reference = value(model)
+    return lambda candidate: 1 - metric.worse_by(reference, value(candidate)) / max(abs(reference), _LEAST)
+
+
+def _apart(split: AnySplit, settings: Quantize) -> tuple[AnySplit, list[Inputs]]:
+    """Training examples to hold the contract on, and others to calibrate with; at most half of all for each."""
     half = max(1, len(split) // 2)
+    if isinstance(split, LoaderSplit):
+        remaining, set_apart = split.apart(min(settings.num_holdout_images, half), settings.seed)
+        some = remaining.apart(settings.num_calibration_images, settings.seed)[1]
+        return set_apart, calibration_batches(some.batches())
     rest, held = stratified(split.labels, min(settings.num_holdout_images, half), settings.seed)
     others = split.subset(rest)
     _, chosen = stratified(others.labels, min(settings.num_calibration_images, len(others)), settings.seed)

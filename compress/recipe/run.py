@@ -17,6 +17,7 @@ from compress import (
     lowrank,
     macs,
     pruning,
+    quality,
     quantization,
     reconstruction,
     substitute,
@@ -68,9 +69,11 @@ def run_recipe(
         **ingredients(workload),
         "dense": artifact.digest(dense),
         # What is coupled to what can depend on the shape; the values may be drawn anew in every run.
-        "example_input": [list(workload.example_input.shape), str(workload.example_input.dtype)],
+        "example_inputs": [[list(one.shape), str(one.dtype)] for one in workload.inputs.tensors],
     }
-    techniques = (channels, data, exported, lowrank, macs, pruning, quantization, reconstruction, substitute, train)
+    techniques = (
+        *(channels, data, exported, lowrank, macs, pruning, quality, quantization, reconstruction, substitute, train),
+    )
     steps = (fit_step, lowrank_steps, pruning_steps, quantization_steps, reconstruct_step, training_batches)
     sources: tuple[ModuleType | Callable[..., Any], ...] = (*techniques, *steps, apply_step, *workload.code)
 

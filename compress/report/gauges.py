@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,13 +10,14 @@ from markupsafe import Markup
 
 from compress.gate.checks import Status, ratio_intervals
 from compress.gate.error_rules import BASELINE_ERROR_MARGIN
-from compress.gate.figures import write_change, write_points, write_value
+from compress.gate.figures import write_change, write_difference, write_points, write_value
 from compress.gate.rules import change_bound
+from compress.gate.score_rules import score_margin
 from compress.gate.statistics import flips, increase_interval
 from compress.gate.verdict import Verdict
 from compress.report.svg import Picture, Scale, element, percent, scale_of
 from compress.report.table import MARKS
-from compress.results import METRICS, Kind
+from compress.results import Kind, Unit, in_order
 
 HEIGHT = 62
 _LINE = 31
@@ -34,7 +36,7 @@ class Bound:
 
 @dataclass(frozen=True, kw_only=True)
 class Gauge:
-    """One verdict, on an axis of its own: errors in percentage points above the dense model, all else as a ratio to it.
+    """One verdict, on an axis of its own: qualities by how far they lie above the dense model, all else as a ratio to it.
 
     Attributes:
         title: the metric's.
@@ -44,6 +46,7 @@ class Gauge:
         status: the same for a program.
         place: of the value on the axis.
         dense: place of the dense model on the axis.
+        higher_is_better: whether the bounds are the least that it may be.
         interval: what the place is sure to lie in; None for a value that is exact.
         confidence: of that interval, in words; "" without one.
         processes: times only: the interval in each process, all of which must lie on one side of a bound.
@@ -58,6 +61,7 @@ class Gauge:
     status: Status
     place: float
     dense: float
+    higher_is_better: bool = False
     interval: Ends | None
     confidence: str
     processes: tuple[Ends, ...]
@@ -81,8 +85,8 @@ def gauge_of(verdict: Verdict) -> Gauge | None:
     dense, compressed = measurement.dense, measurement.compressed
     if not verdict.gated or dense is None or compressed is None or verdict.status is Status.NOT_MEASURED:
         return None
-    is_error = metric.kind is Kind.ERROR
-    if not is_error and not dense:
+    size = 100.0 if metric.unit is Unit.FRACTION else 1.0
+    if not metric.is_quality and not dense:
         return None
     median = verdict.ratio.median if verdict.ratio is not None else None
     ratio = compressed / dense if dense and median is None else median
@@ -93,8 +97,9 @@ def gauge_of(verdict: Verdict) -> Gauge | None:
         change=write_change(metric, dense, compressed, ratio),
         mark=MARKS[verdict.status],
         status=verdict.status,
-        place=100 * (compressed - dense) if is_error else ratio or 0.0,
-        dense=0.0 if is_error else 1.0,
+        place=size * (compressed - dense) if metric.is_quality else ratio or 0.0,
+        dense=0.0 if metric.is_quality else 1.0,
+        higher_is_better=metric.higher_is_better,
         interval=interval,
         confidence=confidence,
         processes=_processes(verdict),
@@ -109,10 +114,12 @@ def draw_gauge(gauge: Gauge) -> Picture:
     bounds = [bound for bound in (gauge.limit, gauge.baseline) if bound is not None]
     ends = [end for interval in (*gauge.processes, gauge.interval or ()) for end in interval]
     scale = scale_of([gauge.place, gauge.dense, *ends, *(bound.value for bound in bounds)], margin=0.12)
-    ceiling = min(bound.value for bound in bounds) if bounds else None
+    tightest = max if gauge.higher_is_better else min
+    edge = tightest(bound.value for bound in bounds) if bounds else None
     parts = [element("line", {"x1": 0, "x2": "100%", "y1": _LINE, "y2": _LINE, "class": "track"})]
-    if ceiling is not None:
-        beyond = {"x": percent(scale(ceiling)), "width": percent(1 - scale(ceiling)), "y": _LINE - 5, "height": 10}
+    if edge is not None:
+        start, end = (0.0, scale(edge)) if gauge.higher_is_better else (scale(edge), 1.0)
+        beyond = {"x": percent(start), "width": percent(end - start), "y": _LINE - 5, "height": 10}
         parts.append(element("rect", {**beyond, "class": "beyond"}))
     parts += _tick(scale, gauge.dense, "dense", above=False, named=not _close(scale, gauge))
     if gauge.baseline is not None:
@@ -157,6 +164,10 @@ def _interval(verdict: Verdict) -> tuple[Ends | None, str]:
     if verdict.ratio is not None:
         return (verdict.ratio.low, verdict.ratio.high), f"{100 * verdict.ratio.confidence:g} % interval"
     measurement = verdict.measurement
+    known = next((check.interval for check in verdict.checks if check.interval is not None), None)
+    if known is not None and all(map(math.isfinite, known)):
+        size = 100.0 if verdict.metric.unit is Unit.FRACTION else 1.0
+        return (size * known[0], size * known[1]), f"{100 * _CONFIDENCE:g} % interval"
     if verdict.metric.kind is not Kind.ERROR or measurement.correct is None:
         return None, ""
     n = measurement.num_examples
@@ -173,9 +184,12 @@ def _processes(verdict: Verdict) -> tuple[Ends, ...]:
 def _limit(verdict: Verdict, dense: float) -> Bound | None:
     if verdict.limit is None or not verdict.limit.binds(verdict.measurement.device):
         return None
-    if verdict.metric.kind is Kind.ERROR:
-        increase = verdict.limit.bound(0.0)
-        return Bound(value=100 * increase, text=f"limit {write_points(increase)}")
+    metric = verdict.metric
+    if metric.is_quality:
+        increase = verdict.limit.bound(0.0 if metric.kind is Kind.ERROR else dense)
+        increase -= 0.0 if metric.kind is Kind.ERROR else dense
+        size = 100.0 if metric.unit is Unit.FRACTION else 1.0
+        return Bound(value=size * increase, text=f"limit {write_difference(metric, increase)}")
     ratio = verdict.limit.bound(dense) / dense
     return Bound(value=ratio, text=f"limit x{ratio:.2f}")
 
@@ -192,6 +206,11 @@ def _baseline(verdict: Verdict, dense: float) -> Bound | None:
         increase = entry.compressed - dense
         text = f"baseline {write_points(increase)}, may rise {100 * BASELINE_ERROR_MARGIN:g} pt"
         return Bound(value=100 * (increase + BASELINE_ERROR_MARGIN), text=text)
+    if metric.kind is Kind.SCORE:
+        sign, size = -1 if metric.higher_is_better else 1, 100.0 if metric.unit is Unit.FRACTION else 1.0
+        margin, change = sign * score_margin(metric, entry.compressed), entry.compressed - dense
+        text = f"baseline {write_difference(metric, change)}, may move {write_difference(metric, margin)}"
+        return Bound(value=size * (change + margin), text=text)
     recorded, factor = entry.compressed / dense, 1 + metric.tolerance
     if entry.ratio is not None:
         recorded, factor = entry.ratio, change_bound(metric.tolerance)
@@ -202,9 +221,10 @@ def _baseline(verdict: Verdict, dense: float) -> Bound | None:
 def gauges_of(verdicts: Sequence[Verdict]) -> dict[str, list[Gauge]]:
     """Recipe to the gauges of its verdicts, in the order of the metrics; the later of two about one metric counts."""
     latest = {(verdict.recipe, verdict.metric.name): verdict for verdict in verdicts}
+    order = in_order(verdict.metric for verdict in verdicts)
     gauges: dict[str, list[Gauge]] = {}
     for recipe in dict.fromkeys(verdict.recipe for verdict in verdicts):
-        found = [gauge_of(latest[recipe, name]) for name in METRICS if (recipe, name) in latest]
+        found = [gauge_of(latest[recipe, metric.name]) for metric in order if (recipe, metric.name) in latest]
         if drawn := [gauge for gauge in found if gauge is not None]:
             gauges[recipe] = drawn
     return gauges

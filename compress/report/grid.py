@@ -14,9 +14,9 @@ from compress.gate.checks import Status
 from compress.gate.figures import join_some, write_change
 from compress.gate.verdict import Verdict
 from compress.report.console import PLAIN_BOX, STYLES
-from compress.report.names import by_metric, dense_value, is_number
+from compress.report.names import by_metric, dense_value, is_number, metric_of
 from compress.report.units import Scale, scale_of, write_scaled
-from compress.results import METRICS, Kind, Metric
+from compress.results import Metric, Unit
 
 # A letter for what did not hold: what held needs none, and the eye finds the others.
 _LETTERS: Mapping[Status | None, str] = {
@@ -64,7 +64,7 @@ def grid_parts(verdicts: Sequence[Verdict], console: Console) -> Iterator[Render
                 yield Text("")
             yield block
     for why in dict.fromkeys(absent.values()):
-        names = [METRICS[name].short for name, reason in absent.items() if reason == why]
+        names = [metric_of(rows[name]).short for name, reason in absent.items() if reason == why]
         yield Text(f"NOT MEASURED: {join_some(names, 2)}: {why}", style="dim")
     if shown:
         yield _legend(shown)
@@ -90,7 +90,7 @@ def _blocks(
 
 
 def _block(rows: Mapping[str, Mapping[str, Verdict]], recipes: Sequence[str]) -> rich.table.Table:
-    scales = {name: _scale(METRICS[name], row) for name, row in rows.items()}
+    scales = {name: _scale(metric_of(row), row) for name, row in rows.items()}
     table = rich.table.Table(box=PLAIN_BOX, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("criterion", no_wrap=True)
     table.add_column("dense", justify="right", no_wrap=True)
@@ -102,7 +102,7 @@ def _block(rows: Mapping[str, Mapping[str, Verdict]], recipes: Sequence[str]) ->
         head = Text(recipe, justify="right")
         table.add_column(head, max_width=max(text.cell_len for text in columns[-1]), overflow="fold")
     for number, (name, row) in enumerate(rows.items()):
-        metric, scale = METRICS[name], scales[name]
+        metric, scale = metric_of(row), scales[name]
         title = f"{metric.short}, {scale.unit}" if scale.unit else metric.short
         dense = dense_value(row.values())
         written = "" if dense is None else write_scaled(metric, dense, scale)
@@ -125,7 +125,7 @@ def _cell(verdict: Verdict | None, scale: Scale) -> _Cell:
     if not is_number(compressed):
         return _Cell(instead="not measured", status=status)
     change = write_change(metric, dense, compressed, verdict.measurement.ratio) if is_number(dense) else ""
-    if metric.kind is Kind.ERROR:
+    if metric.unit is Unit.FRACTION:
         # Its row is in percent, so that a change in it is one in points.
         change = change.removesuffix(" pt")
     return _Cell(value=write_scaled(metric, compressed, scale), change=change, status=status)

@@ -13,7 +13,7 @@ from compress.gate.figures import write_change, write_value
 from compress.gate.history import Version
 from compress.gate.verdict import Verdict
 from compress.report.svg import Picture, Scale, element, percent, scale_of
-from compress.results import METRICS, Kind, Measurement, Metric
+from compress.results import Kind, Measurement, Metric, Unit, in_order
 
 HEIGHT = 118
 _TICKS = 3
@@ -26,7 +26,7 @@ class Moment:
 
     Attributes:
         position: which of the moments of the chart it is, from 0.
-        value: errors in percent, all else as a ratio to the dense model of the same run.
+        value: shares in percent, other qualities in their own unit, all else as a ratio to the dense model of the same run.
         title: all about it.
     """
 
@@ -57,14 +57,16 @@ def histories(versions: Sequence[Version], verdicts: Sequence[Verdict]) -> list[
     moments = (*(f"{version.when:%Y-%m-%d}" for version in versions), "now")
     latest = {(verdict.metric.name, verdict.recipe): verdict.measurement for verdict in verdicts}
     found = []
-    for metric in METRICS.values():
+    for metric in in_order(verdict.metric for verdict in verdicts):
         series = {
             recipe: values
             for (name, recipe), measurement in latest.items()
             if name == metric.name and len(values := _values(metric, recipe, measurement, versions)) > 1
         }
         if series:
-            unit = "%" if metric.kind is Kind.ERROR else "x dense"
+            unit = "x dense"
+            if metric.is_quality:
+                unit = "%" if metric.unit is Unit.FRACTION else ""
             found.append(History(metric=metric, unit=unit, moments=moments, series=series))
     return found
 
@@ -103,6 +105,7 @@ def _values(metric: Metric, recipe: str, measurement: Measurement, versions: Seq
             moments.append(Moment(position=position, value=value, title=about))
     now = Entry(
         metric=metric.name,
+        declared=measurement.declared,
         dense=measurement.dense,
         compressed=measurement.compressed,
         ratio=measurement.ratio if metric.kind is Kind.TIME else None,
@@ -113,8 +116,8 @@ def _values(metric: Metric, recipe: str, measurement: Measurement, versions: Seq
 
 
 def _value(metric: Metric, dense: float, compressed: float, ratio: float | None) -> float | None:
-    if metric.kind is Kind.ERROR:
-        return 100 * compressed
+    if metric.is_quality:
+        return 100 * compressed if metric.unit is Unit.FRACTION else compressed
     if ratio is not None:
         return ratio
     return compressed / dense if dense else None

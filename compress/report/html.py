@@ -20,7 +20,7 @@ from compress.report.html_layers import layer_section
 from compress.report.html_tradeoffs import tradeoff_section
 from compress.report.svg import asset
 from compress.report.table import Table, build_table
-from compress.results import Environment, LayerChange
+from compress.results import Environment, LayerChange, in_order
 
 # Beside the words: shapes are told apart faster, and colour alone tells some readers nothing.
 _GLYPHS: Mapping[Status | None, str] = {
@@ -32,7 +32,7 @@ _GLYPHS: Mapping[Status | None, str] = {
 }
 
 
-_CARD_FIGURES = {"file_bytes": "file size", "cpu_latency_ms": "CPU time", "top1_error": "top-1 error"}
+_CARD_FIGURES = ("file_bytes", "cpu_latency_ms")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,14 +118,16 @@ def _headline(verdicts: Sequence[Verdict], title: str) -> dict[str, Any]:
 def _cards(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
     """Each recipe in three figures, with the worst that was said of it."""
     latest = {(verdict.recipe, verdict.metric.name): verdict for verdict in verdicts}
+    # Of several qualities the first is what the model is for.
+    best = [metric.name for metric in in_order(verdict.metric for verdict in verdicts) if metric.is_quality][:1]
     cards = []
     for recipe in dict.fromkeys(verdict.recipe for verdict in verdicts):
         own = [verdict for (name, _), verdict in latest.items() if name == recipe and verdict.gated]
         # What needs a device that is not there would otherwise be all that a card says.
         told = [verdict.status for verdict in own if verdict.status is not Status.NOT_MEASURED]
         figures = [
-            (title, change)
-            for name, title in _CARD_FIGURES.items()
+            (latest[recipe, name].metric.short, change)
+            for name in (*_CARD_FIGURES, *best)
             if (recipe, name) in latest and (change := _change(latest[recipe, name]))
         ]
         cards.append({"recipe": recipe, "status": max(told, key=tuple(Status).index, default=None), "figures": figures})

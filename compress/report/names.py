@@ -9,7 +9,7 @@ from typing import TypeGuard
 
 from compress.gate.figures import join_some
 from compress.gate.verdict import Verdict
-from compress.results import METRICS
+from compress.results import Metric, in_order
 
 # Times of one model that differ by more were not taken under the same runtime.
 ALIKE = 0.75
@@ -18,8 +18,16 @@ ALIKE = 0.75
 def by_metric(verdicts: Iterable[Verdict]) -> dict[str, dict[str, Verdict]]:
     """Metric to recipe to verdict; in the order of the metrics, the later of two about the same counts."""
     latest = {(verdict.metric.name, verdict.recipe): verdict for verdict in verdicts}
-    rows = {name: {recipe: one for (metric, recipe), one in latest.items() if metric == name} for name in METRICS}
-    return {name: row for name, row in rows.items() if row}
+    ordered = in_order(verdict.metric for verdict in latest.values())
+    return {
+        shown.name: {recipe: one for (metric, recipe), one in latest.items() if metric == shown.name}
+        for shown in ordered
+    }
+
+
+def metric_of(row: Mapping[str, Verdict]) -> Metric:
+    """The metric that the verdicts of a row are about."""
+    return next(iter(row.values())).metric
 
 
 def dense_value(verdicts: Iterable[Verdict]) -> float | None:
@@ -29,7 +37,9 @@ def dense_value(verdicts: Iterable[Verdict]) -> float | None:
     takes longer.
     """
     values = [value for verdict in verdicts if is_number(value := verdict.measurement.dense)]
-    return statistics.median_low([value for value in values if value >= ALIKE * max(values)]) if values else None
+    if not values:
+        return None
+    return statistics.median_low([value for value in values if max(values) <= 0 or value >= ALIKE * max(values)])
 
 
 def is_number(value: float | None) -> TypeGuard[float]:

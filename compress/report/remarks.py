@@ -34,8 +34,8 @@ def remarks(screen: Screen) -> list[str]:
 
 def _undecided(screen: Screen) -> Iterator[str]:
     undecided = screen.of_status(Status.INCONCLUSIVE)
-    errors = [verdict for verdict in undecided if verdict.metric.kind is Kind.ERROR]
-    others = [verdict for verdict in undecided if verdict.metric.kind is not Kind.ERROR]
+    errors = [verdict for verdict in undecided if verdict.metric.is_quality]
+    others = [verdict for verdict in undecided if not verdict.metric.is_quality]
     more = {"more pairs (--compress-seconds) or a quieter machine": others, "more test examples": errors}
     for what, verdicts in more.items():
         if verdicts:
@@ -111,7 +111,7 @@ def _other_dense(screen: Screen) -> Iterator[str]:
         shown = dense_value(row.values())
         for recipe, verdict in row.items():
             own = verdict.measurement.dense
-            if shown is not None and is_number(own) and own < ALIKE * shown:
+            if shown is not None and is_number(own) and 0 < own < ALIKE * shown:
                 recipes[recipe] = None
     if recipes:
         yield f"{join_some(list(recipes), 3)}: times are ratios to their own dense run, a faster one"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from compress.gate.checks import Status
 from compress.gate.figures import write_change, write_value
 from compress.gate.verdict import Verdict, models_compared
-from compress.report.names import ALIKE, by_metric, dense_value, is_number
-from compress.results import METRICS, Environment, Metric
+from compress.report.names import ALIKE, by_metric, dense_value, is_number, metric_of
+from compress.results import Environment, Metric
 
 # Words, not colours alone: logs and colour-blind readers see none.
 MARKS: Mapping[Status, str] = {
@@ -106,9 +106,7 @@ def build_table(verdicts: Sequence[Verdict], *, workload: str = "", environment:
     recipes = tuple(dict.fromkeys(verdict.recipe for verdict in verdicts))
     ordered = [row[recipe] for row in known.values() for recipe in recipes if recipe in row]
     notes = _number_notes(ordered)
-    rows = tuple(
-        _row(METRICS[name], {recipe: row.get(recipe) for recipe in recipes}, notes) for name, row in known.items()
-    )
+    rows = tuple(_row(metric_of(row), {recipe: row.get(recipe) for recipe in recipes}, notes) for row in known.values())
     return Table(
         recipes=recipes,
         rows=rows,
@@ -161,7 +159,7 @@ def _cell(verdict: Verdict | None, dense: float | None, notes: Mapping[tuple[str
         value = write_value(metric, compressed)
         if is_number(own):
             change = write_change(metric, own, compressed, verdict.measurement.ratio)
-            if dense is not None and own < ALIKE * dense:
+            if dense is not None and 0 < own < ALIKE * dense:
                 value = f"{value} of {write_value(metric, own)}"
     key = _note_key(verdict)
     return Cell(

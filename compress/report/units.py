@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from compress.gate.figures import write_value
 from compress.results import Metric, Unit
 
 # Decimal, as disks and the reference table count.
@@ -26,6 +27,8 @@ def scale_of(metric: Metric, values: Sequence[float]) -> Scale:
             return Scale(size=0.01, unit="%")
         case Unit.MILLISECONDS:
             return Scale(size=1.0, unit="ms")
+        case Unit.NUMBER:
+            return Scale(size=1.0, unit="")
         case Unit.COUNT | Unit.BYTES:
             most = max(values, default=0.0)
             size, prefix = next(((size, prefix) for size, prefix in _PREFIXES if most >= size), (1.0, ""))
@@ -37,6 +40,8 @@ def write_scaled(metric: Metric, value: float, scale: Scale) -> str:
     scaled = value / scale.size
     if metric.unit is Unit.FRACTION:
         return f"{scaled:.2f}"
+    if metric.unit is Unit.NUMBER:
+        return write_value(metric, value)
     if scale.size == 1 and metric.unit is not Unit.MILLISECONDS:
         return f"{scaled:,.0f}"
     digits = next((digits for least, digits in ((99.95, 0), (9.995, 1), (0.9995, 2)) if scaled >= least), None)

@@ -24,7 +24,6 @@ from compress.sweep.parameters import with_settings
 from compress.sweep.plans import Plan, Point, all_points, is_finite, seeds
 from compress.sweep.progress import sweep_progress
 from compress.sweep.study import fingerprint, open_study
-from compress.train import evaluate
 from compress.workload import Workload
 
 Sampler = Literal["tpe", "random", "grid"]
@@ -145,7 +144,7 @@ class _Attempt:
         conditions = Conditions(
             model_factory=self.workload.model_factory,
             model_args=self.workload.model_args,
-            example_input=self.workload.example_input,
+            example_input=self.workload.inputs,
             runtime=recipe.runtime,
             threads=self.config.threads,
         )
@@ -161,11 +160,10 @@ class _Attempt:
 
     def measure(self, model: nn.Module) -> Candidate:
         """Error and size, of nobody's yet."""
+        judged = self.workload.judge(model, progress=self.progress)
         return Candidate(
             recipe="",
-            top1_error=evaluate(
-                model, self.workload.dataset.test, outputs=self.workload.outputs, progress=self.progress
-            ).top1_error,
+            top1_error=judged["top1_error"].value,
             file_bytes=count_file_bytes(model),
             num_params=count_params(model),
         )

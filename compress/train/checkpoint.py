@@ -11,15 +11,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn, optim
 
-from compress.data import ImageData
+from compress.data import Data
 from compress.data.storage import load_tensors, save_tensors
 from compress.errors import ArtifactError, ModelError
 from compress.train.config import FitConfig
 from compress.train.progress import EpochRecord
 
-_FORMAT = "compress-fit 1"
-_MODEL, _BEST, _MOMENTUM = "model/", "best/", "momentum/"
-_MOMENTUM_BUFFER = "momentum_buffer"  # the name that torch.optim.SGD gives it
+_FORMAT = "compress-fit 2"
+_MODEL, _BEST, _OPTIMIZER = "model/", "best/", "optimizer/"
 
 
 @dataclass(kw_only=True)
@@ -28,20 +27,22 @@ class State:
 
     Attributes:
         model: being trained.
-        optimizer: its momentum.
+        optimizer: its state.
+        scheduler: of the learning rate; None where the settings say it all.
         history: a record of every epoch that is over.
         best_epoch: the best one of them, counted from 1; 0 before the first.
         best: the model's state after it; None where it is the model's present one.
     """
 
     model: nn.Module
-    optimizer: optim.SGD
+    optimizer: optim.Optimizer
+    scheduler: optim.lr_scheduler.LRScheduler | None = None
     history: list[EpochRecord] = field(default_factory=list)
     best_epoch: int = 0
     best: dict[str, Tensor] | None = None
 
 
-def identity(model: nn.Module, data: ImageData, config: FitConfig, teacher: nn.Module | None = None) -> dict[str, str]:
+def identity(model: nn.Module, data: Data, config: FitConfig, teacher: nn.Module | None = None) -> dict[str, str]:
     """What a checkpoint must agree on with a run to be resumed by it: a digest of each thing.
 
     A model is known by the names, shapes and types of its tensors, not by the values it starts from; a teacher by the
@@ -64,11 +65,18 @@ def save_checkpoint(path: Path, state: State, run: Mapping[str, str]) -> None:
         ArtifactError: if it cannot be written; an older checkpoint is then still there.
     """
     tensors = _named(_MODEL, tensors_of(state.model)) | _named(_BEST, state.best or {})
+    numbers: dict[str, dict[str, object]] = {}
     for name, parameter in state.model.named_parameters():
-        buffer = state.optimizer.state[parameter].get(_MOMENTUM_BUFFER) if parameter.requires_grad else None
-        if buffer is not None:
-            tensors[_MOMENTUM + name] = buffer
-    progress = {"history": [asdict(record) for record in state.history], "best_epoch": state.best_epoch}
+        for key, value in state.optimizer.state.get(parameter, {}).items():
+            if isinstance(value, Tensor):
+                tensors[f"{_OPTIMIZER}{key}/{name}"] = value
+            elif value is not None:
+                numbers.setdefault(name, {})[key] = value
+    progress = {
+        "history": [asdict(record) for record in state.history],
+        "best_epoch": state.best_epoch,
+        "optimizer": numbers,
+    }
     metadata = {"format": _FORMAT, "progress": json.dumps(progress), **run}
     # Tensors may share memory, as tied weights do, which the format knows nothing of.
     save_tensors(path, {name: value.detach().cpu().clone() for name, value in tensors.items()}, metadata, ArtifactError)
@@ -90,20 +98,30 @@ def load_checkpoint_(path: Path, state: State, run: Mapping[str, str]) -> None:
                 f"a checkpoint must be of the run that it resumes, this one has other {part}:"
                 f" delete it to train anew ({path})"
             )
-    model, best, momentum = (_unnamed(prefix, tensors) for prefix in (_MODEL, _BEST, _MOMENTUM))
+    model, best, kept = (_unnamed(prefix, tensors) for prefix in (_MODEL, _BEST, _OPTIMIZER))
     parameters = dict(state.model.named_parameters())
     names = set(tensors_of(state.model))
-    if set(model) != names or set(best) not in (set(), names) or not set(momentum) <= set(parameters):
+    owners = {key.partition("/")[2] for key in kept}
+    if set(model) != names or set(best) not in (set(), names) or not owners <= set(parameters):
         raise ArtifactError(f"a checkpoint must hold every tensor of its model, this one does not ({path})")
     try:
         progress = json.loads(metadata["progress"])
         history, best_epoch = [EpochRecord(**record) for record in progress["history"]], int(progress["best_epoch"])
+        numbers = {parameters[name]: dict(values) for name, values in progress["optimizer"].items()}
     except (KeyError, TypeError, ValueError) as cause:
         raise ArtifactError(f"a checkpoint must tell how far its run was, this one does not ({path})") from cause
     state.model.load_state_dict(model)
-    for name, buffer in momentum.items():
+    for parameter, values in numbers.items():
+        state.optimizer.state[parameter].update(values)
+    for place, value in kept.items():
+        key, _, name = place.partition("/")
         parameter = parameters[name]
-        state.optimizer.state[parameter][_MOMENTUM_BUFFER] = torch.empty_like(parameter.detach()).copy_(buffer)
+        # What is as large as the parameter lies as it does; a count of steps lies where it lay.
+        like = parameter.detach()
+        same = value.shape == like.shape
+        state.optimizer.state[parameter][key] = (
+            torch.empty_like(like, dtype=value.dtype).copy_(value) if same else value
+        )
     state.best = best or None
     state.history, state.best_epoch = history, best_epoch
 

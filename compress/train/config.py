@@ -25,6 +25,8 @@ _RULES: Mapping[str, tuple[bool, str, Callable[[float], bool]]] = {
     "alpha": (False, "in [0, 1]", lambda value: 0 <= value <= 1),
     "hint_weight": (False, "at least 0", lambda value: value >= 0),
     "seed": (True, "in [0, 2**32)", lambda value: 0 <= value < 2**32),
+    "accumulated_batches": (True, "at least 1", lambda value: value >= 1),
+    "max_gradient_norm": (False, "at least 0", lambda value: value >= 0),
 }
 
 
@@ -54,6 +56,8 @@ class FitConfig:
             weighs ``1 - alpha``.
         hints: with a teacher: names of modules, in both models, whose outputs are to be alike too.
         hint_weight: weight of the distance between those.
+        accumulated_batches: how many batches' gradients are averaged before each step.
+        max_gradient_norm: what the norm of all gradients is scaled down to where it is larger; 0 leaves it.
 
     Raises:
         ConfigError: if a value breaks its rule.
@@ -75,6 +79,8 @@ class FitConfig:
     alpha: float = 0.9
     hints: tuple[str, ...] = ()
     hint_weight: float = 1.0
+    accumulated_batches: int = 1
+    max_gradient_norm: float = 0.0
 
     def __post_init__(self) -> None:
         for name, (whole, rule, holds) in _RULES.items():

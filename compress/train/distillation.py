@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from compress.errors import ConfigError, ModelError
+from compress.inputs import tensors_in
 
 
 def soft_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -18,17 +20,35 @@ def soft_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     cross-entropy.
 
     Args:
-        student, teacher: logits ``[n, num_classes]``; the gradient flows to the student's alone.
+        student, teacher: logits ``[n, num_classes, ...]``; the gradient flows to the student's alone.
         temperature: what both are divided by before the softmax.
 
     Returns:
-        The mean over the ``n`` examples.
+        The mean over the examples, of each position where there are more dimensions.
 
     Source: Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015, sections 2 and 2.1.
     """
     soft = F.log_softmax(student / temperature, dim=1)
     target = F.log_softmax(teacher.detach() / temperature, dim=1)
-    return F.kl_div(soft, target, reduction="batchmean", log_target=True) * temperature**2
+    positions = target.numel() // target.shape[1]
+    return F.kl_div(soft, target, reduction="sum", log_target=True) / positions * temperature**2
+
+
+def output_loss(student: Any, teacher: Any) -> Tensor:
+    """How far what a student puts out is from what its teacher does, of any nesting: for outputs that are no logits.
+
+    For each tensor the mean squared difference over the teacher's mean square; their mean over the tensors.
+
+    Raises:
+        ModelError: if the two are nested otherwise or of other shapes.
+    """
+    ours, theirs = ([one for one in tensors_in([value]) if one.is_floating_point()] for value in (student, teacher))
+    if [one.shape for one in ours] != [one.shape for one in theirs] or not ours:
+        shapes = [[list(one.shape) for one in outputs] for outputs in (ours, theirs)]
+        raise ModelError(
+            f"student and teacher must put out numbers of the same shapes, got {shapes[0]} and {shapes[1]}"
+        )
+    return torch.stack([_relative(*pair) for pair in zip(ours, theirs, strict=True)]).mean()
 
 
 def hint_loss(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Tensor:
@@ -49,9 +69,15 @@ def hint_loss(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> T
                 f"hints must be of the same shape in student and teacher,"
                 f" got {list(student[name].shape)} and {list(target.shape)} (module '{name}')"
             )
-        square = target.detach().float().square().mean().clamp(min=torch.finfo(torch.float32).tiny)
-        losses.append(F.mse_loss(student[name].float(), target.detach().float()) / square)
+        losses.append(_relative(student[name], target))
     return torch.stack(losses).mean()
+
+
+def _relative(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared difference over the teacher's mean square."""
+    target = teacher.detach().float()
+    square = target.square().mean().clamp(min=torch.finfo(torch.float32).tiny)
+    return F.mse_loss(student.float(), target) / square
 
 
 def tap_(model: nn.Module, names: Sequence[str], role: str) -> Mapping[str, Tensor]:

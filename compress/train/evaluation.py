@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compress.copying import copied
 from compress.data import Split
 from compress.errors import CompressError, DataError, ModelError, first_line
-from compress.inputs import device_of, evaluating
+from compress.inputs import Inputs
 from compress.outputs import Outputs, selected
-from compress.progress import track
-from compress.train.processes import Processes, alone, as_device
+from compress.quality import judge_model, topk_error
+from compress.train.processes import as_device
 
 _TOP = 5
 
@@ -68,76 +68,45 @@ def evaluate(
     """
     if len(split) == 0:
         raise DataError("a split must hold at least one example to evaluate on, got none")
-    own = device_of(model)
-    target = own if device is None else as_device(device)
-    if target != own:
-        model = copied(model).to(target)
-    ranks = true_class_ranks(
-        model, split, outputs=outputs, batch_size=batch_size, processes=alone(target), progress=progress
+    judged = judge_model(
+        model,
+        split.batches(batch_size),
+        [topk_error(k, split.num_classes) for k in (1, _TOP)],
+        outputs=outputs,
+        device=None if device is None else as_device(device),
+        total=math.ceil(len(split) / batch_size),
+        progress=progress,
     )
-    top1, top5 = ranks < 1, ranks < _TOP
+    top1, top5 = judged["top1_error"], judged[f"top{_TOP}_error"]
     return Evaluation(
-        top1_error=_share_of_false(top1),
-        top5_error=_share_of_false(top5),
-        top1_correct=np.packbits(top1.numpy()).tobytes(),
-        top5_correct=np.packbits(top5.numpy()).tobytes(),
+        top1_error=top1.value,
+        top5_error=top5.value,
+        top1_correct=np.packbits(top1.rows[:, 0] == 0).tobytes(),
+        top5_correct=np.packbits(top5.rows[:, 0] == 0).tobytes(),
         num_examples=len(split),
     )
 
 
-def true_class_ranks(
-    model: nn.Module,
-    split: Split,
-    *,
-    outputs: Outputs | None = None,
-    batch_size: int,
-    processes: Processes,
-    progress: bool = False,
-) -> Tensor:
-    """``[n]``: how many classes the model holds likelier than the true one, for this process's part of the split."""
-    device = processes.device
-    batches = split.batches(batch_size, rank=processes.rank, world_size=processes.world_size)
-    total = math.ceil(len(split) / (batch_size * processes.world_size))
-    ranks = [torch.empty(0, dtype=torch.int64)]
-    # Not in inference mode: its tensors are of a kind of their own, for which a compiled model is compiled once more.
-    with evaluating(model), torch.no_grad(), torch.autocast(device.type, enabled=False):
-        for images, labels in track(batches, "evaluating", total=total, shown=progress):
-            logits = logits_of(model, images.to(device), split.num_classes, outputs=outputs)
-            if logits.isnan().any():
-                raise ModelError("a model's logits must be numbers, this one put out NaN")
-            ranks.append(_ranks(logits, labels.to(device)).cpu())
-    return torch.cat(ranks)
-
-
-def logits_of(
-    model: nn.Module, images: Tensor, num_classes: int, *, outputs: Outputs | None = None, role: str = "model"
-) -> Tensor:
-    """Run the model, which messages call by its ``role``: ``images: [n, c, h, w]`` to ``[n, num_classes]``.
+def outputs_of(
+    model: nn.Module, inputs: Inputs, num_classes: int | None, *, outputs: Outputs | None = None, role: str = "model"
+) -> Any:
+    """What the model, which messages call by its ``role``, puts out; logits ``[n, num_classes]`` where that is known.
 
     Raises:
-        ModelError: if it fails, or puts out something else.
+        ModelError: if it fails, or puts out something else than the logits.
     """
     try:
-        logits = selected(model(images), outputs)
+        found = selected(inputs.call(model), outputs)
     except CompressError:
         raise
     except Exception as cause:
+        shapes = " and ".join(str(list(tensor.shape)) for tensor in inputs.tensors)
         reason = first_line(cause)
-        raise ModelError(
-            f"a {role} must run on images of shape {list(images.shape)}, this one failed: {reason}"
-        ) from cause
-    expected = [len(images), num_classes]
-    if not isinstance(logits, Tensor) or list(logits.shape) != expected:
-        got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ModelError(f"a {role} must run on inputs of shape {shapes}, this one failed: {reason}") from cause
+    if num_classes is None:
+        return found
+    expected = [len(inputs.tensors[0]), num_classes]
+    if not isinstance(found, Tensor) or list(found.shape) != expected:
+        got = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise ModelError(f"a {role} must put out logits of shape {expected}, this one put out {got}")
-    return logits
-
-
-def _ranks(logits: Tensor, labels: Tensor) -> Tensor:
-    own = logits.gather(1, labels[:, None])
-    before = torch.arange(logits.shape[1], device=logits.device) < labels[:, None]
-    return ((logits > own) | ((logits == own) & before)).sum(dim=1)
-
-
-def _share_of_false(correct: Tensor) -> float:
-    return int((~correct).sum()) / len(correct)
+    return found

@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn, optim
 from torch.nn import functional as F  # noqa: N812
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils._pytree import tree_map_only
 
 from compress.copying import check_given, copied
-from compress.data import ImageData, Split, resident
-from compress.errors import ArtifactError, DataError, ModelError
+from compress.data import AnySplit, Data, ImageData, LoaderSplit, resident
+from compress.errors import ArtifactError, ModelError
+from compress.inputs import Inputs, each_batch, evaluating
 from compress.outputs import Outputs
 from compress.progress import stderr_console
+from compress.quality import Quality, topk_error
+from compress.quality.evaluation import num_examples, rows_of
+from compress.quality.reductions import mean
 from compress.train.checkpoint import State, identity, load_checkpoint_, save_checkpoint, tensors_of
 from compress.train.config import FitConfig, learning_rate
-from compress.train.evaluation import true_class_ranks
-from compress.train.objective import Objective, prepare_teacher
+from compress.train.distillation import output_loss, soft_loss
+from compress.train.evaluation import outputs_of
+from compress.train.objective import Loss, Objective, applied, label_loss, prepare_teacher
 from compress.train.processes import Processes, as_device, best_device, has_bfloat16, joined, own_random_state, seed_
 from compress.train.progress import EpochRecord, fit_progress
+
+MakeOptimizer = Callable[[list[dict[str, Any]]], optim.Optimizer]
+MakeScheduler = Callable[[optim.Optimizer, int], optim.lr_scheduler.LRScheduler]
 
 _DEFAULT = FitConfig()
 # Reading a loss makes a GPU wait for it, so losses are looked at in lots.
@@ -47,45 +61,71 @@ class FitResult:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Judge:
+    """What a training is told by."""
+
+    loss: Loss | None
+    distance: Loss | None
+    quality: Quality | None
+    outputs: Outputs | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Run:
     """What stays the same from the first step to the last."""
 
     config: FitConfig
     processes: Processes
-    train: Split
-    validation: Split | None
+    train: AnySplit
+    validation: AnySplit | None
     objective: Objective
     batch_size: int  # of this process
     steps_per_epoch: int
+    quality: Quality | None
 
 
 def fit(
     model: nn.Module,
-    data: ImageData,
+    data: Data,
     config: FitConfig = _DEFAULT,
     *,
+    loss: Loss | None = None,
+    quality: Quality | None = None,
+    optimizer: MakeOptimizer | None = None,
+    scheduler: MakeScheduler | None = None,
     outputs: Outputs | None = None,
     teacher: nn.Module | None = None,
+    distance: Loss | None = None,
     checkpoint: str | Path | None = None,
     progress: bool = True,
     device: torch.device | str | None = None,
 ) -> FitResult:
     """A copy of ``model`` trained on ``data.train``; ``model`` and the caller's random state are left as they are.
 
-    SGD with Nesterov momentum on the cross-entropy, and with a ``teacher`` on the distance to what that puts out for
-    the same images, see :mod:`compress.train.distillation`. The best epoch is chosen on examples held out from the
-    training split, never on the test split; of equally good ones the latest. On a CPU the result depends on the
+    SGD with Nesterov momentum on a loss, the cross-entropy if none is given, and with a ``teacher`` on the distance to
+    what that puts out for the same inputs, see :mod:`compress.train.distillation`. The best epoch is chosen on examples
+    held out from the training split, never on the test split; of equally good ones the latest. On a CPU the result depends on the
     arguments alone, to the bit, as long as the number of threads and processes stays the same.
 
     Under torchrun every process calls it, takes its part of each batch and returns the same weights.
 
     Args:
-        model: puts out logits ``[n, num_classes]``.
-        data: what to train on.
+        model: puts out logits ``[n, num_classes]`` of labelled images, of other data what the loss takes.
+        data: what to train on: labelled images, or what :func:`compress.data.from_loaders` gives; then batches are the
+            loader's own.
         config: how to train.
+        loss: what is made smaller, ``(outputs, targets) -> number``; the cross-entropy of logits with integer labels if
+            left out.
+        quality: what the best epoch is chosen by; if left out, the top-1 error of labelled images, else the loss.
+        optimizer: makes one of groups of parameters: ``lambda groups: torch.optim.AdamW(groups, lr=1e-3)``; SGD by the
+            settings if left out.
+        scheduler: makes a schedule of an optimizer and the number of steps, taken after each step; warm-up and cosine
+            by the settings if left out.
         outputs: which of what the model (and the teacher) put out are the logits; all of it if left out.
         teacher: a trained model of the same classes, e.g. the one that was compressed; run in eval mode and left as it
             is. The settings ``temperature``, ``alpha``, ``hints`` and ``hint_weight`` say how to learn from it.
+        distance: of what the model and its teacher put out, ``(outputs, teachers) -> number``; if left out, that of
+            softened probabilities of logits, and with a ``loss`` of your own the relative squared difference.
         checkpoint: a file to write after every epoch. Where it exists already, training goes on from it, to the same
             weights as if it had never stopped. It is deleted at the end. All processes must see it.
         progress: whether to show how far the training is, on stderr.
@@ -103,8 +143,11 @@ def fit(
     path = None if checkpoint is None else Path(checkpoint)
     processes = joined(target)
     with own_random_state(target):
-        state = _fresh_state(model, config, target)
-        run = _prepare(state, data, config, processes, teacher=teacher, outputs=outputs)
+        state = _fresh_state(model, config, target, optimizer)
+        judge = _Judge(loss=loss, distance=distance, quality=quality, outputs=outputs)
+        run = _prepare(state, data, config, processes, teacher=teacher, judge=judge)
+        if scheduler is not None:
+            state.scheduler = scheduler(state.optimizer, config.epochs * _updates(run))
         taught_by = run.objective.teacher
         digests = identity(model, data, config, None if taught_by is None else taught_by.model)
         if path is not None:
@@ -124,7 +167,7 @@ def fit(
     return FitResult(model=trained, best_epoch=state.best_epoch, history=tuple(state.history))
 
 
-def _fresh_state(model: nn.Module, config: FitConfig, device: torch.device) -> State:
+def _fresh_state(model: nn.Module, config: FitConfig, device: torch.device, make: MakeOptimizer | None = None) -> State:
     """A copy of the model, ready for its first step."""
     model = copied(model).to(device)
     if config.channels_last:
@@ -137,8 +180,11 @@ def _fresh_state(model: nn.Module, config: FitConfig, device: torch.device) -> S
         {"params": [parameter for parameter in parameters if parameter.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
     ]
+    groups = [group for group in groups if group["params"]]
+    if make is not None:
+        return State(model=model, optimizer=make(groups))
     optimizer = optim.SGD(
-        [group for group in groups if group["params"]],
+        groups,
         lr=config.learning_rate,
         momentum=config.momentum,
         nesterov=config.momentum > 0,
@@ -148,15 +194,16 @@ def _fresh_state(model: nn.Module, config: FitConfig, device: torch.device) -> S
 
 def _prepare(
     state: State,
-    data: ImageData,
+    data: Data,
     config: FitConfig,
     processes: Processes,
     *,
     teacher: nn.Module | None,
-    outputs: Outputs | None,
+    judge: _Judge,
 ) -> _Run:
     batch_size = processes.share_of(config.batch_size)
-    train, validation = data.train, None
+    train: AnySplit = data.train
+    validation: AnySplit | None = None
     if config.validation_fraction > 0:
         train, validation = data.holdout(config.validation_fraction, config.seed)
     device = processes.device
@@ -165,7 +212,11 @@ def _prepare(
     forward = state.model
     if processes.world_size > 1:
         forward = DistributedDataParallel(state.model, device_ids=[device] if device.type == "cuda" else None)
-    examples = len(train) // processes.world_size
+    num_classes = len(data.classes) if isinstance(data, ImageData) and judge.loss is None else None
+    quality = judge.quality
+    if quality is None and num_classes is not None:
+        quality = topk_error(1, num_classes)
+    by_labels = partial(soft_loss, temperature=config.temperature)
     return _Run(
         config=config,
         processes=processes,
@@ -175,19 +226,40 @@ def _prepare(
             config=config,
             forward=forward,
             teacher=None if teacher is None else prepare_teacher(teacher, state.model, config, processes),
-            outputs=outputs,
-            num_classes=train.num_classes,
+            loss=judge.loss or label_loss(config),
+            distance=judge.distance or (by_labels if judge.loss is None else output_loss),
+            outputs=judge.outputs,
+            num_classes=num_classes,
             bfloat16=config.autocast == "bfloat16" or (config.autocast == "auto" and has_bfloat16(device)),
         ),
         batch_size=batch_size,
-        steps_per_epoch=math.ceil(examples / batch_size),
+        steps_per_epoch=_steps_of(train, batch_size, processes),
+        quality=quality,
     )
+
+
+def _steps_of(train: AnySplit, batch_size: int, processes: Processes) -> int:
+    """How many batches this process takes in an epoch."""
+    if isinstance(train, LoaderSplit):
+        return max(1, train.num_batches // processes.world_size)
+    return math.ceil(len(train) // processes.world_size / batch_size)
+
+
+def _updates(run: _Run) -> int:
+    """How many steps the optimizer takes in an epoch."""
+    return math.ceil(run.steps_per_epoch / run.config.accumulated_batches)
 
 
 def _resume_(state: State, path: Path, run: _Run, digests: dict[str, str]) -> None:
     """Go to where the checkpoint left off, on every process."""
     if path.exists():
         load_checkpoint_(path, state, digests)
+        if state.scheduler is not None:
+            with warnings.catch_warnings():
+                # The optimizer's own steps were taken before the training stopped.
+                warnings.simplefilter("ignore")
+                for _ in range(len(state.history) * _updates(run)):
+                    state.scheduler.step()
     if not run.processes.agree(len(state.history)):
         raise ArtifactError(f"a checkpoint must lie where every process sees it, {path} does not")
 
@@ -203,14 +275,13 @@ def _train_(state: State, run: _Run, path: Path | None, digests: dict[str, str],
                 if len(losses) % _STEPS_BETWEEN_CHECKS == 0:
                     _check_finite(losses, epoch)
                 progress.step()
-            if not losses:
-                raise DataError("a training split must give at least one batch, this one gave none")
             _check_finite(losses, epoch)
             # Each process has seen other images, so their running statistics differ; rank 0's are taken.
             run.processes.spread(state.model.buffers())
             record = _record(state, run, torch.stack(losses).mean())
             state.history.append(record)
-            _keep_best_(state)
+            better = run.quality is not None and run.quality.better == "higher"
+            _keep_best_(state, higher_is_better=better)
             if path is not None and run.processes.rank == 0:
                 save_checkpoint(path, state, digests)
             progress.epoch(epoch + 1, record)
@@ -224,17 +295,41 @@ def _steps(state: State, run: _Run, epoch: int) -> Iterator[Tensor]:
     batches = run.train.batches(
         run.batch_size, training=True, seed=seed, rank=processes.rank, world_size=processes.world_size
     )
-    layout = torch.channels_last if config.channels_last else torch.contiguous_format
     run.objective.forward.train()
-    for step, (images, labels) in enumerate(batches, epoch * run.steps_per_epoch):
-        for group in state.optimizer.param_groups:
-            group["lr"] = learning_rate(config, step, run.steps_per_epoch)
-        images = _resized(images.to(processes.device), config.image_size(epoch)).contiguous(memory_format=layout)  # noqa: PLW2901
-        loss = run.objective(images, labels.to(processes.device))
-        state.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        state.optimizer.step()
+    state.optimizer.zero_grad()
+    for number, batch in enumerate(each_batch(batches, name="training batches", device=processes.device)):
+        if state.scheduler is None:
+            for group in state.optimizer.param_groups:
+                group["lr"] = learning_rate(config, epoch * run.steps_per_epoch + number, run.steps_per_epoch)
+        inputs = _laid_out(batch.inputs, config, config.image_size(epoch))
+        loss = run.objective(inputs, batch.targets)
+        (loss / config.accumulated_batches).backward()  # type: ignore[no-untyped-call]
+        if (number + 1) % config.accumulated_batches == 0 or number + 1 == run.steps_per_epoch:
+            _update_(state, config)
         yield loss.detach()
+
+
+def _update_(state: State, config: FitConfig) -> None:
+    """One step by the gradients that were gathered."""
+    if config.max_gradient_norm > 0:
+        nn.utils.clip_grad_norm_(state.model.parameters(), config.max_gradient_norm)
+    state.optimizer.step()
+    state.optimizer.zero_grad()
+    if state.scheduler is not None:
+        state.scheduler.step()
+
+
+def _laid_out(inputs: Inputs, config: FitConfig, side: int | None) -> Inputs:
+    """Images ``[n, c, h, w]`` among the inputs of the size and in the memory format to train with."""
+    layout = torch.channels_last if config.channels_last else torch.contiguous_format
+
+    def arranged(tensor: Tensor) -> Tensor:
+        if tensor.ndim != 4 or not tensor.is_floating_point():  # noqa: PLR2004 - images
+            return tensor
+        return _resized(tensor, side).contiguous(memory_format=layout)
+
+    args, kwargs = tree_map_only(Tensor, arranged, (inputs.args, dict(inputs.kwargs)))
+    return Inputs(args=args, kwargs=kwargs)
 
 
 def _resized(images: Tensor, side: int | None) -> Tensor:
@@ -257,31 +352,43 @@ def _check_finite(losses: list[Tensor], epoch: int) -> None:
 def _record(state: State, run: _Run, loss: Tensor) -> EpochRecord:
     """What the epoch that just ended came to, over all processes."""
     processes = run.processes
-    error: float | None = None
-    if run.validation is not None:
-        ranks = true_class_ranks(
-            state.model,
-            run.validation,
-            outputs=run.objective.outputs,
-            batch_size=run.batch_size,
-            processes=processes,
-        )
-        wrong = processes.total((ranks >= 1).sum().to(processes.device))
-        error = int(wrong) / len(run.validation)
     return EpochRecord(
         train_loss=float(processes.total(loss)) / processes.world_size,
-        validation_top1_error=error,
+        validation=None if run.validation is None else _validated(state, run, run.validation),
+        judged_by="loss" if run.quality is None else run.quality.metric.title,
         learning_rate=float(state.optimizer.param_groups[0]["lr"]),
     )
 
 
-def _keep_best_(state: State) -> None:
+def _validated(state: State, run: _Run, split: AnySplit) -> float:
+    """What the held-out examples come to: each process takes its part where parts can be put together again."""
+    processes, quality = run.processes, run.quality
+    parts = processes.world_size if quality is None or quality.reduce is mean else 1
+    batches = split.batches(run.batch_size, rank=processes.rank if parts > 1 else 0, world_size=parts)
+    rows: list[NDArray[np.float64]] = []
+    with evaluating(state.model), torch.no_grad():
+        for batch in each_batch(batches, name="validation examples", device=processes.device):
+            found = outputs_of(state.model, batch.inputs, run.objective.num_classes, outputs=run.objective.outputs)
+            count = num_examples(batch)
+            if quality is None:
+                value = float(applied(run.objective.loss, found, batch.targets, "the loss"))
+                rows.append(np.full((count, 1), value))
+            else:
+                rows.append(rows_of(quality, found, batch.targets, count))
+    every = np.concatenate(rows)
+    if parts == 1:
+        return float((quality.reduce if quality is not None else mean)(every, np.ones((1, len(every))))[0])
+    sums = processes.total(torch.tensor([every.sum(), float(len(every))], device=processes.device))
+    return float(sums[0]) / float(sums[1])
+
+
+def _keep_best_(state: State, *, higher_is_better: bool) -> None:
     """Take the epoch that just ended for the best one, unless an earlier one was better."""
-    error = state.history[-1].validation_top1_error
-    if error is None:
+    now = state.history[-1].validation
+    if now is None:
         state.best_epoch = len(state.history)
         return
-    best = state.history[state.best_epoch - 1].validation_top1_error if state.best_epoch else None
-    if best is None or error <= best:
+    best = state.history[state.best_epoch - 1].validation if state.best_epoch else None
+    if best is None or (now >= best if higher_is_better else now <= best):
         state.best_epoch = len(state.history)
         state.best = {name: value.clone() for name, value in tensors_of(state.model).items()}

@@ -1,20 +1,29 @@
-"""What a training step makes smaller: the cross-entropy with the labels, and the distance to a teacher."""
+"""What a training step makes smaller: a loss of outputs and targets, and the distance to a teacher."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
+from torch.utils._pytree import tree_map_only
 
 from compress.copying import copied
+from compress.errors import CompressError, ConfigError, first_line
+from compress.inputs import Inputs
 from compress.outputs import Outputs
 from compress.train.config import FitConfig
-from compress.train.distillation import hint_loss, soft_loss, tap_
-from compress.train.evaluation import logits_of
+from compress.train.distillation import hint_loss, tap_
+from compress.train.evaluation import outputs_of
 from compress.train.processes import Processes
+
+Loss = Callable[[Any, Any], Tensor]
+"""What a model puts out and the targets to a number."""
+
+_HALVES = (torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,36 +65,98 @@ class Objective:
     Attributes:
         config: the settings of the training.
         forward: the model in training, or what keeps its copies in step.
-        teacher: what the model is to be like; None for the labels alone.
-        num_classes: of the data.
+        teacher: what the model is to be like; None for the targets alone.
+        loss: what is made smaller: of what the model puts out, in float32, and the targets.
+        distance: of what the model and its teacher put out.
+        num_classes: of logits ``[n, num_classes]``; None where it puts out something else.
         bfloat16: whether both models compute in bfloat16.
-        outputs: which of what both put out are the logits; all of it if None.
+        outputs: which of what both put out counts; all of it if None.
     """
 
     config: FitConfig
     forward: nn.Module
     teacher: Teacher | None
-    num_classes: int
+    loss: Loss
+    distance: Loss
+    num_classes: int | None
     bfloat16: bool
     outputs: Outputs | None = None
 
-    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
-        """``images: [n, c, h, w]`` and ``labels: [n]`` to a number."""
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bfloat16):
-            target = self._teachers_logits(images)
-            logits = logits_of(self.forward, images, self.num_classes, outputs=self.outputs)
+    def __call__(self, inputs: Inputs, targets: Any) -> Tensor:
+        """The loss of a batch: a number.
+
+        Raises:
+            ModelError: if the model or its teacher does not run, or puts out something that the loss does not take.
+            ConfigError: if the loss is no number.
+        """
+        device = next(iter(inputs.tensors)).device
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.bfloat16):
+            wanted = self._teachers_outputs(inputs)
+            found = outputs_of(self.forward, inputs, self.num_classes, outputs=self.outputs)
         # In float32 whatever the model ran in: a softmax over many classes loses too much in bfloat16.
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.config.label_smoothing)
-        if self.teacher is None or target is None:
+        loss = applied(self.loss, _in_float32(found), targets, "the loss")
+        if self.teacher is None:
             return loss
         alpha = self.config.alpha
-        loss = (1 - alpha) * loss + alpha * soft_loss(logits.float(), target.float(), self.config.temperature)
+        apart = applied(self.distance, _in_float32(found), _in_float32(wanted), "the distance to the teacher")
+        loss = (1 - alpha) * loss + alpha * apart
         if self.config.hints:
             loss = loss + self.config.hint_weight * hint_loss(self.teacher.student_features, self.teacher.features)
         return loss
 
-    def _teachers_logits(self, images: Tensor) -> Tensor | None:
+    def _teachers_outputs(self, inputs: Inputs) -> Any:
         if self.teacher is None:
             return None
         with torch.no_grad():
-            return logits_of(self.teacher.model, images, self.num_classes, outputs=self.outputs, role="teacher")
+            return outputs_of(self.teacher.model, inputs, self.num_classes, outputs=self.outputs, role="teacher")
+
+
+def label_loss(config: FitConfig) -> Loss:
+    """Cross-entropy of logits ``[n, num_classes, ...]`` with integer labels ``[n, ...]``.
+
+    Raises:
+        ConfigError: later, of what is something else: such a model needs a loss of its own.
+    """
+
+    def loss(outputs: Any, targets: Any) -> Tensor:
+        fits = (
+            isinstance(outputs, Tensor)
+            and isinstance(targets, Tensor)
+            and not targets.is_floating_point()
+            and outputs.ndim == targets.ndim + 1
+        )
+        if not fits:
+            raise ConfigError(
+                "without loss= a model must put out logits [n, num_classes, ...] for integer labels [n, ...], got"
+                f" {_described(outputs)} for {_described(targets)}"
+            )
+        return F.cross_entropy(outputs, targets.long(), label_smoothing=config.label_smoothing)
+
+    return loss
+
+
+def applied(loss: Loss, outputs: Any, targets: Any, what: str) -> Tensor:
+    """What a loss comes to.
+
+    Raises:
+        ConfigError: if it fails, or is no number with a gradient.
+    """
+    try:
+        value = loss(outputs, targets)
+    except CompressError:
+        raise
+    except Exception as cause:
+        raise ConfigError(f"{what} failed on outputs and targets: {first_line(cause)}") from cause
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        raise ConfigError(f"{what} must be a single number, got {_described(value)}")
+    return value.reshape(())
+
+
+def _in_float32(value: Any) -> Any:
+    return tree_map_only(Tensor, lambda one: one.float() if one.dtype in _HALVES else one, value)
+
+
+def _described(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return f"{str(value.dtype).removeprefix('torch.')} of shape {list(value.shape)}"

@@ -24,17 +24,19 @@ class EpochRecord:
 
     Attributes:
         train_loss: mean over the epoch's steps, while the weights were changing.
-        validation_top1_error: in 0..1, after the epoch; None where nothing is held out.
+        validation: what the held-out examples came to after the epoch; None where nothing is held out.
         learning_rate: of the epoch's last step.
+        judged_by: what that is: the title of a quality, or "loss".
     """
 
     train_loss: float
-    validation_top1_error: float | None
+    validation: float | None
     learning_rate: float
+    judged_by: str = "loss"
 
     def __str__(self) -> str:
-        error = self.validation_top1_error
-        validation = "" if error is None else f", validation top-1 error {error:.2%}"
+        figure = "" if self.validation is None else f"{self.validation:.4g}"
+        validation = f", validation {self.judged_by} {figure}" if figure else ""
         return f"train loss {self.train_loss:.4f}{validation}, learning rate {self.learning_rate:.2g}"
 
 

@@ -119,7 +119,7 @@ def test_newer_schema_asks_to_upgrade(path):
     """A file of a later version is not guessed at."""
     edit(path, lambda document: document.update(schema=SCHEMA + 1))
     assert refused(path) == (
-        f"the baseline was written by a newer version, upgrade pytest-compress: it reads schema 3, got 4 "
+        f"the baseline was written by a newer version, upgrade pytest-compress: it reads schema 4, got 5 "
         f"({path}, schema)"
     )
 
@@ -127,7 +127,7 @@ def test_newer_schema_asks_to_upgrade(path):
 def test_older_schema_asks_to_record_again(path):
     """A schema that never was is refused."""
     edit(path, lambda document: document.update(schema=0))
-    assert refused(path) == f"schema must be 1 to 3, got 0; record the baseline again ({path}, schema)"
+    assert refused(path) == f"schema must be 1 to 4, got 0; record the baseline again ({path}, schema)"
 
 
 RECIPE = ("recipes", "structured")

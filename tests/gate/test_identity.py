@@ -241,7 +241,7 @@ def test_an_older_file_is_read_and_learns_fingerprints_once_all_is_recorded(tmp_
     """Of what stands in it nobody knows which build it is of, until nothing of that is left."""
     path = tmp_path / "b.json"
     save(path, params(), top1([1], [2]), identity=None)
-    path.write_text(path.read_text(encoding="utf-8").replace('"schema": 3', '"schema": 2'), encoding="utf-8")
+    path.write_text(path.read_text(encoding="utf-8").replace('"schema": 4', '"schema": 2'), encoding="utf-8")
     verdict = held(params(), baseline=load_baseline(path))
     assert (verdict.status, verdict.kinship.relation) == (Status.PASSED, Relation.UNKNOWN)
     save(path, params())

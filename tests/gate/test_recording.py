@@ -68,7 +68,7 @@ EXPECTED = """\
       }
     }
   },
-  "schema": 3,
+  "schema": 4,
   "workload": "digits"
 }
 """

@@ -145,11 +145,12 @@ def test_a_forward_pass_that_fails_is_no_failure_to_rebuild(request_part):
 
 def test_layouts_are_as_they_were(request_part):
     """A file keeps no strides: what was laid out pixel by pixel is so again."""
-    request = {**request_part, "channels_last": ["model"], "channels_last_inputs": True}
+    request = {**request_part, "channels_last": ["model"], "channels_last_inputs": [0]}
     model, inputs = child._model(request, "model"), child._inputs(request)
     assert model.features[3].weight.is_contiguous(memory_format=torch.channels_last)
-    assert inputs.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(inputs, torch.ones(1, 3, 8, 8))
+    (tensor,) = inputs.args
+    assert tensor.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(tensor, torch.ones(1, 3, 8, 8))
     assert child._model(request, "dense").features[3].weight.is_contiguous()
 
 

@@ -197,7 +197,7 @@ def test_both_models_run_under_the_runtime_asked_for(monkeypatch):
     prepared = []
 
     def prepare(model, example_input, *, runtime):
-        prepared.append((model, example_input.shape, runtime))
+        prepared.append((model, example_input.tensors[0].shape, runtime))
         return model.eval()
 
     monkeypatch.setattr(children, "prepare", prepare)

@@ -12,7 +12,7 @@ from compress.train.checkpoint import State, identity, load_checkpoint_, save_ch
 from compress.train.fit import _fresh_state
 
 CONFIG = FitConfig(epochs=3, learning_rate=0.1 + 0.2)
-RECORD = EpochRecord(train_loss=1 / 3, validation_top1_error=None, learning_rate=1e-300)
+RECORD = EpochRecord(train_loss=1 / 3, validation=None, learning_rate=1e-300)
 
 
 def state_after_a_step(net) -> State:
@@ -20,7 +20,7 @@ def state_after_a_step(net) -> State:
     state = _fresh_state(net, CONFIG, torch.device("cpu"))
     state.model(torch.ones(4, 3, 8, 8)).square().sum().backward()
     state.optimizer.step()
-    state.history, state.best_epoch = [RECORD, dataclasses.replace(RECORD, validation_top1_error=0.1)], 1
+    state.history, state.best_epoch = [RECORD, dataclasses.replace(RECORD, validation=0.1)], 1
     state.best = {name: value + 1 for name, value in tensors_of(state.model).items()}
     return state
 
@@ -54,7 +54,7 @@ def test_a_checkpoint_is_no_pickle(net, data, tmp_path):
 @pytest.mark.parametrize(
     ("drop", "change", "message"),
     [
-        ("", {"format": "compress-fit 0"}, "must be of the format 'compress-fit 1', got 'compress-fit 0'"),
+        ("", {"format": "compress-fit 0"}, "must be of the format 'compress-fit 2', got 'compress-fit 0'"),
         ("", {"settings": "0"}, "has other settings"),
         ("", {"progress": "{}"}, "must tell how far its run was"),
         ("", {"progress": "no json"}, "must tell how far its run was"),

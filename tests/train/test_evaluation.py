@@ -122,11 +122,11 @@ class NotANumber(nn.Module):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (NotANumber(), "a model's logits must be numbers, this one put out NaN"),
+        (NotANumber(), "a model's outputs must be numbers to be judged, this one put out NaN"),
         (Pair(), r"must put out logits of shape \[2, 2\], this one put out tuple"),
         (nn.Sequential(nn.Flatten(), nn.Linear(2, 3)), r"of shape \[2, 2\], this one put out \[2, 3\]"),
         (nn.Identity(), r"of shape \[2, 2\], this one put out \[2, 2, 1, 1\]"),
-        (Broken(), r"must run on images of shape \[2, 2, 1, 1\], this one failed: no such thing"),
+        (Broken(), r"the forward pass on the test examples failed: no such thing"),
     ],
 )
 def test_a_model_that_cannot_be_judged_is_refused(model, message):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from compress.errors import ArtifactError, ConfigError, DataError, ModelError
+from compress.errors import ArtifactError, ConfigError, ModelError
 from compress.train import FitConfig, evaluate, fit
 from compress.train import progress as progress_module
 from compress.train.config import learning_rate
@@ -161,7 +161,7 @@ def test_the_best_epoch_is_the_one_that_is_kept(net, data, seed):
     """The model returned has the lowest validation error of all epochs, of equal ones the latest."""
     config = dataclasses.replace(SHORT, epochs=6, learning_rate=0.3, seed=seed)
     result = fit(net, data, config, progress=False)
-    errors = [record.validation_top1_error for record in result.history]
+    errors = [record.validation for record in result.history]
     validation = data.holdout(config.validation_fraction, config.seed)[1]
     assert errors[result.best_epoch - 1] == min(errors)
     assert min(errors) not in errors[result.best_epoch :]
@@ -176,7 +176,7 @@ def test_without_held_out_examples_the_last_epoch_is_kept(net, data):
     result = fit(net, watched, config, progress=False)
     assert lengths == [60] * 4
     assert result.best_epoch == 4
-    assert [record.validation_top1_error for record in result.history] == [None] * 4
+    assert [record.validation for record in result.history] == [None] * 4
 
 
 def test_the_test_split_is_never_touched(net, data):
@@ -309,7 +309,7 @@ def test_a_split_without_batches_is_refused(net, data):
             return iter(())
 
     config = dataclasses.replace(SHORT, validation_fraction=0.0)
-    with pytest.raises(DataError, match="at least one batch"):
+    with pytest.raises(ConfigError, match="at least one batch"):
         fit(net, dataclasses.replace(data, train=Silent(data.train, None)), config, progress=False)
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from functools import partial
 
 import pytest
 import torch
@@ -9,9 +10,10 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from compress.errors import ArtifactError, ConfigError, ModelError
+from compress.inputs import Inputs
 from compress.train import FitConfig, evaluate, fit
 from compress.train.distillation import soft_loss
-from compress.train.objective import Objective, prepare_teacher
+from compress.train.objective import Objective, label_loss, prepare_teacher
 from compress.train.processes import alone
 from tests.train.test_fit import SHORT, interrupting, same_state
 
@@ -38,6 +40,8 @@ def test_the_loss_weighs_labels_and_teacher(net, teacher):
         config=config,
         forward=net.eval(),
         teacher=prepare_teacher(teacher, net, config, CPU),
+        loss=label_loss(config),
+        distance=partial(soft_loss, temperature=config.temperature),
         num_classes=3,
         bfloat16=False,
     )
@@ -45,7 +49,7 @@ def test_the_loss_weighs_labels_and_teacher(net, teacher):
     with torch.no_grad():
         logits, targets = net(images), copy.deepcopy(teacher).eval()(images)
     expected = 0.3 * F.cross_entropy(logits, labels, label_smoothing=0.2) + 0.7 * soft_loss(logits, targets, 3.0)
-    torch.testing.assert_close(objective(images, labels).detach(), expected)
+    torch.testing.assert_close(objective(Inputs(args=(images,)), labels).detach(), expected)
 
 
 def test_without_a_teacher_its_settings_mean_nothing(net, data):

@@ -1,4 +1,4 @@
-"""What may be concluded from paired measurements: ratios of times, and flips of single test examples."""
+"""What may be concluded from paired measurements: ratios of times, flips and scores of single test examples."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from compress.gate.statistics.flips import (
     mcnemar,
     num_correct,
 )
+from compress.gate.statistics.scores import PairedScores, check_rows
 from compress.gate.statistics.times import (
     RatioInterval,
     min_pairs,
@@ -21,7 +22,9 @@ from compress.gate.statistics.times import (
 
 __all__ = [
     "IncreaseInterval",
+    "PairedScores",
     "RatioInterval",
+    "check_rows",
     "detectable_increase",
     "flips",
     "increase_interval",

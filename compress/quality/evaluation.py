@@ -1,0 +1,152 @@
+"""Running a model over test examples, and keeping what each of them gave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from compress.copying import copied
+from compress.errors import ConfigError, DataError, ModelError, first_line
+from compress.inputs import Batch, device_of, each_batch, evaluating, run, tensors_in
+from compress.outputs import Outputs, selected
+from compress.progress import track
+from compress.quality.quality import Quality
+
+Groups = Callable[[Any], Any]
+"""A batch's targets to which examples belong together: a number or a name for each."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Judged:
+    """What a model came to in one quality.
+
+    Attributes:
+        quality: which.
+        rows: ``[n, width]``: a row for each example, in their order.
+        value: the figure of all.
+        groups: ``[n]``: which examples belong together; None where each is on its own.
+    """
+
+    quality: Quality
+    rows: NDArray[np.float64]
+    value: float
+    groups: NDArray[np.int64] | None = None
+
+
+def judge_model(
+    model: nn.Module,
+    batches: Iterable[Any],
+    qualities: Sequence[Quality],
+    *,
+    outputs: Outputs | None = None,
+    groups: Groups | None = None,
+    device: torch.device | None = None,
+    total: int | None = None,
+    progress: bool = False,
+) -> dict[str, Judged]:
+    """All qualities of ``model``, by name, in one pass over pairs (inputs, targets); in eval mode, without autocast.
+
+    Args:
+        model: comes out as it went in, every module in the mode it was in.
+        batches: pairs of inputs, as :func:`compress.inputs.inputs_of` takes them, and targets of any structure.
+        qualities: what it is judged by.
+        outputs: which of what the model puts out counts; all of it if left out.
+        groups: which examples belong together.
+        device: where to run; a model that lies elsewhere is copied there. Left out: where the model lies.
+        total: number of batches, for the bar.
+        progress: whether to show a bar, if stderr is a terminal.
+
+    Raises:
+        DataError: if there is no example.
+        ModelError: if the model does not run on them.
+        ConfigError: if a quality gives no row of numbers for each example.
+    """
+    target = device_of(model) if device is None else device
+    if target != device_of(model):
+        model = copied(model).to(target)
+    rows: dict[str, list[NDArray[np.float64]]] = {quality.name: [] for quality in qualities}
+    keys: list[Any] = []
+    # Not in inference mode: its tensors are of a kind of their own, for which a compiled model is compiled once more.
+    with evaluating(model), torch.no_grad(), torch.autocast(target.type, enabled=False):
+        for batch in track(_read(batches, target), "evaluating", total=total, shown=progress):
+            output = _put_out(model, batch, outputs)
+            count = num_examples(batch)
+            for quality in qualities:
+                rows[quality.name].append(rows_of(quality, output, batch.targets, count))
+            if groups is not None:
+                keys += _keys(groups, batch.targets, count)
+    if not keys and not any(rows.values()):
+        raise DataError("a split must hold at least one example to evaluate on, got none")
+    numbers = np.unique([str(key) for key in keys], return_inverse=True)[1].astype(np.int64) if keys else None
+    return {quality.name: _judged(quality, np.concatenate(rows[quality.name]), numbers) for quality in qualities}
+
+
+def rows_of(quality: Quality, output: Any, targets: Any, count: int) -> NDArray[np.float64]:
+    """``[count, width]``: what one batch gives.
+
+    Raises:
+        ConfigError: if it is no row of numbers for each example, or the quality fails on these targets.
+    """
+    try:
+        value = quality.rows(output, targets)
+    except (ConfigError, ModelError, DataError):
+        raise
+    except Exception as cause:
+        raise ConfigError(f"the quality {quality.name!r} failed on outputs and targets: {first_line(cause)}") from cause
+    rows = np.asarray(value.detach().cpu().double() if isinstance(value, Tensor) else value, dtype=np.float64)
+    if rows.ndim == 1:
+        rows = rows[:, None]
+    if rows.ndim != 2 or len(rows) != count:  # noqa: PLR2004 - a row for each example
+        got = "a single number" if rows.ndim == 0 else f"an array of shape {list(rows.shape)}"
+        raise ConfigError(f"the quality {quality.name!r} must give a row for each of {count} examples, got {got}")
+    if np.isnan(rows).any():
+        raise ModelError(f"the quality {quality.name!r} must give numbers, got NaN: so does a model that puts out NaN")
+    return rows
+
+
+def num_examples(batch: Batch) -> int:
+    """How many examples a batch holds: the first dimension of its first tensor.
+
+    Raises:
+        DataError: if it has none.
+    """
+    first = next(iter(batch.inputs.tensors), None)
+    if first is None or first.ndim == 0:
+        raise DataError("a batch must hold a tensor whose first dimension is that of the examples")
+    return len(first)
+
+
+def _read(batches: Iterable[Any], device: torch.device) -> Iterator[Batch]:
+    for batch in each_batch(batches, name="test examples", device=device):
+        if batch.targets is None:
+            raise DataError("a quality takes pairs (inputs, targets), got a batch without targets")
+        yield batch
+
+
+def _put_out(model: nn.Module, batch: Batch, outputs: Outputs | None) -> Any:
+    output = selected(run(model, batch.inputs, "the test examples"), outputs)
+    for tensor in tensors_in([output]):
+        if tensor.is_floating_point() and tensor.isnan().any():
+            raise ModelError("a model's outputs must be numbers to be judged, this one put out NaN")
+    return output
+
+
+def _keys(groups: Groups, targets: Any, count: int) -> list[Any]:
+    keys = groups(targets)
+    found = keys.tolist() if isinstance(keys, Tensor) else list(keys)
+    if len(found) != count:
+        raise ConfigError(f"groups must name one for each of {count} examples, got {len(found)}")
+    return found
+
+
+def _judged(quality: Quality, rows: NDArray[np.float64], groups: NDArray[np.int64] | None) -> Judged:
+    value = float(quality.reduce(rows, np.ones((1, len(rows))))[0])
+    if not np.isfinite(value):
+        raise ConfigError(f"the quality {quality.name!r} of {len(rows):,} examples must be a number, got {value}")
+    return Judged(quality=quality, rows=rows, value=value, groups=groups)
