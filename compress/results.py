@@ -181,7 +181,7 @@ each draw, ``[draws]``."""
 
 
 def in_order(metrics: Iterable[Metric]) -> list[Metric]:
-    """Each metric once, in the order of rows in a report: those that are declared after the package's own of the kind."""
+    """Each metric once, in the order of rows in a report: declared ones after the package's own of their kind."""
     places = {name: place for place, name in enumerate(METRICS)}
     once = {metric.name: metric for metric in metrics}
 

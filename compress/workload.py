@@ -57,8 +57,8 @@ class Workload:
         example_inputs: one input as the model is served it, of any structure: a tensor ``[1, ...]``, a tuple of
             arguments or a mapping of named ones; latency and memory are measured on it.
         example_input: the same, of a model that takes one tensor.
-        quality: what it is judged by on the test examples: one or several of :mod:`compress.quality`, or plain functions
-            ``(outputs, targets) -> [n]``. Of labelled images top-1 and top-5 error, if left out.
+        quality: what it is judged by on the test examples: one or several of :mod:`compress.quality`, or plain
+            functions ``(outputs, targets) -> [n]``. Of labelled images top-1 and top-5 error, if left out.
         metrics: what else is measured of it.
         groups: a batch's targets to which examples belong together, as those of one recording do; each is on its own
             if left out.

@@ -21,7 +21,7 @@ UNCACHED = ("-p", "no:cacheprovider")
 CONFTEST = f"""
 import pytest
 from compress.pytest_plugin.meter import Meter
-from compress.results import Environment, Measurement
+from compress.results import METRICS, Environment, Measurement
 
 class Data:
     sha256 = "{SHA256}"
@@ -30,6 +30,7 @@ class Data:
 class Workload:
     name = "mine"
     dataset = Data()
+    known_metrics = METRICS
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch):

@@ -27,8 +27,8 @@ A recipe's models are those that its counts and errors are of, and whoever compa
 are the ones measured now, see :mod:`compress.gate.identity`. Times and memory may have been taken of another build on
 each class of device: they are held with a tolerance everywhere.
 
-Metrics that a workload declares are described under ``metrics``; what single examples gave of them lies beside the file,
-see :mod:`compress.gate.rows`. What may stand in it says :mod:`compress.gate.schema`.
+Metrics that a workload declares are described under ``metrics``; what single examples gave of them lies beside the
+file, see :mod:`compress.gate.rows`. What may stand in it says :mod:`compress.gate.schema`.
 """
 
 from __future__ import annotations

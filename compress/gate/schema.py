@@ -106,8 +106,9 @@ def _environment() -> Schema:
 
 
 def _metric(metric: Metric) -> Schema:
+    better = "larger" if metric.higher_is_better else "smaller"
     entry = {
-        "description": f"{metric.title}, in {metric.unit}; {'larger' if metric.higher_is_better else 'smaller'} is better",
+        "description": f"{metric.title}, in {metric.unit}; {better} is better",
         **_table(_values(metric), optional=("correct", "dense_correct", "quantiles", "ratio_interval", "rows")),
     }
     return _each(entry) if metric.device else entry

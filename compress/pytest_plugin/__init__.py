@@ -14,18 +14,11 @@ from typing import Literal, Protocol
 import pytest
 
 from compress.errors import CompressError
+from compress.pytest_plugin.declared import is_for_nothing, make_tests
 from compress.pytest_plugin.html_session import HTML, html_session
 from compress.pytest_plugin.options import DEFAULT_RECIPE, Settings, add_options, read_settings
 from compress.pytest_plugin.outcomes import NotMeasured
-from compress.pytest_plugin.run import (
-    OWN_METRIC_PARAMETER,
-    QUALITY_PARAMETER,
-    RECIPE_PARAMETER,
-    RUN,
-    PytestRun,
-    asks_for_gate,
-    declared_names,
-)
+from compress.pytest_plugin.run import RECIPE_PARAMETER, RUN, PytestRun, asks_for_gate
 from compress.termination import TERMINATED_STATUS, Terminated, terminable
 
 pytest_plugins = ["compress.pytest_plugin.fixtures"]
@@ -88,10 +81,7 @@ def pytest_testnodedown(node: _Worker) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run whatever asks for our ``recipe`` once for each recipe; one of that name in another project is not ours."""
-    for parameter in (QUALITY_PARAMETER, OWN_METRIC_PARAMETER):
-        if parameter in metafunc.fixturenames:
-            names = declared_names(metafunc, parameter)
-            metafunc.parametrize(parameter, names, indirect=True, ids=names, scope="session")
+    make_tests(metafunc)
     if RECIPE_PARAMETER not in metafunc.fixturenames:
         return
     run = metafunc.config.stash[RUN]
@@ -102,7 +92,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave out tests for each of nothing, which pytest would report as skipped."""
-    items[:] = [item for item in items if not _is_for_nothing(item)]
+    items[:] = [item for item in items if not is_for_nothing(item)]
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
@@ -249,13 +239,6 @@ def _recipes(settings: Settings) -> list[Path]:
                 f"a recipe goes by its file's name, got {path.stem!r} twice: {first} and {path}; rename one of them"
             )
     return paths
-
-
-def _is_for_nothing(item: pytest.Item) -> bool:
-    """Whether it stands for an empty set of qualities or metrics."""
-    spec = getattr(item, "callspec", None)
-    names = (QUALITY_PARAMETER, OWN_METRIC_PARAMETER)
-    return spec is not None and any(not isinstance(spec.params.get(name, ""), str) for name in names)
 
 
 def _concerns_us(run: PytestRun) -> bool:

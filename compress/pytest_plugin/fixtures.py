@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 import pytest
 
 from compress.pytest_plugin.benchmarking import Looks, PytestBenchmark
+from compress.pytest_plugin.declared import load_workload
 from compress.pytest_plugin.meter import NO_CUDA, Measure, Meter
 from compress.pytest_plugin.run import RUN, at_work, stop_on_error
 
@@ -43,7 +44,7 @@ Judge = Callable[["nn.Module"], "dict[str, Judged]"]
 def workload(pytestconfig: pytest.Config) -> Workload:
     """What is measured: a model, its data and an example input, as ``--compress-workload`` names it."""
     with stop_on_error(pytestconfig), at_work(pytestconfig, "loading the workload"):
-        return pytestconfig.stash[RUN].load_workload()
+        return load_workload(pytestconfig)
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from compress.gate.demands import Rules
     from compress.pytest_plugin.gate_session import GateSession
     from compress.pytest_plugin.progress import RunProgress
-    from compress.workload import Workload
 
 
 @dataclass(kw_only=True, eq=False)
@@ -40,7 +39,6 @@ class PytestRun:
         session: of the gate; None until a test asks for it.
         exitstatus: that the run ended with.
         progress: shows how far it is; None where pytest does.
-        workload: what is measured; None until it is asked for.
     """
 
     settings: Settings
@@ -55,20 +53,6 @@ class PytestRun:
     session: GateSession | None = None
     exitstatus: int = 0
     progress: RunProgress | None = None
-    workload: Workload | None = None
-
-    def load_workload(self) -> Workload:
-        """What ``--compress-workload`` names, loaded once.
-
-        Raises:
-            CompressError: if there is none, or it cannot be loaded.
-        """
-        if self.workload is None:
-            from compress.workload import load_workload, untrained
-
-            workload = load_workload(self.settings.workload)
-            self.workload = untrained(workload) if self.settings.train_dense else workload
-        return self.workload
 
     def gate_session(self) -> GateSession:
         """The gate of this run."""
@@ -122,8 +106,6 @@ class PytestRun:
 
 # What tests are parametrized by.
 RECIPE_PARAMETER = "_recipe_path"
-QUALITY_PARAMETER = "_quality_name"
-OWN_METRIC_PARAMETER = "_own_metric_name"
 
 # Where the plugin keeps them in pytest's config.
 RUN = pytest.StashKey[PytestRun]()
@@ -140,21 +122,6 @@ def asks_for_gate(item: pytest.Item) -> bool:
         if "gate" not in definition.argnames:
             return False
     return False
-
-
-def declared_names(metafunc: pytest.Metafunc, parameter: str) -> list[str]:
-    """Names of the qualities, or of the further metrics, that a test is to be made for.
-
-    Where a project has a fixture ``workload`` of its own, which nobody can ask before it runs, those of images.
-    """
-    config = metafunc.config
-    definitions = metafunc._arg2fixturedefs.get("workload", ())
-    if definitions and definitions[-1].func.__module__ != "compress.pytest_plugin.fixtures":
-        return ["top1_error", "top5_error"] if parameter == QUALITY_PARAMETER else []
-    with stop_on_error(config):
-        workload = config.stash[RUN].load_workload()
-        found = workload.qualities if parameter == QUALITY_PARAMETER else workload.metrics
-    return [one.name for one in found]
 
 
 @contextmanager

@@ -18,7 +18,8 @@ from compress.quality.tensors import logits_and_labels, tensor_of
 def topk_error(k: int, num_classes: int | None = None) -> Quality:
     """Share of examples whose class is not among the ``k`` most likely: logits ``[n, num_classes]``, labels ``[n]``.
 
-    Logits of another number of classes than ``num_classes`` are refused, of any if it is left out. Classes with equal logits rank in their own order, so that a result does not hang on how a device sorts.
+    Logits of another number of classes than ``num_classes`` are refused, of any if it is left out. Classes with equal
+    logits rank in their own order, so that a result does not hang on how a device sorts.
     """
     if k < 1:
         raise ConfigError(f"k must be at least 1, got {k}")

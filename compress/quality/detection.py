@@ -96,7 +96,7 @@ def _mean_precision(num_classes: int, most: int) -> Reduction:
 
 
 def _average_precision(weights: Rows, matched: Rows, objects: Rows) -> Rows:
-    """``[draws]``: area under the curve of detections in order, weights ``[draws, detections]``; NaN without objects."""
+    """``[draws]``: area under the curve of detections in order, weights ``[draws, n]``; NaN without objects."""
     right = np.cumsum(weights * matched, axis=1)
     all_of_them = np.cumsum(weights, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -1,7 +1,7 @@
 """From a row of numbers for each example to one figure: what a quality comes to, under any weights of the examples.
 
-Every reduction takes rows ``[n, width]`` and weights ``[draws, n]`` and gives ``[draws]``, so that a figure can be found
-for thousands of draws of the examples at once.
+Every reduction takes rows ``[n, width]`` and weights ``[draws, n]`` and gives ``[draws]``, so that a figure can be
+found for thousands of draws of the examples at once.
 """
 
 from __future__ import annotations

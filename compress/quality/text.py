@@ -36,7 +36,7 @@ def perplexity(*, ignore_index: int = -100) -> Quality:
 
 
 def wer(decode: Decode) -> Quality:
-    """Word error rate: edits over words of the targets, texts ``[n]``; ``decode`` makes texts of what a model puts out."""
+    """Word error rate: edits over words of the targets, which are texts ``[n]``; ``decode`` makes texts of outputs."""
 
     def rows(outputs: Any, targets: Any) -> list[tuple[float, float]]:
         rate = torchmetrics("text").word_error_rate

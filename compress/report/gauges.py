@@ -36,7 +36,7 @@ class Bound:
 
 @dataclass(frozen=True, kw_only=True)
 class Gauge:
-    """One verdict, on an axis of its own: qualities by how far they lie above the dense model, all else as a ratio to it.
+    """One verdict, on an axis of its own: qualities by how far above the dense model they lie, all else as a ratio.
 
     Attributes:
         title: the metric's.

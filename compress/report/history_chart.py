@@ -26,7 +26,8 @@ class Moment:
 
     Attributes:
         position: which of the moments of the chart it is, from 0.
-        value: shares in percent, other qualities in their own unit, all else as a ratio to the dense model of the same run.
+        value: shares in percent, other qualities in their own unit, all else as a ratio to the dense model of the
+            same run.
         title: all about it.
     """
 

@@ -104,8 +104,8 @@ def fit(
 
     SGD with Nesterov momentum on a loss, the cross-entropy if none is given, and with a ``teacher`` on the distance to
     what that puts out for the same inputs, see :mod:`compress.train.distillation`. The best epoch is chosen on examples
-    held out from the training split, never on the test split; of equally good ones the latest. On a CPU the result depends on the
-    arguments alone, to the bit, as long as the number of threads and processes stays the same.
+    held out from the training split, never on the test split; of equally good ones the latest. On a CPU the result
+    depends on the arguments alone, to the bit, as long as the number of threads and processes stays the same.
 
     Under torchrun every process calls it, takes its part of each batch and returns the same weights.
 

@@ -51,7 +51,8 @@ def test_recipe_table_is_read():
         (
             "num_params = { zzz = 0.65 }",
             (
-                "limit key 'zzz' is unknown, known are max_ratio, max_increase, min_ratio, max_drop, build_tolerance, devices "
+                "limit key 'zzz' is unknown, known are max_ratio, max_increase, min_ratio, max_drop, build_tolerance, "
+                "devices "
                 f"({WHERE}, limits.num_params)"
             ),
         ),

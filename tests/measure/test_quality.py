@@ -68,5 +68,5 @@ def test_a_metric_of_ones_own_is_measured_of_both_models():
 def test_a_metric_that_fails_says_which():
     """Whatever goes wrong in a user's function is said in a sentence."""
     own = OwnMetric(name="broken", measure=lambda model: model.nothing)
-    with pytest.raises(MeasureError, match="the metric 'broken' could not be measured: .*'nothing'"):
+    with pytest.raises(MeasureError, match=r"the metric 'broken' could not be measured: .*'nothing'"):
         own_measurement(own, tiny_net(), tiny_net(), threads=1)

@@ -20,11 +20,12 @@ HARMS = {
     "macs": ({"test_macs"}, "400"),
     "file_bytes": ({"test_file_bytes", "test_compressed_file_bytes"}, r"\d\.\d kB \(\d,\d{3} bytes\)"),
     "compressed_file_bytes": ({"test_compressed_file_bytes"}, "760 B"),
-    "top1_error": ({"test_top1_error"}, "35.00 %"),
-    "top5_error": ({"test_top1_error", "test_top5_error"}, "100.00 %"),
+    "top1_error": ({"test_quality[top1_error]"}, "35.00 %"),
+    "top5_error": ({"test_quality[top1_error]", "test_quality[top5_error]"}, "100.00 %"),
     "peak_tensor_bytes": ({"test_peak_tensor_bytes"}, r"9\.4 MB \([\d,]+ bytes\)"),
 }
-FILES = {"top1_error": "test_accuracy", "top5_error": "test_accuracy", "peak_tensor_bytes": "test_memory"}
+QUALITIES = ("top1_error", "top5_error")
+FILES = {"peak_tensor_bytes": "test_memory"}
 CUDA_TESTS = {
     "test_cuda_memory",
     "test_cuda_latency",
@@ -48,18 +49,25 @@ def without_limits(project: Project) -> None:
     project.recipe.write_text(RECIPE.partition("[limits]")[0], encoding="utf-8")
 
 
+def named(metric: str) -> tuple[str, str]:
+    """The test of a metric, and its node id."""
+    if metric in QUALITIES:
+        return f"test_quality[{metric}]", f"benchmarks/test_quality.py::test_quality[{metric}-quarter]"
+    return f"test_{metric}", f"benchmarks/{FILES.get(metric, 'test_size')}.py::test_{metric}[quarter]"
+
+
 def assert_breaks_limit(message: str, metric: str, value: str, node_id: str) -> None:
     """The message names the metric, its value, the limit, where that stands, and what to run."""
     assert message.startswith(f"Failed: {metric} of recipe 'quarter' REGRESSED")
     assert re.search(rf"  {value}", message)
     assert re.search(r"\n  limit +at most .*\(benchmarks/recipes/quarter.toml\): ", message)
-    assert f"To look further, run: pytest '{node_id}[quarter]' --compress-workload=mine:workload\n" in message
+    assert f"To look further, run: pytest '{node_id}' --compress-workload=mine:workload\n" in message
     assert f"change the limit of {metric} in benchmarks/recipes/quarter.toml" in message
 
 
 def assert_breaks_baseline(message: str, metric: str, value: str, node_id: str) -> None:
     """The message names the metric, its value, the baseline's file, and what to run."""
-    command = f"pytest '{node_id}[quarter]' --compress-workload=mine:workload"
+    command = f"pytest '{node_id}' --compress-workload=mine:workload"
     assert message.startswith(f"Failed: {metric} of recipe 'quarter' REGRESSED")
     assert re.search(rf"  {value}", message)
     assert re.search(r"\n  baseline +.*baselines/mine\.json\): ", message)
@@ -73,8 +81,8 @@ def test_a_metric_beyond_its_limit_fails_its_test_and_no_other(project, metric):
     expected, value = HARMS[metric]
     run = project.run("-k", QUICK, harm=metric)
     assert (run.status, set(run.failures)) == (1, expected)
-    file = FILES.get(metric, "test_size")
-    assert_breaks_limit(run.failures[f"test_{metric}"], metric, value, f"benchmarks/{file}.py::test_{metric}")
+    name, node_id = named(metric)
+    assert_breaks_limit(run.failures[name], metric, value, node_id)
 
 
 @pytest.mark.parametrize("metric", HARMS)
@@ -86,8 +94,8 @@ def test_a_metric_worse_than_its_baseline_fails_its_test_and_no_other(project, m
     assert project.run("-k", QUICK, "--benchmark-compare=mine", "--compress-partial").status == 0
     run = project.run("-k", QUICK, "--benchmark-compare=mine", "--compress-partial", harm=metric)
     assert (run.status, set(run.failures)) == (1, expected)
-    file = FILES.get(metric, "test_size")
-    assert_breaks_baseline(run.failures[f"test_{metric}"], metric, value, f"benchmarks/{file}.py::test_{metric}")
+    name, node_id = named(metric)
+    assert_breaks_baseline(run.failures[name], metric, value, node_id)
 
 
 @pytest.mark.parametrize(("metric", "name"), TIMES.items())
@@ -101,7 +109,7 @@ def test_a_slower_model_fails_by_limit_and_by_baseline(project, metric, name):
     assert (run.status, set(run.failures)) == (1, {name})
     message = run.failures[name]
     assert_breaks_baseline(
-        message, metric, r"[\d.]+ ms, dense [\d.]+ ms, x[\d.]+", f"benchmarks/test_latency.py::{name}"
+        message, metric, r"[\d.]+ ms, dense [\d.]+ ms, x[\d.]+", f"benchmarks/test_latency.py::{name}[quarter]"
     )
     assert re.search(r"\n  limit +at most 2 x dense \(benchmarks/recipes/quarter.toml\): exceeded", message)
     assert re.search(
@@ -168,9 +176,12 @@ def test_disabled_benchmarks_are_not_measured_and_fail(project):
 def test_a_model_that_puts_out_nan_is_not_measured_and_fails(project):
     """Errors of a model without numbers cannot be counted: the table says so, in a sentence and no traceback."""
     run = project.run("-k", "top1_error", harm="nan")
-    assert (run.status, set(run.failures)) == (COULD_NOT_MEASURE, {"test_top1_error"})
-    assert "a model's logits must be numbers, this one put out NaN" in run.failures["test_top1_error"]
-    assert "NOT MEASURED: top-1 error: a model's logits must be numbers" in run.text
+    assert (run.status, set(run.failures)) == (COULD_NOT_MEASURE, {"test_quality[top1_error]"})
+    assert (
+        "a model's outputs must be numbers to be judged, this one put out NaN"
+        in run.failures["test_quality[top1_error]"]
+    )
+    assert "NOT MEASURED: top-1 error: a model's outputs must be numbers" in run.text
     assert_no_traceback(run.text)
 
 

@@ -10,7 +10,7 @@ from compress.report.sweep_file import write_sweep
 from tests.plugin_project import make_project
 from tests.report.page_samples import sweep
 
-SIZES = "test_num_params or test_file_bytes or test_top1_error"
+SIZES = "test_num_params or test_file_bytes or (test_quality and top1_error)"
 
 
 @pytest.fixture
