@@ -1,8 +1,10 @@
 """ExecuTorch: graphs as ``.pte`` files for one batch size, whose operations XNNPACK computes, and such files run.
 
 XNNPACK multiplies signed integers, x86 unsigned ones by signed: an int8 graph is written with every activation and its
-zero point 128 lower, which are the same numbers. What XNNPACK does not take over runs on ExecuTorch's portable kernels,
-which are for correctness and not for speed, so each file says how many operations those are.
+zero point 128 lower, which are the same numbers. A layer whose output stays in float is one of integers to XNNPACK only
+where it rounds its own inputs, by the range that each call finds; such a layer does so here. What XNNPACK does not take
+over runs on ExecuTorch's portable kernels, which are for correctness and not for speed, so each file says how many
+operations those are.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import io
 import json
 import operator
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -34,7 +36,8 @@ from compress.inputs import Inputs
 _NOTES = "compress_notes"
 _EXTRA = "pip install 'pytest-compress[executorch]'"
 _SHIFT = 128
-_EPSILON = 1.1920928955078125e-07
+# The least scale that a range found in a call may have.
+_EPSILON = torch.finfo(torch.float32).eps
 _OF_ACTIVATIONS = ("quantized_decomposed.quantize_per_tensor", "quantized_decomposed.dequantize_per_tensor")
 _LAYERS = {
     torch.ops.aten.conv1d.default,
@@ -162,10 +165,7 @@ def _lowered(program: ExportedProgram, inputs: Inputs) -> tuple[bytes, dict[str,
     # Lowering takes the program apart, so what is to be known of it is read before.
     notes: dict[str, Any] = {"signature": asdict(Signature.of(program)), "batch": batch_size(inputs)}
 
-    def lowered(told: Mapping[str, str]) -> Any:
-        return to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()], constant_methods=dict(told))
-
-    edge = lowered({_NOTES: ""})
+    edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()], constant_methods={_NOTES: ""})
     delegated, portable = _shares(edge.exported_program())
     notes |= {"delegated": delegated, "portable": portable}
     edge._config_methods[_NOTES] = json.dumps(notes, sort_keys=True)
