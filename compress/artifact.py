@@ -1,4 +1,4 @@
-"""Models on disk, never as a pickle: safetensors for a network that its factory builds, ``.pt2`` and ``.onnx`` without.
+"""Models on disk, never as a pickle: safetensors for a network that its factory builds, other files without.
 
 A pruned network is what its factory builds, with some tensors smaller and some plain attributes of its modules
 (``out_channels``, ``groups``, a head count, ...) changed; a factorized one has several plain layers in the place of
@@ -6,7 +6,7 @@ one. So the file holds every tensor and, as JSON in the safetensors header, ever
 the places of substitutes; :func:`load` calls the factory and puts all of it back.
 
 What is a graph, as a quantized model is, or shall run without its source code, is written as an archive of
-``torch.export`` or as ONNX, see :mod:`compress.exported`.
+``torch.export`` (``.pt2``), as ONNX (``.onnx``) or for ExecuTorch (``.pte``), see :mod:`compress.exported`.
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ from compress.copying import check_given, copied
 from compress.errors import ArtifactError, ConfigError
 from compress.exported import ExportedModel, capture, from_archive, to_archive
 from compress.exported.archive import MAGIC
+from compress.exported.executorch import PteModel, to_pte
+from compress.exported.file_model import FileModel
 from compress.exported.onnx import OnnxModel, to_onnx
 from compress.fidelity import check_same
 from compress.files import write_atomically
-from compress.inputs import device_of, inputs_of
+from compress.inputs import Inputs, device_of, inputs_of
 from compress.masks import make_permanent_
 from compress.quantization.half import HalfModel
 from compress.quantization.model import KIND, QuantizedModel
@@ -58,32 +60,33 @@ class _Content(NamedTuple):
 def save(model: nn.Module, path: str | Path, example_inputs: Any = None) -> None:
     """Write ``model`` to ``path``; an existing file is replaced only once the new one is whole.
 
-    The file's name says what is written: ``.pt2`` an archive of ``torch.export``, ``.onnx`` an ONNX model, which both
-    run without the network's source code; any other, safetensors for :func:`load` with the network's factory. A graph,
-    as :func:`compress.quantize` returns, is always one of the first two.
+    The file's name says what is written: ``.pt2`` an archive of ``torch.export``, ``.onnx`` an ONNX model, ``.pte`` one
+    for ExecuTorch and the batch size of the example inputs, which all run without the network's source code; any other,
+    safetensors for :func:`load` with the network's factory. A graph, as :func:`compress.quantize` returns, is always
+    one of the first three.
 
     Masks of :func:`compress.prune_weights` become plain zeros in the file; ``model`` itself keeps them.
 
     Args:
-        model: in eval mode for ``.pt2`` and ``.onnx``.
+        model: in eval mode for ``.pt2``, ``.onnx`` and ``.pte``.
         path: where to.
-        example_inputs: a tensor ``[n, ...]``, a tuple of positional arguments or a mapping of named ones, for ``.pt2``
-            and ``.onnx`` of what is no graph yet.
+        example_inputs: a tensor ``[n, ...]``, a tuple of positional arguments or a mapping of named ones, for ``.pte``,
+            and for ``.pt2`` and ``.onnx`` of what is no graph yet.
 
     Raises:
         ArtifactError: if the file cannot be written; the old one is then still there.
-        ConfigError: if an example input is needed, or a package to write ONNX.
+        ConfigError: if an example input is needed, or a package to write ONNX or for ExecuTorch.
         ModelError: if the model cannot be exported, or its graph computes something else.
     """
     path = Path(path)
-    write = {".pt2": _as_archive, ".onnx": _as_onnx}.get(path.suffix)
+    write = {".pt2": _as_archive, ".onnx": _as_onnx, ".pte": _as_pte}.get(path.suffix)
     content = serialize(model) if write is None else write(model, example_inputs)
     write_atomically(path, content, ArtifactError)
 
 
 def serialize(model: nn.Module) -> bytes:
     """The bytes that :func:`save` writes of ``model`` alone; equal models give equal bytes."""
-    if isinstance(model, OnnxModel):
+    if isinstance(model, FileModel):
         return model.content
     if isinstance(model, ExportedModel):
         return to_archive(model.program, model.notes)
@@ -116,11 +119,23 @@ def _as_onnx(model: nn.Module, example_inputs: Any) -> bytes:
     return to_onnx(model.program if isinstance(model, ExportedModel) else _captured(model, example_inputs))
 
 
-def _captured(model: nn.Module, example_inputs: Any) -> ExportedProgram:
+def _as_pte(model: nn.Module, example_inputs: Any) -> bytes:
+    if isinstance(model, PteModel):
+        return model.content
+    inputs = _given_inputs(model, example_inputs)
+    return to_pte(model if isinstance(model, ExportedModel) else make_permanent_(copied(model)).eval(), inputs)
+
+
+def _given_inputs(model: nn.Module, example_inputs: Any) -> Inputs:
     if example_inputs is None:
-        raise ConfigError(f"example_inputs are needed to write a {type(model).__name__} as .pt2 or .onnx, got none")
+        kind = type(model).__name__
+        raise ConfigError(f"example_inputs are needed to write a {kind} as .pt2, .onnx or .pte, got none")
     check_given(model, "save")
-    inputs = inputs_of(example_inputs)
+    return inputs_of(example_inputs)
+
+
+def _captured(model: nn.Module, example_inputs: Any) -> ExportedProgram:
+    inputs = _given_inputs(model, example_inputs)
     program = capture(make_permanent_(copied(model)).eval(), inputs)
     check_same(model, program.module(check_guards=False), inputs, "the exported graph")
     return program
@@ -152,6 +167,8 @@ def load(path: str | Path, model_factory: Callable[[], nn.Module] | None = None)
         raise ArtifactError(f"no saved model at {path}")
     if path.suffix == ".onnx":
         return OnnxModel(_bytes(path), str(path))
+    if path.suffix == ".pte":
+        return PteModel(_bytes(path), str(path))
     with path.open("rb") as file:
         is_archive = file.read(len(MAGIC)) == MAGIC
     if is_archive:

@@ -15,7 +15,17 @@ from pathlib import Path
 from compress.errors import ConfigError
 
 # What decides how fast a convolution can be; the first set that the processor has, has all that follow it.
-_INSTRUCTION_SETS = ("amx_int8", "avx512_vnni", "avx512f", "avx2", "sve", "asimd")
+# By the kernel's word for it, and what its class is called where that says too little.
+_INSTRUCTION_SETS = {
+    "amx_int8": "amx_int8",
+    "avx512_vnni": "avx512_vnni",
+    "avx512f": "avx512f",
+    "avx2": "avx2",
+    "sve": "sve",
+    "i8mm": "armv8.6_i8mm",
+    "asimddp": "armv8.2_dotprod",
+    "asimd": "asimd",
+}
 
 _VENDORS: Mapping[str, str] = {"AuthenticAMD": "amd", "GenuineIntel": "intel"}
 
@@ -61,7 +71,19 @@ def cpu_class(threads: int) -> str:
     onednn = _flags() - _hidden_by("ONEDNN_MAX_CPU_ISA", _ONEDNN)
     both = onednn - _hidden_by("ATEN_CPU_CAPABILITY", _ATEN)
     aten = "" if _aten_level(both) == _aten_level(onednn) else f"-aten_{_aten_level(both)}"
-    return "-".join(["cpu", f"{_widest(onednn)}{aten}", *_processor(), f"{threads}t"])
+    info = _cpu_info()
+    return "-".join(["cpu", f"{_widest(onednn, platform.machine())}{aten}", *_processor(info), f"{threads}t"])
+
+
+def class_of(info: Mapping[str, str], machine: str, threads: int) -> str:
+    """The class of another machine, whose first processor's entries of /proc/cpuinfo these are.
+
+    Args:
+        info: as read there; nothing is hidden from it.
+        machine: as ``uname -m`` calls it, which names it where no instruction set does.
+        threads: used there.
+    """
+    return "-".join(["cpu", _widest(_flags_in(info), machine), *_processor(info), f"{threads}t"])
 
 
 def cpu_name() -> str:
@@ -69,13 +91,16 @@ def cpu_name() -> str:
     return _cpu_info().get("model name", platform.processor() or platform.machine())
 
 
-def has_bfloat16() -> bool:
-    """Whether this CPU computes in bfloat16; emulated it is many times slower than float32.
+def has_bfloat16(info: Mapping[str, str] | None = None) -> bool:
+    """Whether a CPU computes in bfloat16; emulated it is many times slower than float32.
+
+    Args:
+        info: another machine's, as in :func:`class_of`; None for this one.
 
     Raises:
         ConfigError: if a bound is unknown.
     """
-    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(_features())
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(_features() if info is None else _flags_in(info))
 
 
 def has_vnni() -> bool:
@@ -106,9 +131,8 @@ def _hidden_by(variable: str, bounds: Mapping[str, frozenset[str]]) -> frozenset
     return _AMX - left
 
 
-def _processor() -> tuple[str, ...]:
+def _processor(info: Mapping[str, str]) -> tuple[str, ...]:
     """Which processor it is, in one word; none where the system does not say."""
-    info = _cpu_info()
     if "vendor_id" in info and "model" in info:
         vendor = _VENDORS.get(info["vendor_id"], info["vendor_id"].lower())
         return (f"{vendor}{info.get('cpu family', '')}.{info['model']}",)
@@ -117,8 +141,8 @@ def _processor() -> tuple[str, ...]:
     return ()
 
 
-def _widest(flags: frozenset[str]) -> str:
-    return next((name for name in _INSTRUCTION_SETS if name in flags), platform.machine())
+def _widest(flags: frozenset[str], machine: str) -> str:
+    return next((name for flag, name in _INSTRUCTION_SETS.items() if flag in flags), machine)
 
 
 def _aten_level(flags: frozenset[str]) -> str:
@@ -127,7 +151,10 @@ def _aten_level(flags: frozenset[str]) -> str:
 
 
 def _flags() -> frozenset[str]:
-    info = _cpu_info()
+    return _flags_in(_cpu_info())
+
+
+def _flags_in(info: Mapping[str, str]) -> frozenset[str]:
     return frozenset((info.get("flags") or info.get("Features") or "").split())
 
 

@@ -43,6 +43,8 @@ def cpuinfo(monkeypatch, tmp_path):
         ("flags : avx2 avx512f", "cpu-avx512f-2t"),
         ("flags : avx avx2 fma", "cpu-avx2-2t"),
         ("Features : fp asimd sve", "cpu-sve-2t"),
+        ("Features : fp asimd asimddp i8mm", "cpu-armv8.6_i8mm-2t"),
+        ("Features : fp asimd asimddp", "cpu-armv8.2_dotprod-2t"),
         ("Features : fp asimd", "cpu-asimd-2t"),
     ],
 )

@@ -147,7 +147,10 @@ STEP = '[[steps]]\nuse = "prune_weights"\n\n[[steps]]\n'
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('runtime = "tvm"', "'runtime' must be one of eager, inductor, onnxruntime, aotinductor, got 'tvm' (recipe "),
+        (
+            'runtime = "tvm"',
+            "'runtime' must be one of eager, inductor, onnxruntime, aotinductor, openvino, executorch, got 'tvm' (",
+        ),
         (
             "setps = []",
             "unknown key 'setps' - did you mean 'steps'?; known are description, runtime, steps, limits, sweep (",

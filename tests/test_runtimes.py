@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -10,6 +11,10 @@ from torch import nn
 from compress.errors import ConfigError, ModelError
 from compress.exported.onnx import OnnxModel, to_onnx
 from compress.runtimes import RUNTIMES, prepare
+
+OPENVINO = pytest.param(
+    "openvino", marks=pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
+)
 
 # Eight bits: one step of the coarsest activation moves a logit by about as much.
 INT8_STEP = 0.02
@@ -23,20 +28,21 @@ def agreement(model: nn.Module, images: torch.Tensor, runtime: str) -> float:
     return float((outputs - expected).abs().max() / expected.abs().max())
 
 
-@pytest.mark.parametrize("runtime", ["inductor", "onnxruntime"])
+@pytest.mark.parametrize("runtime", ["inductor", "onnxruntime", OPENVINO])
 def test_a_float_model_is_the_same_under_every_runtime(runtime, tiny_dense, tiny_images):
     """But for the order of additions."""
     assert agreement(tiny_dense, tiny_images, runtime) < 1e-5
 
 
-def test_an_int8_model_is_the_same_under_onnxruntime(tiny_int8, tiny_images):
+@pytest.mark.parametrize("runtime", ["onnxruntime", OPENVINO])
+def test_an_int8_model_is_the_same_under_runtimes_of_onnx(runtime, tiny_int8, tiny_images):
     """But for single values that lie between two integers."""
-    assert agreement(tiny_int8.model, tiny_images, "onnxruntime") < INT8_STEP
+    assert agreement(tiny_int8.model, tiny_images, runtime) < INT8_STEP
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("batch", [1, 16])
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", [*(name for name in RUNTIMES if name != "openvino"), OPENVINO])
 def test_both_models_are_the_same_under_all_runtimes_at_all_batch_sizes(
     runtime, batch, tiny_dense, tiny_int8, tiny_images
 ):
@@ -76,7 +82,8 @@ def test_a_prepared_model_is_in_eval_mode(tiny_images):
 def test_an_unknown_runtime_is_refused(tiny_dense, tiny_images):
     """With those that there are."""
     with pytest.raises(
-        ConfigError, match=r"^runtime must be one of eager, inductor, onnxruntime, aotinductor, got 'tvm'$"
+        ConfigError,
+        match=r"^runtime must be one of eager, inductor, onnxruntime, aotinductor, openvino, executorch, got 'tvm'$",
     ):
         prepare(tiny_dense, tiny_images, runtime="tvm")
 
@@ -85,7 +92,7 @@ def test_an_onnx_model_runs_under_its_own_runtime_alone(tiny_int8, tiny_images):
     """There is no graph of torch's in it."""
     model = OnnxModel(to_onnx(tiny_int8.model.program))
     assert prepare(model, tiny_images, runtime="onnxruntime") is model
-    with pytest.raises(ConfigError, match=r"^an ONNX model runs under onnxruntime alone, got runtime 'eager'$"):
+    with pytest.raises(ConfigError, match=r"^an ONNX model runs under onnxruntime or openvino alone, got 'eager'$"):
         prepare(model, tiny_images, runtime="eager")
 
 

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from compress.commands.baselines import add_diff_parser, add_schema_parser
 from compress.commands.doctor import add_doctor_parser
+from compress.commands.export import add_export_parser
 from compress.commands.init import add_init_parser
 from compress.commands.models import add_run_parser, add_train_parser
 from compress.commands.plan import add_plan_parser
@@ -34,6 +35,7 @@ _COMMANDS: Sequence[tuple[Callable[[Commands], None], str]] = (
         "sweep benchmarks/recipes/structured.toml --study sweep.journal --set prune_channels.pruning_ratio=0.1..0.5",
     ),
     (add_runtimes_parser, "runtimes --recipe benchmarks/recipes/int8.toml"),
+    (add_export_parser, "export small.safetensors --workload digits --to small"),
     (add_diff_parser, "diff old.json baselines/digits.json"),
     (add_schema_parser, "schema"),
     (add_selfcheck_parser, "selfcheck --trials 20"),

@@ -130,6 +130,8 @@ def abilities(threads: int) -> Iterator[Ability]:
     note = compiler or "no C++ compiler: install g++ or clang, or set CXX"
     yield Ability(what="runtimes inductor, aotinductor", works=compiler is not None, note=note)
     yield _needing("runtime onnxruntime", "onnx")
+    yield _needing("runtime openvino", "openvino")
+    yield _needing("runtime executorch", "executorch")
     yield _needing("sweep", "sweep")
 
 

@@ -95,12 +95,13 @@ def _run(options: argparse.Namespace) -> None:
 
 def _save(model: nn.Module, workload: Workload, options: argparse.Namespace) -> None:
     """Write the file, and one line, or one object, that says what is in it."""
-    from compress.artifact import save
+    from compress.artifact import load, save
+    from compress.exported.executorch import PteModel
     from compress.gate.figures import write_value
     from compress.measure.size import count_params
 
     path: Path = options.output
-    save(model, path)
+    save(model, path, workload.inputs)
     judged = workload.judge(model, progress=not options.quiet) if workload.qualities else {}
     if options.json:
         print_json(
@@ -116,3 +117,7 @@ def _save(model: nn.Module, workload: Workload, options: argparse.Namespace) -> 
     figures = [f"{one.quality.metric.title} {write_value(one.quality.metric, one.value)}" for one in judged.values()]
     known = f", {', '.join(figures)} on {len(workload.dataset.test):,} test examples" if figures else ""
     print(f"{path}: {count_params(model):,} parameters, {path.stat().st_size / 1e6:.2f} MB{known}")
+    if path.suffix == ".pte":
+        written = load(path)
+        assert isinstance(written, PteModel)  # noqa: S101 - what such a file holds
+        print(f"{path}: {written.delegation}")

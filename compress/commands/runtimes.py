@@ -13,16 +13,19 @@ from compress.errors import ConfigError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from compress.gate.statistics import RatioInterval
     from compress.measure.runtimes import RuntimeRow
 
 _FLOAT = "float32"
+# More than that is another model and not another runtime.
+_MAX_CHANGED = 0.005
 
 
 def add_runtimes_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """``runtimes``."""
     parser = commands.add_parser(
         "runtimes",
-        help="time a model and its compressed forms under eager, Inductor, ONNX Runtime and AOTInductor",
+        help="time a model and its compressed forms under each runtime, and say which is best here",
         description=_runtimes.__doc__,
     )
     parser.set_defaults(run=_runtimes)
@@ -38,6 +41,15 @@ def add_runtimes_parser(commands: argparse._SubParsersAction[argparse.ArgumentPa
     parser.add_argument("--batch", metavar="N", type=int, nargs="+", default=[1, 64], help="batch sizes (1 64)")
     parser.add_argument("--runtime", metavar="NAME", nargs="+", help="only these (default: all)")
     parser.add_argument("--seconds", metavar="S", type=float, default=20.0, help="timing of each batch size (20)")
+    parser.add_argument(
+        "--examples", metavar="N", type=int, default=1000, help="test images to compare answers on (1000; 0 for none)"
+    )
+    parser.add_argument(
+        "--best",
+        action="store_true",
+        help=f"say which of all is fastest on this machine, among those that change {_MAX_CHANGED:.1%} of the answers"
+        " of their model at most",
+    )
     parser.add_argument("--threads", metavar="N", type=int, default=1, help="threads of an operation (1)")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
 
@@ -47,22 +59,19 @@ def _runtimes(options: argparse.Namespace) -> None:
 
     Preparing, which compiles, is timed apart from the forward passes. "x dense eager" is how many times as fast as the
     float model in eager mode, "x float" as the float model under the same runtime, both medians over rounds in which
-    every row is called once.
+    every row is called once. "changed" is the share of test examples whose class is another than that from the same
+    model in eager mode, "MB" the size of the file that the runtime executes.
     """
     from rich.console import Console
 
-    from compress.measure.runtimes import prepare_rows, time_rows
+    from compress.cpu import cpu_class
+    from compress.data import ImageData
+    from compress.measure.runtimes import Examples, prepare_rows, time_rows
     from compress.pairs import pinned_threads
     from compress.recipe import load_recipe, run_recipe
-    from compress.runtimes import RUNTIMES, check_runtime
     from compress.workload import dense_model, load_workload
 
-    runtimes = options.runtime or list(RUNTIMES)
-    for runtime in runtimes:
-        check_runtime(runtime)
-    for name, values in (("batch", options.batch), ("threads", [options.threads])):
-        if min(values) < 1:
-            raise ConfigError(f"--{name} must be at least 1, got {min(values)}")
+    runtimes = _checked(options)
     recipes = [load_recipe(path) for path in options.recipe]
     workload = load_workload(options.workload)
     dense = dense_model(workload, progress=not options.quiet)
@@ -72,22 +81,82 @@ def _runtimes(options: argparse.Namespace) -> None:
     console = Console(stderr=True, quiet=options.quiet)
     rows: list[RuntimeRow] = []
     with pinned_threads(options.threads):
+        examples = None
+        if options.examples and isinstance(workload.dataset, ImageData):
+            examples = Examples.of(models, workload.dataset.test, options.examples, workload.outputs)
         for batch in options.batch:
             inputs = next(iter(workload.dataset.test.batches(batch)))[0]
-            new = prepare_rows(models, inputs, runtimes, lambda text: console.print(text, highlight=False))
+            new = prepare_rows(
+                models, inputs, runtimes, lambda text: console.print(text, highlight=False), examples=examples
+            )
             time_rows(new, options.seconds)
             rows += new
     Console(width=140).print(table(rows))
+    _tell(rows)
+    if options.best:
+        for batch in options.batch:
+            print(best(rows, batch, cpu_class(options.threads)))
+
+
+def _checked(options: argparse.Namespace) -> list[str]:
+    """The runtimes asked for.
+
+    Raises:
+        ConfigError: if an option is out of range.
+    """
+    from compress.runtimes import RUNTIMES, check_runtime
+
+    runtimes = options.runtime or list(RUNTIMES)
+    for runtime in runtimes:
+        check_runtime(runtime)
+    for name, values in (("batch", options.batch), ("threads", [options.threads])):
+        if min(values) < 1:
+            raise ConfigError(f"--{name} must be at least 1, got {min(values)}")
+    if options.examples < 0:
+        raise ConfigError(f"--examples must be at least 0, got {options.examples}")
+    if options.best and "eager" not in runtimes:
+        raise ConfigError(f"--best compares with eager, which --runtime leaves out: {' '.join(runtimes)}")
+    return runtimes
+
+
+def _tell(rows: list[RuntimeRow]) -> None:
+    """What the table has no room for."""
     for row in rows:
-        if row.unavailable:
-            print(f"{row.precision} under {row.runtime} at batch {row.batch}: {row.unavailable}")
+        if row.unavailable or row.note:
+            print(f"{row.precision} under {row.runtime} at batch {row.batch}: {row.unavailable or row.note}")
+
+
+def best(rows: list[RuntimeRow], batch: int, device: str) -> str:
+    """Which model under which runtime is fastest at that batch size, how sure that is, and what is as fast."""
+    from compress.gate.statistics import paired_ratio
+
+    timed = [row for row in rows if row.batch == batch and row.latencies_ms]
+    allowed = [row for row in timed if math.isnan(row.changed) or row.changed <= _MAX_CHANGED]
+    eager = _row(rows, batch, "eager")
+    if eager is None or not allowed:
+        return f"batch {batch} on {device}: nothing ran that could be compared"
+    first = min(allowed, key=lambda row: row.median_ms)
+
+    def times_as_fast(row: RuntimeRow, other: RuntimeRow) -> RatioInterval:
+        return paired_ratio(list(zip(row.latencies_ms, other.latencies_ms, strict=True)))
+
+    gain = times_as_fast(first, eager)
+    tied = [row for row in allowed if row is not first and times_as_fast(first, row).low <= 1]
+    ties = ", ".join(f"{row.precision} under {row.runtime}" for row in tied)
+    return (
+        f"batch {batch} on {device}: {first.precision} under {first.runtime}, {first.median_ms:.2f} ms,"
+        f" x{gain.median:.2f} [{gain.low:.2f}, {gain.high:.2f}] as fast as the float model in eager mode"
+        + (f"; no slower, as far as this shows: {ties}" if ties else "")
+    )
 
 
 def table(rows: list[RuntimeRow]) -> Table:
     """Runtime x precision x batch."""
     from rich.table import Table
 
-    found = Table("batch", "precision", "runtime", "prepare s", "ms", "x dense eager", "x float", "difference")
+    found = Table(
+        "batch", "precision", "runtime", "prepare s", "ms", "x dense eager", "x float", "difference", "changed", "MB"
+    )
     for row in rows:
         eager = _row(rows, row.batch, "eager")
         same = _row(rows, row.batch, row.runtime)
@@ -100,6 +169,8 @@ def table(rows: list[RuntimeRow]) -> Table:
             _number(row.speedup_over(eager) if eager else math.nan, 2),
             _number(row.speedup_over(same) if same else math.nan, 2),
             "-" if math.isnan(row.difference) else f"{row.difference:.1e}",
+            "-" if math.isnan(row.changed) else f"{row.changed:.2%}",
+            f"{row.file_bytes / 1e6:.3g}" if row.file_bytes else "-",
         )
     return found
 

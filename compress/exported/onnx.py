@@ -6,20 +6,20 @@ import contextlib
 import dataclasses
 import io
 import json
-from collections.abc import Iterator
-from typing import Any, Self
+from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, OutputKind
 from torch.utils._pytree import tree_structure
 
 from compress.errors import ArtifactError, ConfigError, ModelError, first_line
 from compress.exported.capture import quiet_torch
+from compress.exported.file_model import FileModel, signature_in
 from compress.exported.structure import Signature
 
-_NESTING = "compress.signature"
+NESTING = "compress.signature"
 _EXTRA = "pip install 'pytest-compress[onnx]'"
 
 
@@ -51,7 +51,7 @@ def to_onnx(program: ExportedProgram) -> bytes:
     # Where each node was in somebody's source tree.
     del proto.metadata_props[:]
     nesting = proto.metadata_props.add()
-    nesting.key, nesting.value = _NESTING, json.dumps(dataclasses.asdict(Signature.of(program)), sort_keys=True)
+    nesting.key, nesting.value = NESTING, json.dumps(dataclasses.asdict(Signature.of(program)), sort_keys=True)
     for part in (*proto.graph.node, *proto.graph.initializer, *proto.graph.value_info):
         del part.metadata_props[:]
         part.doc_string = ""
@@ -83,65 +83,27 @@ def _tensors_alone(program: ExportedProgram) -> Iterator[None]:
         signature.output_specs, node.args, whole.out_spec = specs, args, nesting
 
 
-class OnnxModel(nn.Module):
-    """An ``.onnx`` file as a module, run by ONNX Runtime on the CPU with as many threads as torch has.
+class OnnxModel(FileModel):
+    """An ``.onnx`` file as a module, run by ONNX Runtime on the CPU with as many threads as torch has."""
 
-    Attributes:
-        content: the bytes of the file.
-    """
+    kind = "an ONNX model"
 
-    def __init__(self, content: bytes, place: str = "the model") -> None:
-        super().__init__()
-        self.content = content
-        self.training = False
-        self._open(place)
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        if self._threads != torch.get_num_threads():
-            self._open("the model")
-        names = [one.name for one in self._session.get_inputs()]
-        tensors = dict(zip(names, args, strict=False)) | kwargs
-        if self._signature is not None:
-            tensors = dict(zip(names, self._signature.tensors(args, kwargs), strict=True))
-        arrays = {name: tensor.detach().numpy() for name, tensor in tensors.items()}
-        outputs = tuple(map(torch.from_numpy, self._session.run(None, arrays)))
-        if self._signature is not None:
-            return self._signature.built(iter(outputs))
-        return outputs[0] if len(outputs) == 1 else outputs
-
-    def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 - torch's own signature
-        """Nothing for False.
-
-        Raises:
-            ModelError: for True.
-        """
-        if mode:
-            raise ModelError("an ONNX model cannot be trained: train the network it was exported from")
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return type(self)(self.content)
-
-    def _open(self, place: str) -> None:
+    def _open(self, place: str) -> tuple[list[str], Signature | None]:
         try:
             import onnxruntime  # noqa: PLC0415 - optional
         except ImportError as cause:
             raise ConfigError(f"running ONNX needs onnxruntime: {_EXTRA} ({cause})") from cause
         options = onnxruntime.SessionOptions()
-        self._threads = options.intra_op_num_threads = torch.get_num_threads()
+        options.intra_op_num_threads = self._threads
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(self.content, options, ["CPUExecutionProvider"])
         # onnxruntime's errors have no base of their own.
         except Exception as cause:
             raise ArtifactError(f"{place} is damaged, or cannot be run by ONNX Runtime: {first_line(cause)}") from cause
-        nesting = self._session.get_modelmeta().custom_metadata_map.get(_NESTING)
-        self._signature = None if nesting is None else _signature(nesting, place)
+        nesting = self._session.get_modelmeta().custom_metadata_map.get(NESTING)
+        return [one.name for one in self._session.get_inputs()], signature_in(nesting, place)
 
-
-def _signature(nesting: str, place: str) -> Signature:
-    """What :func:`to_onnx` wrote of a graph's inputs and outputs."""
-    try:
-        return Signature(**json.loads(nesting))
-    except (TypeError, ValueError) as cause:
-        raise ArtifactError(f"{place} is damaged: {first_line(cause)}") from cause
+    def _run(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+        arrays = {name: tensor.numpy() for name, tensor in zip(self._names, tensors, strict=True)}
+        return list(map(torch.from_numpy, self._session.run(None, arrays)))

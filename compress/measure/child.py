@@ -175,11 +175,11 @@ _REQUESTS: dict[str, Callable[[Mapping[str, Any], _State], dict[str, Any]]] = {
 
 def _ready(request: Mapping[str, Any], role: str, inputs: Inputs) -> Callable[..., Any]:
     """The model of that role as the runtime executes it."""
-    from compress.exported.packages import Package  # noqa: PLC0415
-    from compress.runtimes import prepare  # noqa: PLC0415
+    from compress.runtimes import call_of, prepare  # noqa: PLC0415
 
     if request["packages"]:
-        return Package(Path(request[role]), Path(request["packages"]))
+        scratch, bfloat16 = Path(request["packages"]), role in request["bfloat16"]
+        return call_of(Path(request[role]), request["runtime"], bfloat16=bfloat16, scratch=scratch)
     return prepare(_model(request, role), inputs, runtime=request["runtime"])
 
 

@@ -23,6 +23,8 @@ from torch import Tensor, nn
 
 from compress import artifact
 from compress.errors import ArtifactError, MeasureError
+from compress.exported.file_model import FileModel
+from compress.exported.openvino import OpenVinoModel
 from compress.exported.packages import Package
 from compress.inputs import as_json, inputs_of
 from compress.pairs import pinned_threads
@@ -46,7 +48,7 @@ class Conditions:
         example_input: what both are called with, as :func:`compress.inputs.inputs_of` takes it.
         runtime: what executes them, one of :data:`compress.runtimes.RUNTIMES`.
         threads: how many CPU threads an operation may use.
-        packages: the files that the runtime has made of models so far, where it makes any; they are not made again.
+        packages: what the runtime has made of models so far, where it makes files of them; they are not made again.
     """
 
     model_factory: Callable[..., nn.Module]
@@ -54,7 +56,7 @@ class Conditions:
     model_args: Mapping[str, Any] = field(default_factory=dict)
     runtime: str = "eager"
     threads: int = 1
-    packages: MutableMapping[nn.Module, Path] = field(default_factory=dict)
+    packages: MutableMapping[nn.Module, Path | FileModel] = field(default_factory=dict)
 
 
 class RebuildError(MeasureError):
@@ -269,8 +271,21 @@ def _packaged(models: Mapping[str, nn.Module], conditions: Conditions, folder: s
     with pinned_threads(conditions.threads):
         for model in models.values():
             ready(model, conditions)
+    files = {role: conditions.packages[model] for role, model in models.items()}
     # A process that is killed cannot clean up: what it unpacks goes with the request.
-    return {"packages": folder, **{role: str(conditions.packages[model]) for role, model in models.items()}}
+    return {
+        "packages": folder,
+        "bfloat16": [role for role, file in files.items() if isinstance(file, OpenVinoModel) and file.in_bfloat16],
+        **{role: _path_of(file, folder, role) for role, file in files.items()},
+    }
+
+
+def _path_of(file: Path | FileModel, folder: str, role: str) -> str:
+    if isinstance(file, Path):
+        return str(file)
+    path = Path(folder, role)
+    path.write_bytes(file.content)
+    return str(path)
 
 
 def _to_rebuild(models: Mapping[str, nn.Module], conditions: Conditions, folder: str) -> dict[str, Any]:
@@ -292,12 +307,15 @@ def ready(model: nn.Module, conditions: Conditions) -> Call:
         ConfigError: if what the runtime needs is not installed.
         ModelError: if the model does not run under it.
     """
-    if model in conditions.packages:
-        return Package(conditions.packages[model])
+    made = conditions.packages.get(model)
+    if made is not None:
+        return Package(made) if isinstance(made, Path) else made
     inputs = inputs_of(conditions.example_input).to(torch.device("cpu"))
     call = prepare(model.cpu(), inputs, runtime=conditions.runtime)
     if isinstance(call, Package):
         conditions.packages[model] = call.path
+    elif isinstance(call, FileModel):
+        conditions.packages[model] = call
     return call
 
 

@@ -1,4 +1,4 @@
-"""The same models under several runtimes: compile times, agreement of outputs, and latencies called in turn."""
+"""The same models under several runtimes: compile times, files, agreement of outputs, and latencies called in turn."""
 
 from __future__ import annotations
 
@@ -12,11 +12,18 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from compress.data import Split
 from compress.errors import CompressError
+from compress.exported.executorch import PteModel
+from compress.exported.file_model import FileModel
+from compress.exported.packages import Package
+from compress.measure.size import count_file_bytes
+from compress.outputs import Outputs, selected
 from compress.pairs import elapsed_ms
 from compress.runtimes import Call, prepare
 
 MIN_ROUNDS = 10
+_BATCH = 64
 
 
 @dataclass(kw_only=True)
@@ -29,6 +36,9 @@ class RuntimeRow:
         batch: inputs at once.
         prepare_s: seconds until it was ready, compilation included.
         difference: largest difference of its outputs to the model's own in eager mode, relative to the largest output.
+        file_bytes: of the file that the runtime executes.
+        changed: share of test examples that get another class than from the model itself in eager mode, in 0..1.
+        note: what else is to be known of it, one line; "" for nothing.
         unavailable: why it could not be run; "" if it could.
         call: a forward pass.
         latencies_ms: of every call, in the order taken; the i-th of all rows belong to one round.
@@ -39,6 +49,9 @@ class RuntimeRow:
     batch: int
     prepare_s: float = math.nan
     difference: float = math.nan
+    file_bytes: int = 0
+    changed: float = math.nan
+    note: str = ""
     unavailable: str = ""
     call: Callable[[], object] | None = None
     latencies_ms: list[float] = field(default_factory=list)
@@ -54,8 +67,48 @@ class RuntimeRow:
         return statistics.median(theirs / ours for theirs, ours in pairs) if self.latencies_ms else math.nan
 
 
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """Test examples, and the class that each model gives them in eager mode.
+
+    Attributes:
+        images: ``[n, ...]``.
+        outputs: which of what the models put out are logits.
+        classes: ``[n]`` of each model, by precision.
+    """
+
+    images: Tensor
+    outputs: Outputs | None
+    classes: Mapping[str, Tensor]
+
+    @staticmethod
+    def of(models: Mapping[str, nn.Module], split: Split, count: int, outputs: Outputs | None = None) -> Examples:
+        """The first ``count`` examples of a split."""
+        batches = itertools.islice(split.batches(_BATCH), -(-count // _BATCH))
+        images = torch.cat([images for images, _ in batches])[:count]
+        classes = {}
+        for precision, model in models.items():
+            call = prepare(model, images[:_BATCH], runtime="eager")
+            classes[precision] = _classes(call, images, _BATCH, outputs)
+        return Examples(images=images, outputs=outputs, classes=classes)
+
+    def share_changed(self, call: Call, precision: str, batch: int) -> float:
+        """How many of them ``call``, which takes ``batch`` at once, puts into another class than the model itself."""
+        # A runtime may be ready for one batch size alone: what does not fill a batch is left out.
+        count = len(self.images) // batch * batch
+        if not count:
+            return math.nan
+        found = _classes(call, self.images[:count], batch, self.outputs)
+        return int((found != self.classes[precision][:count]).sum()) / count
+
+
 def prepare_rows(
-    models: Mapping[str, nn.Module], inputs: Tensor, runtimes: Sequence[str], note: Callable[[str], None]
+    models: Mapping[str, nn.Module],
+    inputs: Tensor,
+    runtimes: Sequence[str],
+    note: Callable[[str], None],
+    *,
+    examples: Examples | None = None,
 ) -> list[RuntimeRow]:
     """Each model made ready under each runtime for ``inputs: [batch, ...]``, and compared with itself in eager mode.
 
@@ -64,6 +117,7 @@ def prepare_rows(
         inputs: typical ones, for agreement on noise says little.
         runtimes: of :data:`compress.runtimes.RUNTIMES`.
         note: told what is being prepared.
+        examples: to count changed answers on; None not to.
     """
     rows = []
     for (precision, model), runtime in itertools.product(models.items(), runtimes):
@@ -77,6 +131,10 @@ def prepare_rows(
         else:
             row.prepare_s = time.perf_counter() - start
             row.difference = _difference(prepared, prepare(model, inputs, runtime="eager"), inputs)
+            row.file_bytes = _file_bytes(prepared, model)
+            row.note = prepared.delegation if isinstance(prepared, PteModel) else ""
+            if examples is not None:
+                row.changed = examples.share_changed(prepared, precision, len(inputs))
             row.call = _forward(prepared, inputs)
         rows.append(row)
     return rows
@@ -106,3 +164,15 @@ def _difference(prepared: Call, reference: Call, inputs: Tensor) -> float:
     with torch.inference_mode():
         outputs, expected = prepared(inputs), reference(inputs)
     return float((outputs - expected).abs().max() / expected.abs().max())
+
+
+def _file_bytes(prepared: Call, model: nn.Module) -> int:
+    if isinstance(prepared, Package):
+        return prepared.path.stat().st_size
+    return len(prepared.content) if isinstance(prepared, FileModel) else count_file_bytes(model)
+
+
+def _classes(call: Call, images: Tensor, batch: int, outputs: Outputs | None) -> Tensor:
+    """``[n]``: the likeliest class of each image."""
+    with torch.inference_mode():
+        return torch.cat([selected(call(some), outputs).argmax(dim=1) for some in torch.split(images, batch)])

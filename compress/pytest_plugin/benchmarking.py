@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
 
-from compress.errors import MeasureError
+from compress.errors import CompressError, MeasureError
 from compress.pytest_plugin.run import RUN
 
 if TYPE_CHECKING:
@@ -37,6 +38,15 @@ class PytestBenchmark:
         if benchmark.disabled:
             benchmark.skipped = True
             raise MeasureError("benchmarks are disabled, by --benchmark-disable or by pytest-xdist")
+
+    @contextmanager
+    def skipped_if_unmeasured(self) -> Iterator[None]:
+        """What could not be measured says so itself, and needs no warning that the fixture was not used."""
+        try:
+            yield
+        except CompressError:
+            self._benchmark().skipped = True
+            raise
 
     def show(self, measured: Measurement) -> None:
         """Have the fixture time as many rounds as there are pairs, by a clock that repeats what was measured."""

@@ -10,6 +10,7 @@ dense model and returns a :class:`compress.results.Measurement`, which makes it 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakKeyDictionary
@@ -24,6 +25,8 @@ from compress.pytest_plugin.run import RUN, at_work, stop_on_error
 if TYPE_CHECKING:
     from torch import nn
 
+    from compress.device.connection import Device
+    from compress.exported.file_model import FileModel
     from compress.gate.baseline import Baseline
     from compress.gate.limits import Limit
     from compress.measure.children import Children, Conditions
@@ -272,9 +275,19 @@ def own_metric(_own_metric_name: str, workload: Workload, pytestconfig: pytest.C
 
 
 @pytest.fixture
-def cpu_memory(_conditions: Conditions, _dense_memory: dict[tuple[int, str], tuple[nn.Module, MemoryReport]]) -> Meter:
-    """Peak bytes of one forward pass on the CPU, taken in a fresh process."""
+def cpu_memory(
+    _conditions: Conditions,
+    _dense_memory: dict[tuple[int, str], tuple[nn.Module, MemoryReport]],
+    _remote: Device | None,
+) -> Meter:
+    """Peak bytes of one forward pass on the CPU, taken in a fresh process, here or on the device."""
     from compress.measure import memory
+
+    if _remote is not None:
+        from compress.device.measuring import remote_memory
+
+        there = partial(remote_memory, conditions=_conditions, device=_remote)
+        return Meter(metric="cpu_peak_bytes", measure=there)
 
     def measure(compressed: nn.Module, dense: nn.Module) -> Measurement:
         key = (id(dense), _conditions.runtime)
@@ -312,8 +325,11 @@ def cuda_memory(workload: Workload) -> Meter:
 
 
 @pytest.fixture
-def cpu_latency(request: pytest.FixtureRequest, _conditions: Conditions, _children: Children) -> Meter:
+def cpu_latency(
+    request: pytest.FixtureRequest, _conditions: Conditions, _children: Children, _remote: Device | None
+) -> Meter:
     """Milliseconds of one forward pass on the CPU, dense and compressed called in turn, in several fresh processes."""
+    from compress.device.measuring import remote_latency
     from compress.measure import latency
 
     looks, timings = Looks(request.config), PytestBenchmark(request)
@@ -321,7 +337,14 @@ def cpu_latency(request: pytest.FixtureRequest, _conditions: Conditions, _childr
     def measure(compressed: nn.Module, dense: nn.Module) -> Measurement:
         timings.refuse_if_disabled()
         effort = looks.effort(compressed, dense)
-        measured = latency.cpu_latency(compressed, dense, _conditions, effort=effort, children=_children)
+        with timings.skipped_if_unmeasured():
+            if _remote is None:
+                measured = latency.cpu_latency(compressed, dense, _conditions, effort=effort, children=_children)
+            else:
+                processes = _processes(request.config)
+                measured = remote_latency(
+                    compressed, dense, _conditions, device=_remote, processes=processes, effort=effort
+                )
         timings.show(measured)
         return measured
 
@@ -379,14 +402,16 @@ def cuda_time(workload: Workload) -> Meter:
 
 
 @pytest.fixture(scope="session")
-def _packages() -> dict[str, WeakKeyDictionary[nn.Module, Path]]:
+def _packages() -> dict[str, WeakKeyDictionary[nn.Module, Path | FileModel]]:
     """By runtime: the files that it has made of models."""
     return {}
 
 
 @pytest.fixture
 def _conditions(
-    request: pytest.FixtureRequest, workload: Workload, _packages: dict[str, WeakKeyDictionary[nn.Module, Path]]
+    request: pytest.FixtureRequest,
+    workload: Workload,
+    _packages: dict[str, WeakKeyDictionary[nn.Module, Path | FileModel]],
 ) -> Conditions:
     """How a fresh process finds the workload's models, and what the recipe under test runs them with."""
     from compress.measure.children import Conditions
@@ -402,6 +427,19 @@ def _conditions(
         threads=_threads(request.config),
         packages=_packages.setdefault(runtime, WeakKeyDictionary()),
     )
+
+
+@pytest.fixture(scope="session")
+def _remote(pytestconfig: pytest.Config) -> Iterator[Device | None]:
+    """The device that ``--compress-device`` names, connected by the first test that measures; None for this machine."""
+    address = pytestconfig.stash[RUN].settings.device
+    if address is None:
+        yield None
+        return
+    from compress.device.connection import Device
+
+    with Device(address) as device:
+        yield device
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,9 @@ from typing import Any, Literal
 
 import pytest
 
+from compress.device.address import Address, parse_address
+from compress.errors import ConfigError
+
 # What a project without recipes is measured with; init writes the same file into a project.
 DEFAULT_RECIPE = Path(__file__).parents[1] / "commands" / "project" / "structured.toml"
 
@@ -92,6 +95,14 @@ OPTIONS = (
         " (default: 3)",
     ),
     Option(
+        flag="--compress-device",
+        ini="compress_device",
+        metavar="URL",
+        help="measure CPU latency and memory on another machine, ssh://user@host[:port][/path/of/python]: for recipes"
+        " whose runtime is onnxruntime, openvino or executorch, which must be installed there with numpy"
+        " (default: this machine)",
+    ),
+    Option(
         flag="--compress-report",
         ini="compress_report",
         metavar="FILE",
@@ -160,6 +171,7 @@ class Settings:
     Attributes:
         train_dense: whether to train the dense model though the workload brings weights.
         recipes: files and folders of recipes.
+        device: where CPU latency and memory are measured; None for this machine.
         recipes_named: whether the command line names them.
         recipes_by_default: whether neither it nor the ini file does.
         strict: whether what is inconclusive fails.
@@ -175,6 +187,7 @@ class Settings:
     threads: int
     processes: int
     seconds: float
+    device: Address | None
     report: Path | None
     html: Path | None
     sweep: Path | None
@@ -217,6 +230,7 @@ def read_settings(config: pytest.Config) -> Settings:
         threads=_whole(config, "--compress-threads", default=1, least=1),
         processes=_whole(config, "--compress-processes", default=3, least=0),
         seconds=_seconds(config),
+        device=_device(config),
         report=_path(config, "--compress-report"),
         html=_path(config, "--compress-html"),
         sweep=_path(config, "--compress-sweep"),
@@ -278,6 +292,16 @@ def _seconds(config: pytest.Config) -> float:
     if not 0 < seconds < math.inf:
         raise pytest.UsageError(f"{where} must be a number above 0, got {text!r}")
     return seconds
+
+
+def _device(config: pytest.Config) -> Address | None:
+    text, where = _given(config, "--compress-device")
+    if not text:
+        return None
+    try:
+        return parse_address(text)
+    except ConfigError as error:
+        raise pytest.UsageError(f"{where}: {error}") from error
 
 
 def _fraction(config: pytest.Config, flag: str, *, default: float) -> float:

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from compress.measure.runtimes import MIN_ROUNDS, RuntimeRow, prepare_rows, time_rows
+from compress.measure.runtimes import MIN_ROUNDS, Examples, RuntimeRow, prepare_rows, time_rows
+from compress.measure.size import count_file_bytes
+from tests.workloads import tiny_workload
 
 
 def test_every_model_is_prepared_under_every_runtime_and_compared_with_itself(tiny_dense, tiny_images):
@@ -21,6 +23,25 @@ def test_every_model_is_prepared_under_every_runtime_and_compared_with_itself(ti
     assert rows[0].difference == 0.0
     assert 0.0 <= rows[1].difference < 1e-5
     assert all(row.prepare_s > 0 and row.call().shape == (16, 3) for row in rows)
+
+
+def test_changed_answers_are_counted_against_the_model_itself(tiny_dense, tiny_images):
+    """Of whole batches, in the order of the split."""
+    split = tiny_workload().dataset.test
+    examples = Examples.of({"float32": tiny_dense}, split, 10)
+    assert len(examples.images) == 10
+    assert examples.share_changed(tiny_dense, "float32", 4) == 0.0
+
+    def other(images):
+        logits = tiny_dense(images)
+        logits[0] = -logits[0]
+        return logits
+
+    assert examples.share_changed(other, "float32", 4) == 0.25
+    assert math.isnan(examples.share_changed(tiny_dense, "float32", 11))
+    (row,) = prepare_rows({"float32": tiny_dense}, tiny_images[:2], ["eager"], lambda _: None, examples=examples)
+    assert row.changed == 0.0
+    assert row.file_bytes == count_file_bytes(tiny_dense)
 
 
 def test_what_cannot_run_is_a_row_with_its_reason(tiny_images):

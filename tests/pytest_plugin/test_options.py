@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from compress.device.address import parse_address
 from compress.pytest_plugin.options import OPTIONS, read_settings
 
 # Key of the ini file, its value there, the setting, what it comes to; relative paths start at the root.
@@ -16,6 +17,7 @@ GIVEN = [
     ("compress_threads", "2", "threads", 2),
     ("compress_seconds", "0.5", "seconds", 0.5),
     ("compress_processes", "2", "processes", 2),
+    ("compress_device", "ssh://pi@board", "device", parse_address("ssh://pi@board")),
     ("compress_report", "out/table.md", "report", Path("out/table.md")),
     ("compress_html", "out/page.html", "html", Path("out/page.html")),
     ("compress_sweep", "out/sweep.json", "sweep", Path("out/sweep.json")),

@@ -1,0 +1,1 @@
+"""The gate's times and memory on another machine, which needs a runtime and numpy and no PyTorch."""
