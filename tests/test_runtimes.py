@@ -12,9 +12,12 @@ from compress.errors import ConfigError, ModelError
 from compress.exported.onnx import OnnxModel, to_onnx
 from compress.runtimes import RUNTIMES, prepare
 
-OPENVINO = pytest.param(
-    "openvino", marks=pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
-)
+
+def where_installed(name: str):
+    """A runtime, and a skip where what it needs is missing."""
+    missing = name in ("openvino", "executorch") and find_spec(name) is None
+    return pytest.param(name, marks=pytest.mark.skipif(missing, reason=f"{name} is not installed"))
+
 
 # Eight bits: one step of the coarsest activation moves a logit by about as much.
 INT8_STEP = 0.02
@@ -28,13 +31,13 @@ def agreement(model: nn.Module, images: torch.Tensor, runtime: str) -> float:
     return float((outputs - expected).abs().max() / expected.abs().max())
 
 
-@pytest.mark.parametrize("runtime", ["inductor", "onnxruntime", OPENVINO])
+@pytest.mark.parametrize("runtime", ["inductor", "onnxruntime", where_installed("openvino")])
 def test_a_float_model_is_the_same_under_every_runtime(runtime, tiny_dense, tiny_images):
     """But for the order of additions."""
     assert agreement(tiny_dense, tiny_images, runtime) < 1e-5
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", OPENVINO])
+@pytest.mark.parametrize("runtime", ["onnxruntime", where_installed("openvino")])
 def test_an_int8_model_is_the_same_under_runtimes_of_onnx(runtime, tiny_int8, tiny_images):
     """But for single values that lie between two integers."""
     assert agreement(tiny_int8.model, tiny_images, runtime) < INT8_STEP
@@ -42,7 +45,7 @@ def test_an_int8_model_is_the_same_under_runtimes_of_onnx(runtime, tiny_int8, ti
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("batch", [1, 16])
-@pytest.mark.parametrize("runtime", [*(name for name in RUNTIMES if name != "openvino"), OPENVINO])
+@pytest.mark.parametrize("runtime", [where_installed(name) for name in RUNTIMES])
 def test_both_models_are_the_same_under_all_runtimes_at_all_batch_sizes(
     runtime, batch, tiny_dense, tiny_int8, tiny_images
 ):
