@@ -31,7 +31,8 @@ def _ranges(found: Found) -> Tuning:
 
 def _biases(found: Found) -> Tuning:
     inputs = first_of(found.batches[0], _BIAS_INPUTS)
-    return replace(found.tuning, biases={**found.tuning.biases, **corrected_biases(found.simulation, inputs)})
+    changed = corrected_biases(found.simulation, search.reference(found), inputs)
+    return replace(found.tuning, biases={**found.tuning.biases, **changed})
 
 
 def _equalized(found: Found) -> Tuning:
@@ -41,12 +42,7 @@ def _equalized(found: Found) -> Tuning:
 
 def _roundings(found: Found) -> Tuning:
     worst = found.ranked[: max(1, round(_WORST * len(found.ranked)))]
-    # Biases make up for what rounding to the nearest shifted.
-    nodes = {layer.node for layer in worst}
-    kept = {name: bias for name, bias in found.tuning.biases.items() if name not in nodes}
-    tuning = replace(found.tuning, biases=kept)
-    plain = search.retuned(found, tuning)
-    return replace(tuning, weights=adaptive_roundings(plain.simulation, found.batches, worst))
+    return replace(found.tuning, weights=adaptive_roundings(found.simulation, found.batches, worst))
 
 
 RUNGS: tuple[tuple[str, tuple[Rung, ...]], ...] = (

@@ -51,10 +51,11 @@ def squared_error_ranges(simulation: Simulation) -> dict[str, Range]:
     return found
 
 
-def corrected_biases(simulation: Simulation, inputs: Inputs) -> dict[str, Tensor]:
+def corrected_biases(simulation: Simulation, reference: Simulation, inputs: Inputs) -> dict[str, Tensor]:
     """For each int8 layer the bias that takes out the shift of its outputs' means, layer after layer.
 
-    A channel whose shift is not beyond what chance makes on these inputs keeps its bias.
+    A channel whose shift is not beyond what chance makes on these inputs keeps its bias. ``reference`` is of the same
+    graph, in which neither biases nor weights were changed yet.
 
     Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019, section
     4.2, with means that are measured.
@@ -82,7 +83,7 @@ def corrected_biases(simulation: Simulation, inputs: Inputs) -> dict[str, Tensor
         biases[node.name] = mean if bias is None else bias.detach() + mean
         return value + _along(node, mean, value)
 
-    simulation.watched(inputs, note, rounding=False)
+    reference.watched(inputs, note, rounding=False)
     simulation.watched(inputs, correct, rounding=True)
     return biases
 

@@ -101,22 +101,32 @@ def retuned(found: Found, tuning: Tuning) -> Found:
     return replace(found, simulation=Simulation(graph, layers_of(graph), found.simulation.signature), tuning=tuning)
 
 
+def reference(found: Found) -> Simulation:
+    """The graph in float, with nothing changed about it but the equalization."""
+    graph = _observed(found, found.tuning, ())
+    return Simulation(graph, layers_of(graph), found.simulation.signature)
+
+
 def ranked_anew(found: Found, *, progress: bool) -> Found:
     """The same with the layers' sensitivities as they are after all changes."""
     return replace(found, sensitivity_db=sensitivities(found.simulation, found.inputs, progress=progress))
 
 
 def _calibrated(found: Found, tuning: Tuning, in_float: Collection[str]) -> fx.GraphModule:
-    graph = observed(
+    graph = _observed(found, tuning, in_float)
+    calibrate_(graph, found.batches, progress=False)
+    tune_(graph, layers_of(graph), tuning)
+    return graph
+
+
+def _observed(found: Found, tuning: Tuning, in_float: Collection[str]) -> fx.GraphModule:
+    return observed(
         found.program,
         observer=found.observer,
         reduce_range=found.reduce_range,
         in_float=in_float,
         scales=tuning.scales,
     )
-    calibrate_(graph, found.batches, progress=False)
-    tune_(graph, layers_of(graph), tuning)
-    return graph
 
 
 def fewest_in_float(found: Found, accuracy: Accuracy, wanted: float, *, at_least: int) -> int | None:
