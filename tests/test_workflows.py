@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -145,3 +146,21 @@ def test_the_action_takes_a_changes_own_baselines_where_there_are_none_before(pr
     assert (done.returncode, outputs["status"]) == (0, "0"), done.stdout + done.stderr
     assert "::warning::the base branch has no folder baselines" in done.stdout
     assert summary.startswith("### Compressed models: held\n")
+
+
+def test_the_matrix_runs_the_lowest_versions_that_are_allowed():
+    """What pyproject.toml promises is tried: its lowest torch and torchvision, every Python, three systems."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (job,) = parsed(ROOT / ".github" / "workflows" / "systems.yml")["jobs"].values()
+    (lowest,) = (step["run"] for step in job["steps"] if "lowest" in step.get("if", ""))
+    for name in ("torch", "torchvision"):
+        (bound,) = (line for line in project["dependencies"] if line.startswith(f"{name}>="))
+        assert f"{name}=={bound.partition('>=')[2]}.*" in lowest.split()
+    pythons = {
+        line.rpartition(" ")[2]
+        for line in project["classifiers"]
+        if line.startswith("Programming Language") and "." in line
+    }
+    assert set(job["strategy"]["matrix"]["python"]) == pythons
+    systems = {name.partition("-")[0] for name in job["strategy"]["matrix"]["os"]}
+    assert systems == {"ubuntu", "macos", "windows"}

@@ -31,7 +31,7 @@ _WIDTHS = frozenset({
 # fmt: on
 
 # Made or left out depending on strides, without changing a value.
-_SILENT = frozenset({"_unsafe_view", "alias", "clone", "detach", "reshape", "view", "_reshape_alias", "contiguous"})
+SILENT = frozenset({"_unsafe_view", "alias", "clone", "detach", "reshape", "view", "_reshape_alias", "contiguous"})
 
 _PLAIN = (int, float, complex, str, torch.dtype, torch.layout, torch.device, torch.memory_format)
 
@@ -86,16 +86,17 @@ def _defaults(op: OpOverload) -> Mapping[str, Any]:
     return {one.name: one.default_value if one.has_default_value() else None for one in schema.arguments}
 
 
-def step_of(call: Call) -> Step:
-    """The call's name and numbers, widths left out."""
-    if call.op in FILLS:
-        return Step(call.op, (_plain(call.args.get("fill_value")),))
-    return Step(call.op, tuple(_plain(value) for name, value in call.args.items() if name not in _WIDTHS))
+def numbers_of(op: str, args: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The numbers among a call's arguments, widths left out."""
+    if op in FILLS:
+        return (plain_value(args.get("fill_value")),)
+    return tuple(plain_value(value) for name, value in args.items() if name not in _WIDTHS)
 
 
-def _plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
+    """An argument that can be compared with that of another call; None in place of a tensor."""
     if isinstance(value, (list, tuple)):
-        return tuple(_plain(item) for item in value)
+        return tuple(plain_value(item) for item in value)
     # A NaN is unlike itself.
     if isinstance(value, float) and math.isnan(value):
         return "nan"
@@ -182,13 +183,18 @@ class History:
         if tainted:
             for out in call.outs:
                 self.notes.of(out).tainted = True
-        step = step_of(call)._replace(shape=self._shape(call), widths=frozenset(found[0]) if found else frozenset())
+        step = Step(
+            op=call.op,
+            numbers=numbers_of(call.op, call.args),
+            shape=self._shape(call),
+            widths=frozenset(found[0]) if found else frozenset(),
+        )
         if not tainted:
             step = step._replace(value=_value(call, found))
         scalar = self._scalar(call, known)
         if scalar is not None:
             step = step._replace(numbers=(*step.numbers, call.operands[scalar].item()))
-        differs = call.op not in _SILENT and self._differs(step)
+        differs = call.op not in SILENT and self._differs(step)
         # As many numbers as something was found, to pick those: no cut need be behind it that they are others.
         picks_found = call.op == "index" and step.shape is None
         changed = any(note.changed for at, note in enumerate(call.notes) if note is not None and at != scalar)
@@ -205,7 +211,7 @@ class History:
             # Still made of constants alone: whose width it was shows where it meets channels.
             for out in call.outs:
                 self.notes.of(out).changed = True
-        if call.op not in _SILENT:
+        if call.op not in SILENT:
             self.steps.append(step)
 
     def fault(self, suspects: Iterable[Ids], reason: str) -> None:

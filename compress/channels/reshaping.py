@@ -25,8 +25,8 @@ def view(call: Call) -> Labels:
     if 0 in old or not labels:
         return NONE
     call.ledger.ask()
-    blocks = _blocks(old, new)
-    block_of = {dim: at for at, (dims, _) in enumerate(blocks) for dim in dims}
+    runs = blocks(old, new)
+    block_of = {dim: at for at, (dims, _) in enumerate(runs) for dim in dims}
     labels = _one_a_block(call, labels, block_of)
     owners = Counter(block_of[dim] for dim in labels)
     result: dict[int, Axis] = {}
@@ -36,7 +36,7 @@ def view(call: Call) -> Labels:
         # order that holds for any choice of channels.
         lost = {part for part in axis.parts if (part > dim if block_of[part] == at else owners[block_of[part]])}
         touched = sorted({at, *(block_of[part] for part in axis.parts)})
-        reshaped = _reshaped(call, joined(call.ledger, axis, lost), dim, [blocks[one] for one in touched])
+        reshaped = _reshaped(call, joined(call.ledger, axis, lost), dim, [runs[one] for one in touched])
         if reshaped is not None:
             place, axis = reshaped  # noqa: PLW2901 - the same axis, seen from the new shape
             call.ledger.width(axis)
@@ -61,7 +61,7 @@ def _one_a_block(call: Call, labels: Labels, block_of: Mapping[int, int]) -> Lab
     return result
 
 
-def _blocks(old: Sequence[int], new: Sequence[int]) -> list[_Block]:
+def blocks(old: Sequence[int], new: Sequence[int]) -> list[_Block]:
     """The finest runs of dimensions of ``old`` and ``new`` that hold the same elements."""
     blocks: list[_Block] = []
     i = j = 0

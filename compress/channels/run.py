@@ -19,11 +19,12 @@ from compress.channels import rules, statistics
 from compress.channels.aliases import Write, after_write
 from compress.channels.call import Call
 from compress.channels.history import Drift, Fault, History, Shape, Step, arguments
-from compress.channels.labels import NONE, NOT_A_CHANNEL, Axis, Ids, Labels, Ledger, Slot, Width
+from compress.channels.labels import NONE, NOT_A_CHANNEL, WILD, Axis, Ids, Labels, Ledger, Slot, Width
 from compress.channels.modes import FunctionWatch, Recorder, memory_of, plain_forward
 from compress.channels.notes import Notes
 from compress.channels.pointwise import FILLS
 from compress.channels.scaling import Factor, Sources
+from compress.channels.sketch import Seen, Sketch, line_of, meets
 from compress.channels.view import View
 from compress.inputs import tensors_in
 
@@ -45,7 +46,8 @@ class Trace:
         faults: where a replay behaved otherwise than the run it follows; empty for a first run.
         drifts: where it differed only in a number that something was multiplied by.
         writes: whether the forward pass writes into parameters.
-        plain: another way to run the network, in which labels are the same, and the shapes of the outputs there.
+        seen: the calls, for comparison with a run at another size; of a first run alone.
+        elsewhere: how the network runs on other inputs, where labels go the same ways.
         others: runs in other ways, on the same slots, whose ties and freezes are in this ledger too.
         notes: what could not be run, a sentence each.
     """
@@ -60,7 +62,8 @@ class Trace:
     faults: Sequence[Fault] = ()
     drifts: Sequence[Drift] = ()
     writes: bool = False
-    plain: tuple[View, Sequence[tuple[int, ...]]] | None = None
+    seen: Sequence[Seen] = ()
+    elsewhere: Sketch | None = None
     others: Sequence[Trace] = ()
     notes: tuple[str, ...] = ()
 
@@ -106,6 +109,7 @@ class Run:
         self.used: set[str] = set()
         self.modules: list[tuple[str, object]] = []
         self.watch = FunctionWatch(self.record)
+        self.seen: list[Seen] | None = [] if before is None and not view.in_training else None
         self.output_shapes: list[Shape] = []
         self.slots = list(_new_slots(self.state, _kernels(model)) if slots is None else slots)
         self.num_ids = sum(slot.ids.size for slot in self.slots)
@@ -148,6 +152,7 @@ class Run:
             ledger=self.ledger,
             used=frozenset(self.used),
             steps=self.history.steps,
+            seen=self.seen or (),
             output_shapes=self.output_shapes,
             factors=self.sources.factors(),
             faults=self.history.faults,
@@ -191,6 +196,8 @@ class Run:
         self.ledger.place = f"{op._schema.name.replace('::', '.')}{where}"
         found = rules.apply(op, call)
         self.ledger.calls += 1
+        if self.seen is not None and (line := line_of(op, call.args, call.outs)) is not None:
+            self.seen.append(Seen(line, self._labelled(call), _channels(found[0] if found else NONE), meets(op)))
         statistics.follow(call, self.notes)
         self.sources.add(call, found, turn=len(self.history.steps))
         self.history.add(call, found, known=self.is_own, enclosing=self.enclosing)
@@ -202,6 +209,12 @@ class Run:
             self.notes.of(call.out).filled_in = call.notes[0].filled_in
         for out, labels in zip(call.outs, found, strict=False):
             self._store(out, labels, written=op._schema.is_mutable)
+
+    def _labelled(self, call: Call) -> tuple[frozenset[int], ...]:
+        """The dimensions of each operand that hold channels."""
+        own = [self.owned.get(self.names.get(id(tensor), ""), NONE) for tensor in call.operands]
+        notes = zip(own, call.notes, strict=True)
+        return tuple(_channels(labels if note is None else note.labels) for labels, note in notes)
 
     def enclosing(self) -> list[list[Tensor]]:
         """The inputs of each module at work, the innermost first."""
@@ -296,6 +309,11 @@ def _new_slots(state: Mapping[str, Tensor], kernels: Container[int]) -> Iterator
             if size > 1:
                 yield Slot(tensor=name, dim=dim, ids=np.arange(count, count + size))
                 count += size
+
+
+def _channels(labels: Labels) -> frozenset[int]:
+    """The dimensions that hold channels, and are not the same all along."""
+    return frozenset(dim for dim, axis in labels.items() if axis.ids.size and axis.ids.max() > WILD)
 
 
 def _is_two(exponent: object) -> bool:

@@ -7,7 +7,6 @@ and carries the labels along. Whatever runs can be traced: there is no graph to 
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -17,16 +16,17 @@ from torch import Tensor, nn
 
 from compress.channels.history import ids_of
 from compress.channels.labels import Ids, Ledger, Slot
-from compress.channels.modes import LentWrittenError, Recorder, memory_of, plain_forward
+from compress.channels.modes import LentWrittenError
 from compress.channels.run import Run, Trace
 from compress.channels.sizes import other_inputs, sizes_of
+from compress.channels.sketch import is_alike, sketch, warm_up
 from compress.channels.view import View
 from compress.copying import copied
 from compress.errors import CompressError, ModelError, first_line
 from compress.inputs import Inputs
 from compress.outputs import Outputs
 
-__all__ = ["Heads", "Trace", "retrace", "shapes_of", "trace"]
+__all__ = ["Heads", "Trace", "labelled_at", "retrace", "trace"]
 
 Heads = Literal["dims", "whole"]
 
@@ -66,22 +66,18 @@ def trace(model: nn.Module, example: Inputs, heads: Heads = "dims", outputs: Out
 def _elsewhere(model: nn.Module, found: Trace) -> Trace:
     """``found``, with what a run on inputs of another batch and another size showed, as far as the model runs there.
 
-    Labels depend on sizes only where a reshape takes channels apart. Elsewhere it is enough that the network runs.
+    Labels depend on sizes only where a reshape takes channels apart. Elsewhere it is enough that the network runs; and
+    where it makes the same calls, labels need not be carried through them again.
     """
     changed: frozenset[str] = frozenset()
     for one in other_inputs(found.view.example):
         view = replace(found.view, example=one.inputs)
         try:
-            if found.ledger.takes_apart:
-                found = _joined_at_size(found, _run_once(model, view, found.slots, wishes={}, alike=found))
+            there = sketch(_copy(model, () if found.writes else model.parameters()), view, writes=found.writes)
+            if not found.ledger.takes_apart or is_alike(found.seen, there.lines):
+                found = replace(found, elsewhere=there)
             else:
-                found = replace(
-                    found,
-                    plain=(
-                        view,
-                        shapes_of(_copy(model, () if found.writes else model.parameters()), view, writes=found.writes),
-                    ),
-                )
+                found = _joined_at_size(found, labelled_at(model, found, view))
         except (ModelError, LentWrittenError):
             continue
         changed = one.changed
@@ -99,22 +95,13 @@ def _joined_at_size(found: Trace, other: Trace) -> Trace:
     return _joined(found, other)
 
 
-def shapes_of(model: nn.Module, view: View, *, writes: bool) -> list[tuple[int, ...]]:
-    """The shapes of what ``model`` puts out in the way ``view``, run unrecorded.
+def labelled_at(model: nn.Module, found: Trace, view: View) -> Trace:
+    """A run of ``model`` on the labels of ``found``, in the way ``view``, with the same choices.
 
     Raises:
         ModelError: if its forward pass fails.
     """
-    lent = () if writes else tuple(model.parameters())
-    view.set_modes_(model)
-    args, kwargs = copy.deepcopy((view.example.args, dict(view.example.kwargs)))
-    with plain_forward(model.parameters()), Recorder(lambda *_: None, {memory_of(one) for one in lent}):
-        try:
-            return [tuple(tensor.shape) for _, tensor in view.counted(model(*args, **kwargs))]
-        except LentWrittenError:
-            raise
-        except Exception as error:
-            raise ModelError(f"the forward pass at another size failed: {first_line(error)}") from error
+    return _run_once(model, view, found.slots, wishes={}, alike=found)
 
 
 class _BrokenOffError(ModelError):
@@ -200,7 +187,7 @@ def _warm_up(model: nn.Module, view: View, lent: Sequence[Tensor]) -> None:
     """Run ``model`` unrecorded: what Python keeps from a first call on, a table by the size, is then there for all."""
     # What fails here fails in the recorded run too, which says so.
     with contextlib.suppress(ModelError):
-        shapes_of(model, view, writes=not lent)
+        warm_up(model, view, writes=not lent)
 
 
 def _result(run: Run, lent: Sequence[Tensor]) -> Trace:

@@ -15,8 +15,8 @@ from torch import nn
 from compress.channels.groups import Channels
 from compress.channels.history import Drift
 from compress.channels.labels import Freeze, Ids, Slot
-from compress.channels.trace import Trace, retrace, shapes_of
-from compress.channels.view import View
+from compress.channels.sketch import Sketch, is_cut_alike, sketch
+from compress.channels.trace import Trace, labelled_at, retrace
 from compress.errors import ModelError
 from compress.pruning.choosing import Removed
 from compress.pruning.plan import Member
@@ -97,7 +97,7 @@ def _best_told(
     """
     ledger = draft.first.ledger
     told = repairs(model, draft.channels, ledger.widths, removed)
-    best = _checked(draft, removed, partial(_smaller, model, kept, told))
+    best = _checked(model, draft, removed, partial(_smaller, model, kept, told))
     if not best.blamed:
         return told, best
     # By themselves too: one of several modules of a class may be called on what has no channels, the image.
@@ -110,7 +110,7 @@ def _best_told(
         others = more if name is None else [repair for repair in told if _named(model, repair) != name]
         if sorted(others) == sorted(told):
             continue
-        found = _checked(draft, removed, partial(_smaller, model, kept, others))
+        found = _checked(model, draft, removed, partial(_smaller, model, kept, others))
         if found.score > best.score:
             told, best = others, found
         if not best.blamed:
@@ -154,38 +154,49 @@ class _Checked:
         return not self.blamed, self.num_steps, -sum(len(blame.units) for blame in self.blamed)
 
 
-def _checked(draft: Draft, removed: Removed, smaller: Callable[[Trace], nn.Module]) -> _Checked:
+def _checked(model: nn.Module, draft: Draft, removed: Removed, smaller: Callable[[Trace], nn.Module]) -> _Checked:
     """Run the cut network in every way in which the uncut one was run, up to the first that shows another network."""
-    survivors = _survivors(draft.channels, removed)
-    second = retrace(smaller(draft.first), survivors, draft.first)
-    good = [drift for drift in second.drifts if drift.turn in draft.first.factors]
+    first, survivors = draft.first, _survivors(draft.channels, removed)
+    second = retrace(smaller(first), survivors, first)
+    good = [drift for drift in second.drifts if drift.turn in first.factors]
     blamed = _violations(draft, second, [drift for drift in second.drifts if drift not in good])
-    blamed += _other_pieces(draft, removed, draft.first, second)
-    made_good = np.concatenate([np.empty(0, np.int64), *(draft.first.factors[drift.turn].ids for drift in good)])
-    for view in draft.first.others:
-        if blamed:
-            break
-        again = retrace(smaller(view), survivors, view)
+    blamed += _other_pieces(draft, removed, first, second)
+    made_good = np.concatenate([np.empty(0, np.int64), *(first.factors[drift.turn].ids for drift in good)])
+
+    def again(other: Trace) -> list[_Blame]:
+        found = retrace(smaller(other), survivors, other)
         # What is multiplied is multiplied in every way of running the network, so here nothing new may come.
-        known = [view.factors[drift.turn].ids if drift.turn in view.factors else None for drift in again.drifts]
+        known = [other.factors[drift.turn].ids if drift.turn in other.factors else None for drift in found.drifts]
         new = [ids is None or not np.isin(ids, made_good).all() for ids in known]
-        blamed = _violations(draft, again, [drift for drift, is_new in zip(again.drifts, new, strict=True) if is_new])
-        blamed += _other_pieces(draft, removed, view, again)
-    if draft.first.plain is not None and not blamed:
-        blamed = _runs_elsewhere(draft, *draft.first.plain, smaller(draft.first))
+        lasting = [drift for drift, is_new in zip(found.drifts, new, strict=True) if is_new]
+        return _violations(draft, found, lasting) + _other_pieces(draft, removed, other, found)
+
+    for other in first.others:
+        blamed = blamed or again(other)
+    if first.elsewhere is not None and not blamed:
+        blamed, is_like = _runs_elsewhere(draft, first.elsewhere, smaller(first), second, good)
+        if first.ledger.takes_apart and not is_like:
+            blamed = again(labelled_at(model, first, first.elsewhere.view))
     return _Checked(blamed=blamed, drifts=good, num_steps=len(second.steps))
 
 
-def _runs_elsewhere(draft: Draft, view: View, shapes: Sequence[tuple[int, ...]], smaller: nn.Module) -> list[_Blame]:
-    """Whether the cut network runs on other inputs as the uncut one does; else all of it is blamed."""
+def _runs_elsewhere(
+    draft: Draft, dense: Sketch, smaller: nn.Module, here: Trace, drifts: Sequence[Drift]
+) -> tuple[list[_Blame], bool]:
+    """Whether the cut network runs on other inputs as the uncut one does, or else all of it; and is it alike in all."""
+    shapes: Sequence[tuple[int, ...]] = ()
+    is_like = False
+    reason = "the output's shape changes with the number of channels at another size of the inputs"
     try:
-        found = shapes_of(smaller, view, writes=draft.first.writes)
-        reason = "the output's shape changes with the number of channels at another size of the inputs"
+        found = sketch(smaller, dense.view, writes=draft.first.writes)
+        shapes = found.shapes
+        is_like = is_cut_alike(here.steps, draft.first.seen, dense, found, drifts)
     except ModelError as error:
-        found, reason = [], str(error)
+        reason = str(error)
     everything = np.arange(len(draft.channels.group_of))
     of_values = None in draft.first.output_shapes
-    return [] if found and (found == list(shapes) or of_values) else _blame(draft, everything, reason)
+    runs = bool(shapes) and (list(shapes) == list(dense.shapes) or of_values)
+    return [] if runs else _blame(draft, everything, reason), is_like
 
 
 def _freeze(draft: Draft, blamed: Sequence[_Blame]) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 from torch.export import ExportedProgram
 
 from compress.errors import ConfigError
@@ -16,6 +17,7 @@ from compress.inputs import Inputs
 from compress.progress import track
 from compress.quantization.annotation import CONVOLUTIONS, FLOAT_LAYERS, LINEAR, annotate_
 from compress.quantization.canonical import canonical_
+from compress.quantization.equalization import equalize_
 from compress.quantization.folding import fold_batch_norms_
 from compress.quantization.naming import give_each_call_its_weight_, name_constants_
 
@@ -53,8 +55,21 @@ def check_observer(observer: str) -> None:
         raise ConfigError(f"observer must be one of {', '.join(get_args(Observer))}, got {observer!r}")
 
 
+def folded(program: ExportedProgram) -> fx.GraphModule:
+    """The graph in float, with batch norms folded."""
+    graph = operations_of(program)
+    canonical_(graph)
+    fold_batch_norms_(graph)
+    return graph
+
+
 def observed(
-    program: ExportedProgram, *, observer: Observer, reduce_range: bool, in_float: Collection[str] = ()
+    program: ExportedProgram,
+    *,
+    observer: Observer,
+    reduce_range: bool,
+    in_float: Collection[str] = (),
+    scales: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> fx.GraphModule:
     """The graph with batch norms folded and an observer before each operation that will be int8.
 
@@ -63,6 +78,7 @@ def observed(
         observer: "histogram" cuts off rare extremes where that lessens the squared error, "minmax" keeps all.
         reduce_range: 7 bits for activations.
         in_float: nodes of layers to leave as they are.
+        scales: see :func:`~compress.quantization.equalization.equalize_`.
     """
     from torchao.quantization.pt2e import MinMaxObserver  # noqa: PLC0415 - optional
 
@@ -72,9 +88,8 @@ def observed(
             config.input_activation, observer_or_fake_quant_ctr=MinMaxObserver.with_args(eps=_EPS)
         )
         config = dataclasses.replace(config, input_activation=spec)
-    graph = operations_of(program)
-    canonical_(graph)
-    fold_batch_norms_(graph)
+    graph = folded(program)
+    equalize_(graph, scales)
     annotate_(graph, config, in_float=in_float)
     return prepared(graph, training=False)
 

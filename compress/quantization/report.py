@@ -28,6 +28,26 @@ class LayerReport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RungReport:
+    """One way to lose less accuracy, and what it brought.
+
+    Attributes:
+        name: of the way.
+        accuracy_before, accuracy_after: of the simulated int8 model, as the contract sees them, in 0..1.
+        is_kept: whether the int8 model has it: not where it lost accuracy.
+    """
+
+    name: str
+    accuracy_before: float
+    accuracy_after: float
+    is_kept: bool
+
+    def __str__(self) -> str:
+        kept = "" if self.is_kept else ", not kept"
+        return f"{self.name}: {self.accuracy_before:.2%} -> {self.accuracy_after:.2%}{kept}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class QuantizationReport:
     """What quantization did to a model.
 
@@ -38,6 +58,7 @@ class QuantizationReport:
         accuracy_measure: what that accuracy is of.
         output_snr_db: signal-to-noise ratio of the outputs against the float model's, on calibration inputs.
         reduce_range: whether activations use 7 bits, as a CPU without VNNI needs.
+        rungs: what was tried before layers were left in float, in order; nothing where plain int8 held the contract.
     """
 
     layers: tuple[LayerReport, ...]
@@ -47,6 +68,7 @@ class QuantizationReport:
     accuracy_measure: str
     output_snr_db: float
     reduce_range: bool
+    rungs: tuple[RungReport, ...] = ()
 
     @property
     def accuracy_drop(self) -> float:
@@ -65,7 +87,9 @@ class QuantizationReport:
     @staticmethod
     def from_json(content: dict[str, Any]) -> QuantizationReport:
         """What :meth:`to_json` returned."""
-        return QuantizationReport(**{**content, "layers": tuple(LayerReport(**layer) for layer in content["layers"])})
+        layers = tuple(LayerReport(**layer) for layer in content["layers"])
+        rungs = tuple(RungReport(**rung) for rung in content.get("rungs", ()))
+        return QuantizationReport(**{**content, "layers": layers, "rungs": rungs})
 
     def __str__(self) -> str:
         summary = (
@@ -73,7 +97,8 @@ class QuantizationReport:
             f" {self.int8_kernels} int8 kernels run, {self.accuracy_measure} {self.accuracy_float:.2%}"
             f" -> {self.accuracy_int8:.2%}, outputs {self.output_snr_db:.1f} dB"
         )
-        lines = [f"  {layer.name} stays in float: {layer.reason}" for layer in self.float_layers]
+        lines = [f"  tried {rung}" for rung in self.rungs]
+        lines += [f"  {layer.name} stays in float: {layer.reason}" for layer in self.float_layers]
         if self.reduce_range:
             lines.append("  activations use 7 bits for want of VNNI, and int8 is hardly faster than float on this CPU")
         return "\n".join([summary, *lines])

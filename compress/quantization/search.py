@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 
-from torch import nn
+from torch import fx, nn
 from torch.export import ExportedProgram
 
 from compress.cpu import has_vnni
@@ -19,6 +20,7 @@ from compress.quantization.model import QuantizedModel, layers_with_kernels, qua
 from compress.quantization.observed import Layer, Observer, calibrate_, converted, layers_of, observed
 from compress.quantization.report import FLOAT, INT8, NOT_LOWERED, LayerReport, no_kernel
 from compress.quantization.simulation import Simulation, sensitivities
+from compress.quantization.tuning import Tuning, tune_
 
 # Inputs that the sensitivity of every layer is measured on; with a forward pass for each layer, few must do.
 _SENSITIVITY_INPUTS = 16
@@ -37,6 +39,7 @@ class Found:
         sensitivity_db: of each layer that can be int8, by its node.
         inputs: some of the calibration inputs.
         without_kernel: nodes of layers that Inductor ran in float, and that are left in float since.
+        tuning: what is changed so that rounding costs less.
     """
 
     program: ExportedProgram
@@ -47,6 +50,7 @@ class Found:
     sensitivity_db: dict[str, float]
     inputs: Inputs
     without_kernel: set[str] = field(default_factory=set)
+    tuning: Tuning = field(default_factory=Tuning)
 
     @property
     def ranked(self) -> list[Layer]:
@@ -91,6 +95,40 @@ def prepare(model: nn.Module, given: nn.Module, batches: list[Inputs], observer:
     )
 
 
+def retuned(found: Found, tuning: Tuning) -> Found:
+    """The same with other changes to the graph; layers stay ranked as they are."""
+    graph = _calibrated(found, tuning, ())
+    return replace(found, simulation=Simulation(graph, layers_of(graph), found.simulation.signature), tuning=tuning)
+
+
+def reference(found: Found) -> Simulation:
+    """The graph in float, with nothing changed about it but the equalization."""
+    graph = _observed(found, found.tuning, ())
+    return Simulation(graph, layers_of(graph), found.simulation.signature)
+
+
+def ranked_anew(found: Found, *, progress: bool) -> Found:
+    """The same with the layers' sensitivities as they are after all changes."""
+    return replace(found, sensitivity_db=sensitivities(found.simulation, found.inputs, progress=progress))
+
+
+def _calibrated(found: Found, tuning: Tuning, in_float: Collection[str]) -> fx.GraphModule:
+    graph = _observed(found, tuning, in_float)
+    calibrate_(graph, found.batches, progress=False)
+    tune_(graph, layers_of(graph), tuning)
+    return graph
+
+
+def _observed(found: Found, tuning: Tuning, in_float: Collection[str]) -> fx.GraphModule:
+    return observed(
+        found.program,
+        observer=found.observer,
+        reduce_range=found.reduce_range,
+        in_float=in_float,
+        scales=tuning.scales,
+    )
+
+
 def fewest_in_float(found: Found, accuracy: Accuracy, wanted: float, *, at_least: int) -> int | None:
     """How many of the most sensitive layers must stay in float to reach the accuracy wanted; None if all must."""
     ranked = found.ranked
@@ -105,12 +143,8 @@ def fewest_in_float(found: Found, accuracy: Accuracy, wanted: float, *, at_least
 def built(found: Found, in_float: int) -> QuantizedModel:
     """The int8 model with that many of its most sensitive layers in float."""
     nodes = {layer.node for layer in found.ranked[:in_float]} | found.without_kernel
-    if not nodes:
-        # Converting takes the observers out, and the simulation may be asked again.
-        graph = copy.deepcopy(found.simulation.graph)
-    else:
-        graph = observed(found.program, observer=found.observer, reduce_range=found.reduce_range, in_float=nodes)
-        calibrate_(graph, found.batches, progress=False)
+    # Converting takes the observers out, and the simulation may be asked again.
+    graph = _calibrated(found, found.tuning, nodes) if nodes else copy.deepcopy(found.simulation.graph)
     return quantized_model(converted(graph), found.inputs, found.batches)
 
 

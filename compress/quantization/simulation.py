@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,9 @@ from compress.fidelity import snr_db
 from compress.inputs import Inputs
 from compress.progress import track
 from compress.quantization.observed import Layer
+
+Watch = Callable[[fx.Node, Any, Sequence[Any]], Any]
+"""``(node, value, arguments) -> value``: sees what an operation puts out, and may put out something else."""
 
 
 class Simulation(nn.Module):
@@ -41,10 +44,17 @@ class Simulation(nn.Module):
         """What the graph puts out in float."""
         return self._run((), *self.signature.arranged(inputs.args, inputs.kwargs))
 
-    def _run(self, rounding: Collection[str], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def watched(self, inputs: Inputs, watch: Watch, *, rounding: bool) -> None:
+        """Run with all layers in int8, or in float, and hand on what ``watch`` makes of each operation's result."""
+        observers = self._rounding() if rounding else ()
+        self._run(observers, *self.signature.arranged(inputs.args, inputs.kwargs), watch=watch)
+
+    def _run(
+        self, rounding: Collection[str], args: Sequence[Any], kwargs: Mapping[str, Any], watch: Watch | None = None
+    ) -> Any:
         leaves, _ = tree_flatten((tuple(args), kwargs))
         with torch.no_grad():
-            outputs = _Rounding(self, rounding).run(*leaves, enable_io_processing=False)
+            outputs = _Rounding(self, rounding, watch).run(*leaves, enable_io_processing=False)
         return self.graph.graph.process_outputs(outputs)
 
     def _rounding(self) -> set[str]:
@@ -67,14 +77,19 @@ class Simulation(nn.Module):
 class _Rounding(fx.Interpreter):
     """Runs the graph, with some observers as rounding and the others as nothing."""
 
-    def __init__(self, simulation: Simulation, rounding: Collection[str]) -> None:
+    def __init__(self, simulation: Simulation, rounding: Collection[str], watch: Watch | None) -> None:
         super().__init__(simulation.graph)
+        self.watch = watch
         self.scales, self.rounding = simulation.scales, rounding
         self.node = ""
 
     def run_node(self, n: fx.Node) -> Any:
         self.node = n.name
-        return super().run_node(n)
+        value = super().run_node(n)
+        if self.watch is None or n.op != "call_function":
+            return value
+        args, _ = self.fetch_args_kwargs_from_env(n)
+        return self.watch(n, value, args)
 
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         del kwargs

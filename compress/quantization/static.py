@@ -19,6 +19,7 @@ from compress.masks import make_permanent_
 from compress.progress import working
 from compress.quantization import checks, search
 from compress.quantization.contract import Accuracy, Contract, against, check_drop
+from compress.quantization.ladder import climb
 from compress.quantization.model import QuantizedModel, count_int8_kernels
 from compress.quantization.observed import Observer, check_observer
 from compress.quantization.report import QuantizationReport
@@ -66,7 +67,9 @@ def quantize(
 ) -> Quantized:
     """An int8 model of ``model`` for x86 CPUs: weights per channel, activations per tensor, batch norms folded.
 
-    Where it loses more accuracy than ``max_accuracy_drop``, the layers are ranked by how much each one alone disturbs
+    Where it loses more accuracy than ``max_accuracy_drop``, ranges of weights are chosen by squared error, biases
+    corrected, channels equalized across layers, and weights rounded by what the outputs lose, one after the other and
+    only as far as it takes. Where all of that is not enough, the layers are ranked by how much each one alone disturbs
     the outputs, and as few as possible of the worst stay in float. ``model`` is left as it is.
 
     Args:
@@ -108,9 +111,9 @@ def quantize_by(
         found = search.prepare(model, given, batches, config.observer, progress=progress)
         accuracy, measure = against(given, batches) if evaluate is None else Contract(evaluate, "accuracy")
         accuracy_float = accuracy(given)
-        quantized, count, kernels, reached = _held(
-            found, accuracy, accuracy_float - config.max_accuracy_drop, progress=progress
-        )
+        wanted = accuracy_float - config.max_accuracy_drop
+        found, rungs = climb(found, accuracy, wanted, progress=progress)
+        quantized, count, kernels, reached = _held(found, accuracy, wanted, progress=progress)
         report = QuantizationReport(
             layers=search.layer_reports(found, count),
             int8_kernels=kernels,
@@ -119,6 +122,7 @@ def quantize_by(
             accuracy_measure=measure,
             output_snr_db=snr_db(infer(given, found.inputs), infer(quantized, found.inputs)),
             reduce_range=found.reduce_range,
+            rungs=rungs,
         )
     quantized.notes["report"] = report.to_json()
     return Quantized(quantized, report)
