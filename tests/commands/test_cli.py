@@ -107,7 +107,7 @@ def test_run_writes_a_file_and_prints_one_line(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     size = (tmp_path / "out.safetensors").stat().st_size / 1e6
     assert done.stdout.startswith(f"out.safetensors: 455 parameters, {size:.2f} MB, top-1 error ")
-    assert done.stdout.endswith(" on 24 test images\n")
+    assert done.stdout.endswith(" on 24 test examples\n")
     assert done.stdout.count("\n") == 1
     model = artifact.load(tmp_path / "out.safetensors", lambda: tiny_net(width=4))
     assert int((model.classifier.weight == 0).sum()) == 12
@@ -192,7 +192,7 @@ def test_quiet_shows_no_progress_at_all(tmp_path, recipe, monkeypatch, quiet):
         return call
 
     monkeypatch.setattr(train, "fit", watched(train.fit))
-    monkeypatch.setattr(train, "evaluate", watched(train.evaluate))
+    monkeypatch.setattr(workload.Workload, "judge", watched(workload.Workload.judge))
     arguments = ["run", str(recipe), "--workload", "tests.workloads:tiny_workload", "--output", str(tmp_path / "out")]
     assert main([*arguments, "--quiet"] if quiet else arguments) == 0
     assert shown == [not quiet] * 2
