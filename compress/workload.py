@@ -29,6 +29,7 @@ from compress.results import METRICS, Metric, in_order
 from compress.train import FitConfig
 from compress.train.fit import MakeOptimizer
 from compress.train.objective import Loss
+from compress.workloads import EMBEDDED
 
 EVALUATED_AT_ONCE = 256
 
@@ -208,14 +209,14 @@ def load_workload(spec: str) -> Workload:
     """The workload that ``spec`` names.
 
     Args:
-        spec: ``digits``, ``cifar10``, ``cifar100``, ``imagefolder:DIR`` (GoogLeNet on the images under DIR), or
-            ``module:function`` for a function without arguments that returns a :class:`Workload`.
+        spec: ``digits``, ``cifar10``, ``cifar100``, ``imagefolder:DIR`` (GoogLeNet on the images under DIR), one of
+            :data:`compress.workloads.EMBEDDED`, or ``module:function`` for a function without arguments that returns a :class:`Workload`.
 
     Raises:
         ConfigError: if ``spec`` names nothing, or the function fails or returns something else.
         DataError: if the data cannot be loaded.
     """
-    module_name, _, function_name = spec.partition(":")
+    module_name, _, function_name = EMBEDDED.get(spec, spec).partition(":")
     if not function_name or module_name == "imagefolder":
         return _on_googlenet(data.load_data(spec), spec)
     try:

@@ -1,0 +1,12 @@
+"""Small workloads of several tasks, which need no download: what ``--compress-workload`` calls by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+EMBEDDED: Mapping[str, str] = {
+    "diabetes": "compress.workloads.diabetes:diabetes",
+    "scenes-segmentation": "compress.workloads.scenes:scenes_segmentation",
+    "text": "compress.workloads.text:text",
+}
+"""Name to the function that builds the workload."""

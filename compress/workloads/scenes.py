@@ -1,0 +1,100 @@
+"""Segmentation: handwritten digits scattered over a larger canvas, each pixel to be named, by a small U-Net."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from compress import quality
+from compress.train import FitConfig
+from compress.workload import Workload
+
+NUM_CLASSES = 11  # ten digits and the ground
+SIDE = 48
+_DIGIT = 16
+_DIGITS_PER_SCENE = 3
+_TRAIN, _TEST = 640, 256
+_BATCH = 32
+_INK = 0.3  # of the darkest: what is darker belongs to the digit
+_WIDTHS = (12, 24, 48)
+
+
+class UNet(nn.Module):
+    """``[n, 1, 48, 48]`` grey values to ``[n, 11, 48, 48]`` logits: down twice, up twice, each step seeing the finer one.
+
+    Source: Ronneberger, Fischer and Brox, "U-Net", MICCAI 2015.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        first, second, third = _WIDTHS
+        self.fine, self.middle, self.coarse = _block(1, first), _block(first, second), _block(second, third)
+        self.pool = nn.MaxPool2d(2)
+        self.up_to_middle = nn.ConvTranspose2d(third, second, 2, stride=2)
+        self.middle_again = _block(2 * second, second)
+        self.up_to_fine = nn.ConvTranspose2d(second, first, 2, stride=2)
+        self.fine_again = _block(2 * first, first)
+        self.head = nn.Conv2d(first, NUM_CLASSES, 1)
+
+    def forward(self, scenes: Tensor) -> Tensor:
+        fine = self.fine(scenes)
+        middle = self.middle(self.pool(fine))
+        coarse = self.coarse(self.pool(middle))
+        middle = self.middle_again(torch.cat([middle, self.up_to_middle(coarse)], dim=1))
+        fine = self.fine_again(torch.cat([fine, self.up_to_fine(middle)], dim=1))
+        logits: Tensor = self.head(fine)
+        return logits
+
+
+def scenes_segmentation() -> Workload:
+    """Scenes of three of scikit-learn's digits, judged by mean IoU over eleven classes."""
+    return Workload(
+        name="scenes-segmentation",
+        model_factory=UNet,
+        data=lambda: (_batches(_TRAIN, test=False), _batches(_TEST, test=True)),
+        example_inputs=torch.zeros(1, 1, SIDE, SIDE),
+        quality=[quality.miou(NUM_CLASSES)],
+        fit=FitConfig(epochs=12, learning_rate=0.1, label_smoothing=0.0, validation_fraction=0.0, autocast="off"),
+    )
+
+
+def _block(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _batches(count: int, *, test: bool) -> list[tuple[Tensor, Tensor]]:
+    """Scenes and the class of each pixel; those to train on are of other digits than those to test on."""
+    digits, labels = _digits()
+    own = torch.arange(len(labels)) % 4 == 0 if test else torch.arange(len(labels)) % 4 != 0
+    digits, labels = digits[own], labels[own]
+    generator = torch.Generator().manual_seed(int(test))
+    scenes = 0.1 * torch.rand(count, 1, SIDE, SIDE, generator=generator)
+    classes = torch.full((count, SIDE, SIDE), NUM_CLASSES - 1)
+    for number in range(count):
+        for _ in range(_DIGITS_PER_SCENE):
+            which = int(torch.randint(len(labels), (), generator=generator))
+            top, left = torch.randint(0, SIDE - _DIGIT + 1, (2,), generator=generator).tolist()
+            place = (slice(top, top + _DIGIT), slice(left, left + _DIGIT))
+            # A later digit lies on top.
+            inked = digits[which] > _INK
+            scenes[number, 0][place] = torch.where(inked, digits[which], scenes[number, 0][place])
+            classes[number][place] = torch.where(inked, labels[which], classes[number][place])
+    return list(zip(scenes.split(_BATCH), classes.split(_BATCH), strict=True))
+
+
+def _digits() -> tuple[Tensor, Tensor]:
+    """``[n, 16, 16]`` of 0 to 1, and ``[n]`` classes."""
+    from sklearn.datasets import load_digits  # noqa: PLC0415 - takes a second that other workloads need not pay
+
+    bunch = load_digits()
+    small = torch.from_numpy(bunch.images).float()[:, None] / 16
+    large = F.interpolate(small, size=(_DIGIT, _DIGIT), mode="bilinear", align_corners=False)
+    return large[:, 0], torch.from_numpy(bunch.target).long()
