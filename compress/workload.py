@@ -210,7 +210,8 @@ def load_workload(spec: str) -> Workload:
 
     Args:
         spec: ``digits``, ``cifar10``, ``cifar100``, ``imagefolder:DIR`` (GoogLeNet on the images under DIR), one of
-            :data:`compress.workloads.EMBEDDED`, or ``module:function`` for a function without arguments that returns a :class:`Workload`.
+            :data:`compress.workloads.EMBEDDED`, or ``module:function`` for a function without arguments that returns a
+            :class:`Workload`.
 
     Raises:
         ConfigError: if ``spec`` names nothing, or the function fails or returns something else.

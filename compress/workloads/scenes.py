@@ -21,7 +21,7 @@ _WIDTHS = (12, 24, 48)
 
 
 class UNet(nn.Module):
-    """``[n, 1, 48, 48]`` grey values to ``[n, 11, 48, 48]`` logits: down twice, up twice, each step seeing the finer one.
+    """``[n, 1, 48, 48]`` grey values to ``[n, 11, 48, 48]`` logits: down twice and up twice, with skips.
 
     Source: Ronneberger, Fischer and Brox, "U-Net", MICCAI 2015.
     """

@@ -80,7 +80,7 @@ def adam(groups: Sequence[dict[str, Any]]) -> optim.Optimizer:
 
 
 def text() -> Workload:
-    """Python's reference documentation, as ``help()`` shows it, judged by perplexity; another Python has another text."""
+    """Python's reference documentation, as ``help()`` shows it, judged by perplexity; each Python has its own text."""
     return Workload(
         name="text",
         model_factory=Writer,
