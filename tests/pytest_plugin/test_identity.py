@@ -8,7 +8,7 @@ import pytest
 
 from tests.plugin_project import make_project
 
-NO_TIMES = ("benchmarks/test_size.py", "benchmarks/test_accuracy.py")
+NO_TIMES = ("benchmarks/test_size.py", "benchmarks/test_quality.py")
 SAVE, COMPARE = "--benchmark-save=mine", ("--benchmark-compare", "--compress-partial")
 
 
