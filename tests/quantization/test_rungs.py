@@ -90,8 +90,7 @@ def test_a_layer_without_bias_gets_one():
     ids=["dense", "depthwise", "grouped"],
 )
 def test_weights_are_rounded_up_or_down_for_the_outputs(layer):
-    """Each becomes one of its two neighbours on the grid, and the outputs vary less about the float model's where
-    inputs have something in common; else hardly more, for the descent sees rounded inputs."""
+    """Each becomes one of two neighbours on the grid, for the outputs' sake where inputs have much in common."""
     torch.manual_seed(0)
     layer.reset_parameters()
     weight = layer.weight.detach().clone()
