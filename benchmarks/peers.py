@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--calibration", type=int, default=512, help="training images that a repair sees")
     parser.add_argument("--images", type=int, default=10_000, help="test images, chosen by a fixed seed")
     parser.add_argument("--threads", type=int, default=2, help="of the CPU")
-    parser.add_argument("--only", default="", help="ways with this in their names")
+    parser.add_argument("--only", default="", help="ways with this in their names; the dense network always")
     parser.add_argument("--results", type=Path, default=Path("peers.json"), help="keeps what was measured")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -170,7 +170,7 @@ def main() -> None:
     wanted = [(name, None, way) for name, way in ways.items()]
     wanted += [(name, target, way) for target in _TARGETS for name, way in CUTS.items()]
     for name, target, way in wanted:
-        if given.only in name:
+        if name == "dense" or given.only in name:
             _measured(given.results, f"{name}|{target}|{len(test)}", replace(trial, target=target), way, test)
     print(table(json.loads(given.results.read_text(encoding="utf-8")), len(test)))
 
