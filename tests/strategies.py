@@ -89,6 +89,23 @@ class Attention(nn.Module):
         return y
 
 
+class WrittenOutNorm(nn.Module):
+    """A norm over the channels of images that is written out: a layer norm, or a global response norm."""
+
+    def __init__(self, width: int, space: int, *, of_responses: bool) -> None:
+        super().__init__()
+        self.of_responses = of_responses
+        self.weight, self.bias = (nn.Parameter(torch.ones(width, *[1] * space)) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.of_responses:
+            norm = x.flatten(2).norm(dim=2).reshape(*x.shape[:2], *[1] * (x.ndim - 2))
+            return x + self.weight * (x * (norm / (norm.mean(1, keepdim=True) + 1e-3))) + self.bias
+        mean = x.mean(1, keepdim=True)
+        variance = (x - mean).square().mean(1, keepdim=True)
+        return (x - mean) * (variance + 1e-3).rsqrt() * self.weight + self.bias
+
+
 class Maker:
     """Makes the modules of each kind of block, for one, two or three dimensions of space."""
 
@@ -125,6 +142,8 @@ class Maker:
                 [self.conv(c, w), nn.LayerNorm(w, elementwise_affine=False), act],
                 w,
             ),
+            "norm by hand": lambda c, w, act: ([self.conv(c, w), self.written_out(w, of_responses=False), act], w),
+            "response norm": lambda c, w, act: ([self.conv(c, w), self.written_out(w, of_responses=True), act], w),
             "recurrent": lambda c, w, _: ([self.conv(c, w), nn.GRU(w, w, batch_first=True)], w),
             "two ways": lambda c, w, _: ([self.conv(c, w), nn.LSTM(w, w // 2, 2, bidirectional=True)], w),
             "positions": lambda c, w, act: ([self.conv(c, w), act, self.conv(w, w)], w),
@@ -142,6 +161,10 @@ class Maker:
     def norm(self, width: int) -> nn.Module:
         """Batch norm."""
         return _NORMS[self.space](width)
+
+    def written_out(self, width: int, *, of_responses: bool) -> nn.Module:
+        """A norm that torch has no layer for."""
+        return WrittenOutNorm(width, self.space, of_responses=of_responses)
 
     def conv_bn(self, ins: int, outs: int, kernel: int = 3) -> nn.Sequential:
         """Convolution, batch norm, ReLU."""

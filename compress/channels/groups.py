@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from compress.channels.trace import Trace
 
 NOT_USED = "not used by the forward pass"
 NO_LAYER = "put out by no layer"
+_FINE = 10  # steps that a group is thinned by, close to any ratio
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -99,14 +101,14 @@ def resolve(trace: Trace) -> Channels:
     bound = _bound(trace, units, reason_of)
     why = [None if r < 0 else reasons[r] for r in reason_of.tolist()]
 
-    def grouped(bound: Sequence[Parts]) -> tuple[list[Group], Ids]:
-        parts = [*trace.ledger.parts, *bound]
+    def grouped(bound: Sequence[_Bound]) -> tuple[list[Group], Ids]:
+        parts = [*trace.ledger.parts, *(one.parts for one in bound)]
         classes = _classes(trace, parts, units, reason_of)
         return _groups(units, classes, _balanced(parts, units, classes), why, starts)
 
     groups, group_of = grouped(bound)
-    # What keeps others from being thinned at all is better not bound to them: the second trace shows whether it goes.
-    loose = [parts for parts in bound if groups[group_of[units[parts.ids[0]]]].num_steps > 1]
+    # What keeps others from being thinned finely is better not bound to them: the second trace shows whether it goes.
+    loose = [one for one in bound if groups[group_of[units[one.parts.ids[0]]]].num_steps >= one.min_steps]
     if len(loose) < len(bound):
         bound = loose
         groups, group_of = grouped(bound)
@@ -121,7 +123,7 @@ def resolve(trace: Trace) -> Channels:
         is_output=is_output,
         group_of=group_of,
         groups=groups,
-        bound=np.unique(np.concatenate([np.empty(0, np.int64), *(units[parts.ids] for parts in bound)])),
+        bound=np.unique(np.concatenate([np.empty(0, np.int64), *(units[one.parts.ids] for one in bound)])),
     )
 
 
@@ -153,21 +155,34 @@ def _reasons(trace: Trace, units: Ids, num_units: int, is_output: npt.NDArray[np
     return list(reasons), reason_of
 
 
-def _bound(trace: Trace, units: Ids, reason_of: Ids) -> list[Parts]:
+class _Bound(NamedTuple):
+    """Widths that Python code may take one for the other.
+
+    Attributes:
+        parts: both.
+        min_steps: how many equal steps their group must have for it to be worth while.
+    """
+
+    parts: Parts
+    min_steps: int
+
+
+def _bound(trace: Trace, units: Ids, reason_of: Ids) -> list[_Bound]:
     """Bindings of attention's inner width, or an equal one, to the width a module was called with: both may shrink.
 
     Where one of the two stays, there is nothing to keep in step, and the second trace shows whether the other may go.
     """
     found = []
     for binding in trace.ledger.bindings:
+        attends = binding.module in trace.ledger.attending
         ids = np.concatenate([binding.ids, binding.to])
         if (
-            (binding.module in trace.ledger.attending or len(binding.ids) == len(binding.to))
+            (attends or len(binding.ids) == len(binding.to))
             and (ids >= 0).all()
             and (reason_of[units[ids]] < 0).all()
             and not np.array_equal(units[binding.ids], units[binding.to])
         ):
-            found.append(Parts(ids, len(ids) // len(binding.to)))
+            found.append(_Bound(Parts(ids, len(ids) // len(binding.to)), 2 if attends else _FINE))
     return found
 
 

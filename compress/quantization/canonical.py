@@ -1,7 +1,7 @@
 """A captured graph in the form in which Inductor finds its int8 kernels, computing what it did before.
 
 Each way to write a layer becomes one: ``x @ w`` a linear layer, padding by name a padding in numbers, a weight that
-follows from parameters alone a parameter.
+follows from parameters alone a parameter, and a number read from a tensor of the model that number.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch.fx.node import map_arg
 
 from compress.quantization.constants import add_constant, constant, constants_of, tensor_of, writes
 
@@ -39,6 +40,7 @@ def canonical_(graph: fx.GraphModule, *, training: bool = False) -> None:
     if not training:
         _products_to_linear_(graph)
         _weights_to_parameters_(graph)
+        _items_to_numbers_(graph)
     for node in list(graph.graph.nodes):
         if node.target in _BY_NAME:
             _number_padding_(graph, node)
@@ -69,6 +71,21 @@ def _products_to_linear_(graph: fx.GraphModule) -> None:
             continue
         weight = add_constant(graph, node, "weight", value.t().contiguous())
         node.target, node.args, node.kwargs = _LINEAR, (source, weight, *([] if bias is None else [bias])), {}
+
+
+def _items_to_numbers_(graph: fx.GraphModule) -> None:
+    """Numbers that are read from constant tensors, as a detector's strides are: Inductor cannot compile the reading."""
+    constants = constants_of(graph)
+    for node in list(graph.graph.nodes):
+        if node.target is not _aten.item.default or node not in constants:
+            continue
+        number = constant(graph, node)
+        # Whole numbers may be sizes, which the graph asserts things of.
+        if isinstance(number, float):
+            for user in list(node.users):
+                user.args, user.kwargs = map_arg(
+                    (user.args, user.kwargs), lambda one, node=node, number=number: number if one is node else one
+                )
 
 
 def _product(node: fx.Node) -> tuple[fx.Node | None, fx.Node, fx.Node] | None:

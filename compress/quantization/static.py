@@ -22,10 +22,11 @@ from compress.quantization.contract import Accuracy, Contract, against, check_dr
 from compress.quantization.ladder import climb
 from compress.quantization.model import QuantizedModel, count_int8_kernels
 from compress.quantization.observed import Observer, check_observer
-from compress.quantization.report import QuantizationReport
+from compress.quantization.report import QuantizationReport, no_kernel
 
 # The compiled model rounds a little differently than its simulation, so the contract is held again on it.
 _ROUNDS = 4
+_NO_LAYER = "a model must have a layer that runs as an int8 kernel to be quantized, this one has none"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +155,9 @@ class _Held(NamedTuple):
 
 def _held(found: search.Found, accuracy: Accuracy, wanted: float, *, progress: bool) -> _Held:
     """The int8 model with as few layers in float as reach the accuracy wanted."""
+    if not found.ranked:
+        why = sorted({no_kernel(layer.operation) for layer in found.simulation.layers})
+        raise ModelError("; ".join([_NO_LAYER, *why]))
     count, reached = 0, math.nan
     for _ in range(_ROUNDS):
         fewest = search.fewest_in_float(found, accuracy, wanted, at_least=count)
@@ -165,7 +169,7 @@ def _held(found: search.Found, accuracy: Accuracy, wanted: float, *, progress: b
             if kernels < found.num_int8(fewest) and search.note_float_layers_(found, fewest, quantized):
                 continue
         if kernels == 0:
-            raise ModelError("a model must have a layer that runs as an int8 kernel to be quantized, this one has none")
+            raise ModelError(_NO_LAYER)
         reached = accuracy(quantized)
         if reached >= wanted:
             return _Held(quantized, fewest, kernels, reached)

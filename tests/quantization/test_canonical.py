@@ -96,3 +96,23 @@ def test_a_linear_layer_on_a_transposed_view_reads_a_contiguous_tensor():
     sources = {node.args[0] for node in graph.graph.nodes if node.target is torch.ops.aten.linear.default}
     assert [source.target for source in sources] == [torch.ops.aten.contiguous.default]
     same(graph, model)
+
+
+class Strided(nn.Module):
+    """A detector's code fills a tensor with a number that it reads from another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.stride = nn.Conv2d(3, 4, 1), torch.tensor([8.0, 16.0])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x)
+        return x * x.new_full((4, 1, 1), self.stride[1].item())
+
+
+def test_a_number_read_from_a_constant_becomes_that_number():
+    """The graph reads no tensor for it, as Inductor could not compile."""
+    model = Strided()
+    graph = graph_of(model)
+    assert not count(graph, torch.ops.aten.item.default)
+    same(graph, model)

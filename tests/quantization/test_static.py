@@ -146,6 +146,13 @@ def test_an_unknown_observer_is_refused():
         QuantizeConfig(observer="entropy")
 
 
+def test_a_model_without_a_layer_that_int8_knows_is_told_so():
+    """And not that its accuracy, which nobody measured, is too low."""
+    volumes = torch.randn(2, 1, 5, 5, 5, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ModelError, match=r"this one has none; there is no int8 kernel for conv3d"):
+        quantize(nn.Sequential(nn.Conv3d(1, 4, 3), nn.ReLU(), nn.Conv3d(4, 2, 1)), volumes)
+
+
 def test_cuda_is_refused_with_what_works_there(tiny_dense, tiny_images):
     """One sentence that names half precision, torchao's linear layers and ONNX Runtime's providers."""
     with pytest.raises(ConfigError, match=r"^PyTorch has no int8 convolution on CUDA: use the step 'half'") as caught:
