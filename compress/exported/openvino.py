@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Self
+import contextlib
+import ctypes
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -80,4 +83,29 @@ class OpenVinoModel(FileModel):
             "NUM_STREAMS": 1,
             "INFERENCE_PRECISION_HINT": self.precision,
         }
-        return self._core.compile_model(self._graph, "CPU", settings).create_infer_request()
+        with _own_signal_stack():
+            return self._core.compile_model(self._graph, "CPU", settings).create_infer_request()
+
+
+class _Stack(ctypes.Structure):
+    """``stack_t`` of Linux, see man 2 sigaltstack."""
+
+    _fields_: ClassVar = [("ss_sp", ctypes.c_void_p), ("ss_flags", ctypes.c_int), ("ss_size", ctypes.c_size_t)]
+
+
+@contextlib.contextmanager
+def _own_signal_stack() -> Iterator[None]:
+    """Put the stack of signal handlers back.
+
+    OpenVINO's compiler leaves this thread with one of its own, which it frees later: the next signal that Python
+    handles, as the end of a data loader's worker, would then crash the process.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    libc, before = ctypes.CDLL(None), _Stack()
+    libc.sigaltstack(None, ctypes.byref(before))
+    try:
+        yield
+    finally:
+        libc.sigaltstack(ctypes.byref(before), None)

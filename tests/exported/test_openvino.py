@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import sys
 
 import pytest
@@ -10,7 +11,7 @@ from torch import nn
 from compress.errors import ArtifactError, ConfigError
 from compress.exported import capture
 from compress.exported.onnx import OnnxModel, to_onnx
-from compress.exported.openvino import OpenVinoModel
+from compress.exported.openvino import OpenVinoModel, _Stack
 from compress.quantization.half import to_half
 from compress.runtimes import prepare
 from tests.workloads import featured_net
@@ -42,6 +43,18 @@ def test_it_runs_on_as_many_threads_as_torch_has_in_float32(content, tiny_images
         compiled = next(iter(model._requests.values())).get_compiled_model()
         assert compiled.get_property("INFERENCE_NUM_THREADS") == threads
         assert compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there a signal's stack is another structure")
+def test_the_stack_of_signal_handlers_stays_what_it_was(content, tiny_images):
+    """OpenVINO's own would be freed with it, and the next signal that Python handles crash the process."""
+    stacks = []
+    for _ in range(2):
+        now = _Stack()
+        ctypes.CDLL(None).sigaltstack(None, ctypes.byref(now))
+        stacks.append((now.ss_sp, now.ss_size))
+        OpenVinoModel(content)(tiny_images)
+    assert stacks[0] == stacks[1]
 
 
 def test_a_file_that_was_loaded_runs_too(content, tiny_dense, tiny_images):
