@@ -83,9 +83,11 @@ def _items_to_numbers_(graph: fx.GraphModule) -> None:
         # Whole numbers may be sizes, which the graph asserts things of.
         if isinstance(number, float):
             for user in list(node.users):
-                user.args, user.kwargs = map_arg(
-                    (user.args, user.kwargs), lambda one, node=node, number=number: number if one is node else one
-                )
+                _replace_argument_(user, node, number)
+
+
+def _replace_argument_(user: fx.Node, node: fx.Node, number: float) -> None:
+    user.args, user.kwargs = map_arg((user.args, user.kwargs), lambda one: number if one is node else one)
 
 
 def _product(node: fx.Node) -> tuple[fx.Node | None, fx.Node, fx.Node] | None:
