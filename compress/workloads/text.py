@@ -114,4 +114,4 @@ def _data() -> tuple[list[tuple[Tensor, Tensor]], list[tuple[Tensor, Tensor]]]:
 
 
 def _pairs(pieces: Tensor) -> list[tuple[Tensor, Tensor]]:
-    return [(batch[:, :-1].contiguous(), batch[:, 1:].contiguous()) for batch in pieces.split(_BATCH)]
+    return [(batch[:, :-1].contiguous(), batch[:, 1:].contiguous()) for batch in torch.split(pieces, _BATCH)]
