@@ -62,7 +62,7 @@ def _data() -> tuple[list[tuple[Tensor, Tensor]], list[tuple[Tensor, Tensor]]]:
     order = torch.randperm(len(progression), generator=torch.Generator().manual_seed(0))
     train, test = order[_TEST_EXAMPLES:], order[:_TEST_EXAMPLES]
     batches = [
-        list(zip(measurements[part].split(_BATCH), progression[part].split(_BATCH), strict=True))
+        list(zip(torch.split(measurements[part], _BATCH), torch.split(progression[part], _BATCH), strict=True))
         for part in (train, test)
     ]
     return batches[0], batches[1]

@@ -87,7 +87,7 @@ def _batches(count: int, *, test: bool) -> list[tuple[Tensor, Tensor]]:
             inked = digits[which] > _INK
             scenes[number, 0][place] = torch.where(inked, digits[which], scenes[number, 0][place])
             classes[number][place] = torch.where(inked, labels[which], classes[number][place])
-    return list(zip(scenes.split(_BATCH), classes.split(_BATCH), strict=True))
+    return list(zip(torch.split(scenes, _BATCH), torch.split(classes, _BATCH), strict=True))
 
 
 def _digits() -> tuple[Tensor, Tensor]:

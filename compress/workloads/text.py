@@ -30,10 +30,10 @@ class Attention(nn.Module):
         self.out = nn.Linear(_WIDTH, _WIDTH)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        heads = [
+        query, key, value = (
             layer(tokens).unflatten(-1, (_HEADS, -1)).transpose(1, 2) for layer in (self.query, self.key, self.value)
-        ]
-        mixed = F.scaled_dot_product_attention(*heads, is_causal=True)
+        )
+        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
         result: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return result
 
@@ -114,4 +114,4 @@ def _data() -> tuple[list[tuple[Tensor, Tensor]], list[tuple[Tensor, Tensor]]]:
 
 
 def _pairs(pieces: Tensor) -> list[tuple[Tensor, Tensor]]:
-    return [(batch[:, :-1].contiguous(), batch[:, 1:].contiguous()) for batch in pieces.split(_BATCH)]
+    return [(batch[:, :-1].contiguous(), batch[:, 1:].contiguous()) for batch in torch.split(pieces, _BATCH)]
