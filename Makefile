@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Stands for an environment in which pyproject.toml, as it is now, has been installed.
 READY := .venv/.ready
 
-.PHONY: bench test nightly check clean
+.PHONY: bench test nightly check docs clean
 
 bench: $(READY)
 	$(BIN)/python -m pytest benchmarks --benchmark-compare
@@ -23,10 +23,14 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	$(BIN)/mkdocs build --strict
+
 $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[dev]'
 	@touch $(READY)
 
 clean:
-	rm -rf .venv .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv site .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

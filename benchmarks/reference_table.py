@@ -1,6 +1,8 @@
-"""The reference experiment's table, with this package's figures below it: prints what stands first in the README.
+"""The reference experiment's table, with this package's figures below it.
 
-    python benchmarks/reference_table.py [FILE]
+    python benchmarks/reference_table.py [FILE]                          the table in docs/cifar100.md
+    python benchmarks/reference_table.py --short                         the one in README.md
+    python benchmarks/reference_table.py --picture docs/cifar100.svg     the picture above it
 
 The figures are a baseline's, so it needs neither data nor torch; the command that records one is in
 docs/cifar100.md.
@@ -15,7 +17,9 @@ from pathlib import Path
 from compress.errors import CompressError
 from compress.gate.baseline import Baseline, Entry, load_baseline
 from compress.gate.figures import write_change, write_value
+from compress.pareto import Candidate, Sweep
 from compress.report.markdown import pipe_table
+from compress.report.sweep_file import write_sweep
 from compress.results import METRICS
 
 BASELINE = Path(__file__).parents[1] / "baselines" / "cifar100.json"
@@ -28,6 +32,9 @@ COLUMNS = (
     "cpu_latency_ms",
     "cpu_time_ms",
 )
+SHORT = ("num_params", "file_bytes", "top1_error")
+SHORT_ROWS = ("structured", "lowrank", "int8", "compose")
+DRAWN = ("top1_error", "file_bytes", "num_params", "cpu_latency_ms")
 # As they stand in the report: PyTorch 2.0, one Tesla T4.
 EXPERIMENT = (
     ("experiment: dense", "6.4 M", "25 MB", "22.96 %", "6.19 %", "58.66 MB", "15.74 ms", "27.4 ms"),
@@ -48,6 +55,8 @@ def main() -> None:
         "baseline", nargs="?", type=Path, default=BASELINE, metavar="FILE", help="what to show (default: %(default)s)"
     )
     parser.add_argument("--device", metavar="CLASS", help="whose times and memory (default: the baseline's first)")
+    parser.add_argument("--short", action="store_true", help="five rows of this package's own")
+    parser.add_argument("--picture", metavar="FILE.svg", type=Path, help="draw error against size and time instead")
     options = parser.parse_args()
     try:
         baseline = load_baseline(options.baseline)
@@ -56,7 +65,10 @@ def main() -> None:
     device = options.device or next(iter(baseline.environments))
     if device not in baseline.environments:
         parser.error(f"--device must be one of {', '.join(baseline.environments)}, got {device!r}")
-    print("\n".join(table(baseline, device)))
+    if options.picture is not None:
+        write_sweep(trade_offs(baseline, device), options.picture)
+    else:
+        print("\n".join((short_table if options.short else table)(baseline, device)))
 
 
 def table(baseline: Baseline, device: str) -> list[str]:
@@ -68,6 +80,41 @@ def table(baseline: Baseline, device: str) -> list[str]:
         rows += [(recipe, *map(write_compressed, entries)) for recipe, entries in zip(recipes, measured, strict=True)]
     heads = ("", *(METRICS[name].title for name in COLUMNS))
     return pipe_table(heads, rows, right=range(1, len(heads)))
+
+
+def short_table(baseline: Baseline, device: str) -> list[str]:
+    """The lines of the table with the columns that most people ask for, times as ratios under the same runtime."""
+    rows = [("dense", *(write_dense((entry_of(baseline, SHORT_ROWS[0], name, device),)) for name in SHORT), "x1")]
+    for recipe in SHORT_ROWS:
+        entries = [entry_of(baseline, recipe, name, device) for name in SHORT]
+        time = entry_of(baseline, recipe, "cpu_latency_ms", device)
+        ratio = "" if time is None else f"x{time.ratio:.2f}"
+        rows.append((recipe, *map(write_compressed, entries), ratio))
+    heads = ("", *(METRICS[name].title for name in SHORT), "time per image")
+    return pipe_table(heads, rows, right=range(1, len(heads)))
+
+
+def trade_offs(baseline: Baseline, device: str) -> Sweep:
+    """Every recipe as a candidate, beside the dense model."""
+    recipes = [recipe for _, group in GROUPS for recipe in group]
+    measured = {recipe: {name: entry_of(baseline, recipe, name, device) for name in DRAWN} for recipe in recipes}
+    dense = measured[recipes[0]]
+    return Sweep(
+        workload=baseline.workload,
+        data_sha256=baseline.data_sha256,
+        device=device,
+        num_examples=baseline.num_examples,
+        dense=Candidate(recipe="dense", **{name: dense[name].dense for name in DRAWN[:3]}, latency_ratio=1.0),
+        candidates=tuple(
+            Candidate(
+                recipe=recipe,
+                **{name: entries[name].compressed for name in DRAWN[:3]},
+                latency_ratio=entries["cpu_latency_ms"].ratio,
+                latency_interval=entries["cpu_latency_ms"].ratio_interval,
+            )
+            for recipe, entries in measured.items()
+        ),
+    )
 
 
 def entry_of(baseline: Baseline, recipe: str, name: str, device: str) -> Entry | None:

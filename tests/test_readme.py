@@ -8,11 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+import compress
 from compress.pairs import pinned_threads
 from tests.plugin_project import make_project
+from tests.workloads import tiny_net
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+CIFAR100 = ROOT / "docs" / "cifar100.md"
+YOUR_MODEL = ROOT / "docs" / "your-model.md"
 
 # What the example's reader has already.
 PACKAGE = """
@@ -27,19 +33,60 @@ def load_images():
 def example() -> str:
     """The code between the marker and the end of its fence."""
     found = re.search(
-        r"<!-- example: mine\.py -->\n```python\n(.*?)\n```\n", README.read_text(encoding="utf-8"), re.DOTALL
+        r"<!-- example: mine\.py -->\n```python\n(.*?)\n```\n", YOUR_MODEL.read_text(encoding="utf-8"), re.DOTALL
     )
-    assert found is not None, "README.md has no block marked <!-- example: mine.py -->"
+    assert found is not None, "docs/your-model.md has no block marked <!-- example: mine.py -->"
     return found[1]
 
 
-def test_the_first_table_is_the_committed_baselines(capsys, monkeypatch):
-    """The README shows what the command above the table prints, and nobody's copy of it by hand."""
-    found = re.search(r"<!-- python (benchmarks/\S+\.py) -->\n((?:\|.*\n)+)", README.read_text(encoding="utf-8"))
-    assert found is not None, "README.md has no table after a comment with its command"
-    monkeypatch.setattr(sys, "argv", [found[1]])
-    runpy.run_path(str(README.with_name("benchmarks") / Path(found[1]).name), run_name="__main__")
-    assert capsys.readouterr().out == found[2]
+@pytest.mark.parametrize("page", [README, CIFAR100], ids=lambda page: page.name)
+def test_the_first_table_is_the_committed_baselines(page, capsys, monkeypatch):
+    """A page shows what the command above the table prints, and nobody's copy of it by hand."""
+    found = re.search(r"<!-- python (benchmarks/\S+\.py)(.*?) -->\n((?:\|.*\n)+)", page.read_text(encoding="utf-8"))
+    assert found is not None, f"{page.name} has no table after a comment with its command"
+    monkeypatch.setattr(sys, "argv", [found[1], *found[2].split()])
+    runpy.run_path(str(ROOT / found[1]), run_name="__main__")
+    assert capsys.readouterr().out == found[3]
+
+
+def test_the_picture_is_the_committed_baselines(tmp_path, monkeypatch):
+    """It is what the command beside it draws, and looks right on light and dark pages."""
+    drawn = tmp_path / "drawn.svg"
+    monkeypatch.setattr(sys, "argv", ["reference_table.py", "--picture", str(drawn)])
+    runpy.run_path(str(ROOT / "benchmarks" / "reference_table.py"), run_name="__main__")
+    committed = (ROOT / "docs" / "cifar100.svg").read_text(encoding="utf-8")
+    assert drawn.read_text(encoding="utf-8") == committed
+    assert "prefers-color-scheme: dark" in committed
+
+
+def test_the_readme_is_one_screen_or_two():
+    """What is longer is for the documentation."""
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 120
+
+
+@pytest.mark.parametrize("page", [README, *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page):
+    """A file that a page names exists."""
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+        if not target.startswith(("http:", "https:")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_code_of_the_readme_runs(tmp_path, monkeypatch):
+    """Its lines do what their comments say, on a network that is small enough for a test."""
+    found = re.search(
+        r"<!-- example: compress\.py -->\n```python\n(.*?)\n```\n", README.read_text(encoding="utf-8"), re.DOTALL
+    )
+    assert found is not None, "README.md has no block marked <!-- example: compress.py -->"
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    model = tiny_net(width=8).eval()
+    inputs = torch.randn(64, 3, 8, 8)
+    names = {"model": model, "example_inputs": inputs[:1], "batches": [(inputs, model(inputs).argmax(1).detach())]}
+    exec(compile(found[1], "README.md", "exec"), names)  # noqa: S102 - the README's own lines
+    assert sum(map(torch.numel, names["thinner"].parameters())) < sum(map(torch.numel, model.parameters()))
+    assert (tmp_path / "small.safetensors").stat().st_size > 0
+    assert (tmp_path / "small.pt2").stat().st_size > 0
 
 
 def test_a_workload_takes_a_few_lines(example):
@@ -58,3 +105,17 @@ def test_the_example_runs(example, pytester, monkeypatch, tmp_path_factory):
     assert (run.status, run.passed) == (0, {"test_num_params"})
     assert "workload: mine" in run.text
     assert re.search(r"parameters +202 +153 ", run.text)
+
+
+def test_the_reference_shows_every_public_name():
+    """What the package offers is documented once, and nothing else."""
+    shown = re.findall(
+        r"^::: compress\.(\w+)$", (ROOT / "docs" / "reference.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert sorted(shown) == compress.__all__
+
+
+def test_the_site_has_every_page():
+    """A page that no menu shows is not found."""
+    menu = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("nav:")[2]
+    assert sorted(re.findall(r"[\w-]+\.md", menu)) == sorted(page.name for page in (ROOT / "docs").glob("*.md"))
