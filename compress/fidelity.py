@@ -6,9 +6,8 @@ that the user gave, never what a technique made of it on its way.
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from compress.errors import ModelError
 from compress.inputs import Inputs, infer
+from compress.outputs import named_tensors
 
 # Two ways to run the same float32 operations differ by less; what computes another model by far more.
 SAME = 0.01
@@ -80,24 +80,11 @@ def check_same(
 
 def _comparable(outputs: Any) -> list[Tensor]:
     """The tensors that are compared, in order."""
-    tensors = [tensor.detach() for tensor in _tensors(outputs) if tensor.numel()]
+    # What another object holds, as a cache does, is no output.
+    named = named_tensors(outputs, within_objects=False)
+    tensors = [tensor.detach() for _, tensor in named if tensor.numel()]
     floats = [tensor for tensor in tensors if tensor.is_floating_point() or tensor.is_complex()]
     return floats or tensors
-
-
-def _tensors(outputs: Any) -> Iterator[Tensor]:
-    """Those of dataclasses, mappings and sequences; what another object holds, as a cache does, does not count."""
-    if isinstance(outputs, Tensor):
-        yield outputs
-    elif dataclasses.is_dataclass(outputs) and not isinstance(outputs, (Mapping, type)):
-        for field in dataclasses.fields(outputs):
-            yield from _tensors(getattr(outputs, field.name))
-    elif isinstance(outputs, Mapping):
-        for value in outputs.values():
-            yield from _tensors(value)
-    elif isinstance(outputs, (list, tuple)):
-        for value in outputs:
-            yield from _tensors(value)
 
 
 def _noise_to_signal(exact: Tensor, other: Tensor) -> float:

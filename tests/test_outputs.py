@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -100,3 +102,33 @@ def test_a_recipe_takes_the_outputs_from_its_workload(tmp_path):
     small = run_recipe(load_recipe(path), dense_model(workload, progress=False), workload, progress=False)
     assert small(X)["features"].shape[1] == 4
     assert 0 <= compress.evaluate(small, workload.dataset.test, outputs=workload.outputs).top1_error <= 1
+
+
+def test_tensors_are_named_in_dataclasses_of_any_nesting():
+    """A plain class of results is a structure as a mapping is."""
+
+    @dataclasses.dataclass
+    class Inner:
+        features: torch.Tensor
+
+    @dataclasses.dataclass
+    class Result:
+        logits: torch.Tensor
+        inner: list[Inner]
+
+    one, other = torch.zeros(1), torch.zeros(2)
+    found = list(named_tensors(Result(logits=one, inner=[Inner(features=other)])))
+    assert [name for name, _ in found] == ["'logits'", "'inner'[0]['features']"]
+    assert [id(tensor) for _, tensor in found] == [id(one), id(other)]
+
+
+@pytest.mark.parametrize(("within_objects", "count"), [(True, 2), (False, 1)])
+def test_another_object_may_be_looked_into(within_objects, count):
+    """A cache in a mapping holds tensors too, which are put out or not as the caller asks."""
+
+    class Cache:
+        def __iter__(self):
+            return iter([torch.zeros(3)])
+
+    output = {"logits": torch.zeros(1), "cache": Cache(), "loss": 0.5, "name": "x"}
+    assert len(list(named_tensors(output, within_objects=within_objects))) == count

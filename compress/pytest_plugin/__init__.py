@@ -16,7 +16,7 @@ import pytest
 from compress.errors import CompressError
 from compress.pytest_plugin.declared import is_for_nothing, make_tests
 from compress.pytest_plugin.html_session import HTML, html_session
-from compress.pytest_plugin.options import DEFAULT_RECIPE, Settings, add_options, read_settings
+from compress.pytest_plugin.options import Settings, add_options, read_settings
 from compress.pytest_plugin.outcomes import NotMeasured
 from compress.pytest_plugin.run import RECIPE_PARAMETER, RUN, PytestRun, asks_for_gate
 from compress.termination import TERMINATED_STATUS, Terminated, terminable
@@ -220,9 +220,7 @@ def _has_timings(config: pytest.Config, value: str | Literal[True]) -> bool:
 
 
 def _recipes(settings: Settings) -> list[Path]:
-    """The recipe files, each once; in a project that has none and names none, the one that ``init`` would write."""
-    if settings.recipes_by_default and not any(path.exists() for path in settings.recipes):
-        return [DEFAULT_RECIPE]
+    """The recipe files, each once."""
     files = [sorted(path.glob("*.toml")) if path.is_dir() else [path] for path in settings.recipes]
     paths = list({path.resolve(): path for found in files for path in found}.values())
     if not paths or (not settings.recipes_named and not any(path.exists() for path in paths)):

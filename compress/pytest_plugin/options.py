@@ -173,7 +173,6 @@ class Settings:
         recipes: files and folders of recipes.
         device: where CPU latency and memory are measured; None for this machine.
         recipes_named: whether the command line names them.
-        recipes_by_default: whether neither it nor the ini file does.
         strict: whether what is inconclusive fails.
         excuses: as they were given.
     """
@@ -182,7 +181,6 @@ class Settings:
     train_dense: bool
     recipes: tuple[Path, ...]
     recipes_named: bool
-    recipes_by_default: bool
     baselines: Path
     threads: int
     processes: int
@@ -223,9 +221,8 @@ def read_settings(config: pytest.Config) -> Settings:
     return Settings(
         workload=str(_given(config, "--compress-workload")[0] or "digits"),
         train_dense=bool(_given(config, "--compress-train-dense")[0]),
-        recipes=recipes or (_below_root(config, "benchmarks/recipes"),),
+        recipes=recipes or (_recipes_by_default(config),),
         recipes_named=bool(config.getoption("--compress-recipe")),
-        recipes_by_default=not recipes,
         baselines=baselines[0] if baselines else _below_root(config, "baselines"),
         threads=_whole(config, "--compress-threads", default=1, least=1),
         processes=_whole(config, "--compress-processes", default=3, least=0),
@@ -260,6 +257,12 @@ def _paths(config: pytest.Config, flag: str) -> tuple[Path, ...]:
     value, where = _given(config, flag)
     given = [value] if isinstance(value, str) else value or ()
     return tuple(Path(text) if where == flag else _below_root(config, text) for text in given if text)
+
+
+def _recipes_by_default(config: pytest.Config) -> Path:
+    """The project's own; where it has none, the one that ``init`` would write."""
+    folder = _below_root(config, "benchmarks/recipes")
+    return folder if folder.exists() else DEFAULT_RECIPE
 
 
 def _path(config: pytest.Config, flag: str) -> Path | None:
