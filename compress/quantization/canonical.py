@@ -82,12 +82,17 @@ def _items_to_numbers_(graph: fx.GraphModule) -> None:
         number = constant(graph, node)
         # Whole numbers may be sizes, which the graph asserts things of.
         if isinstance(number, float):
-            for user in list(node.users):
-                _replace_argument_(user, node, number)
+            _put_(number, node)
 
 
-def _replace_argument_(user: fx.Node, node: fx.Node, number: float) -> None:
-    user.args, user.kwargs = map_arg((user.args, user.kwargs), lambda one: number if one is node else one)
+def _put_(number: float, node: fx.Node) -> None:
+    """Give all that read ``node`` a number in its place."""
+
+    def put(one: fx.Node) -> Any:
+        return number if one is node else one
+
+    for user in list(node.users):
+        user.args, user.kwargs = map_arg((user.args, user.kwargs), put)
 
 
 def _product(node: fx.Node) -> tuple[fx.Node | None, fx.Node, fx.Node] | None:
