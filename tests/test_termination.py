@@ -41,7 +41,7 @@ import hanging_nets
 class HangingWorkload(Workload):
     model_factory = staticmethod(hanging_nets.net)
     model_args = {}
-    example_input = torch.zeros(1, 4)
+    inputs = torch.zeros(1, 4)
 
 @pytest.fixture(scope="session")
 def workload():

@@ -25,11 +25,15 @@ def finish(session: pytest.Session, run: PytestRun) -> None:
     only_timings = run.own_timings and bool(timings and timings.benchmarks)
     conclusion = session.config.stash[CONCLUSION] = conclude(run, only_timings=only_timings)
     session.exitstatus = run.exitstatus = conclusion.status(session.exitstatus)
+    name = session.config.getoption("benchmark_save", None)
     if not run.gate_session().verdicts:
+        if name and session.exitstatus == pytest.ExitCode.USAGE_ERROR:
+            # Whoever asked for a baseline is told of the error; that there are no timings deserves no warning too.
+            _record(session, run, name)
+            timings.save = None
         return
     if not _write_report(session.config, run, conclusion):
         _fail(session)
-    name = session.config.getoption("benchmark_save", None)
     if name and not (_record(session, run, name) and timings.benchmarks):
         # A run whose baseline is refused stores no timings, and to have none of them deserves no warning.
         timings.save = None

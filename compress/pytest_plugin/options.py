@@ -65,7 +65,7 @@ OPTIONS = (
         kind="list",
         metavar="FILE",
         help="recipe to run, or folder of recipes; may be given more than once, and then nothing is demanded of the"
-        " other recipes of a baseline (default: benchmarks/recipes, or where there is no such folder 20 % of the"
+        " other recipes of a baseline (default: benchmarks/recipes, or where there is no such folder a fifth of the"
         " channels removed, which is what python -m compress init begins with)",
     ),
     Option(

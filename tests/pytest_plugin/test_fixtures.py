@@ -145,7 +145,7 @@ def test_more_memory_fails_by_limit_and_by_baseline(project):
         assert (healthy.status, healthy.passed) == (0, {"test_cpu_memory"})
     run = project.run("-k", "cpu_memory", "--benchmark-compare=mine", "--compress-partial", harm="cpu_peak_bytes")
     assert (run.status, set(run.failures)) == (1, {"test_cpu_memory"})
-    message, node_id = run.failures["test_cpu_memory"], "benchmarks/test_memory.py::test_cpu_memory"
+    message, node_id = run.failures["test_cpu_memory"], "benchmarks/test_memory.py::test_cpu_memory[quarter]"
     assert_breaks_baseline(message, "cpu_peak_bytes", r"3\d\.\d MB \([\d,]+ bytes\), dense", node_id)
     assert re.search(r"\n  limit +at most 1\.2 x dense = [\d,]+ bytes .*: exceeded by [\d,]+ bytes", message)
 

@@ -132,8 +132,8 @@ def test_a_dead_process_leaves_nothing_behind(study, plans):
     for point in points[:3]:
         trials.claim(study, study.ask(), point, most=9)
     dead, elsewhere, _ = study.get_trials(deepcopy=False)
-    study._storage.set_trial_user_attr(dead._trial_id, "worker", [os.uname().nodename, os.getpid(), "1"])
-    study._storage.set_trial_user_attr(elsewhere._trial_id, "worker", ["elsewhere", 1, "1"])
+    study._storage.set_trial_user_attr(dead._trial_id, "worker", [os.uname().nodename, os.getpid(), 1.0])
+    study._storage.set_trial_user_attr(elsewhere._trial_id, "worker", ["elsewhere", 1, 1.0])
     assert trials.progress_of(study).running == (
         "process 1 on elsewhere",
         f"process {os.getpid()} on {os.uname().nodename}",
