@@ -41,7 +41,8 @@ def make_tests(metafunc: pytest.Metafunc) -> None:
     for parameter in (QUALITY_PARAMETER, OWN_METRIC_PARAMETER):
         if parameter in metafunc.fixturenames:
             names = _names(metafunc, parameter)
-            metafunc.parametrize(parameter, names, indirect=True, ids=names, scope="session")
+            # Of a wider scope they would have pytest put the tests in their order, not in that of the recipes.
+            metafunc.parametrize(parameter, names, indirect=True, ids=names, scope="function")
 
 
 def is_for_nothing(item: pytest.Item) -> bool:

@@ -230,13 +230,13 @@ def compressed_file_bytes() -> Meter:
     return Meter(metric="compressed_file_bytes", measure=measure)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def _quality_name(request: pytest.FixtureRequest) -> str:
     """What ``quality`` is parametrized by."""
     return str(request.param)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def quality(_quality_name: str, workload: Workload, _judge: Judge) -> Meter:
     """What the workload is judged by: the test runs once for each quality."""
     return _quality_meter(_quality_name, workload, _judge)
@@ -254,13 +254,13 @@ def top5_error(workload: Workload, _judge: Judge) -> Meter:
     return _quality_meter("top5_error", workload, _judge)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def _own_metric_name(request: pytest.FixtureRequest) -> str:
     """What ``own_metric`` is parametrized by."""
     return str(request.param)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def own_metric(_own_metric_name: str, workload: Workload, pytestconfig: pytest.Config) -> Meter:
     """What else the workload declares to be measured: the test runs once for each."""
     from compress.measure.quality import own_measurement
