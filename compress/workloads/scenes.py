@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor, nn, optim
 from torch.nn import functional as F  # noqa: N812
 
 from compress import quality
@@ -47,6 +50,11 @@ class UNet(nn.Module):
         return logits
 
 
+def adam(groups: Sequence[dict[str, Any]]) -> optim.Optimizer:
+    """What learns the few pixels of ink among so many of ground sooner than plain descent does."""
+    return optim.AdamW(list(groups), lr=5e-3)
+
+
 def scenes_segmentation() -> Workload:
     """Scenes of three of scikit-learn's digits, judged by mean IoU over eleven classes."""
     return Workload(
@@ -55,7 +63,8 @@ def scenes_segmentation() -> Workload:
         data=lambda: (_batches(_TRAIN, test=False), _batches(_TEST, test=True)),
         example_inputs=torch.zeros(1, 1, SIDE, SIDE),
         quality=[quality.miou(NUM_CLASSES)],
-        fit=FitConfig(epochs=12, learning_rate=0.1, label_smoothing=0.0, validation_fraction=0.0, autocast="off"),
+        optimizer=adam,
+        fit=FitConfig(epochs=60, learning_rate=5e-3, label_smoothing=0.0, validation_fraction=0.0, autocast="off"),
     )
 
 
