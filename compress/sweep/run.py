@@ -75,8 +75,15 @@ def run_sweep(
     A study goes on where it was left off, whoever left it; several processes share one.
 
     Raises:
-        ConfigError: if the study is another one's, or a grid is asked for over a range.
+        ConfigError: if the study is another one's, a grid is asked for over a range, or the workload is not judged by
+            top-1 error.
     """
+    judged_by = [quality.name for quality in workload.qualities]
+    if "top1_error" not in judged_by:
+        known = ", ".join(judged_by) or "nothing"
+        raise ConfigError(
+            f"a sweep weighs top1_error against size and speed, the workload {workload.name!r} is judged by {known}"
+        )
     points = all_points(plans) if config.sampler == "grid" or is_finite(plans) else seeds(plans)
     most = config.trials or len(points)
     if is_finite(plans):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 
 import compress
 from compress.errors import ConfigError, MeasureError, ModelError
+from compress.quality import mae
 from compress.sweep import run
 from compress.sweep.parameters import Choices, Range
 from compress.sweep.plans import all_points, plan_sweep
@@ -175,6 +177,14 @@ def workers(journal: Path) -> list[int]:
     """Process of each trial that was claimed, by the study's own lines."""
     lines = [json.loads(line) for line in journal.read_bytes().splitlines()]
     return [line["user_attr"]["worker"][1] for line in lines if "worker" in line.get("user_attr", {})]
+
+
+def test_a_workload_that_is_judged_by_something_else_is_refused(tmp_path, dense, workload):
+    """Before anything is tried, in a sentence that says by what."""
+    other = dataclasses.replace(workload, quality=[mae()])
+    plans = plan_sweep([recipe(tmp_path, "zero", ZERO)], {})
+    with pytest.raises(ConfigError, match=r"^a sweep weighs top1_error .*, the workload 'tiny' is judged by mae$"):
+        run_sweep(plans, dense, other, SweepConfig(study=str(tmp_path / "study.journal")), progress=False)
 
 
 def test_two_processes_share_one_study(tmp_path, dense, workload):
