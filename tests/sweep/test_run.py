@@ -184,7 +184,9 @@ def test_a_workload_that_is_judged_by_something_else_is_refused(tmp_path, dense,
     other = dataclasses.replace(workload, quality=[mae()])
     plans = plan_sweep([recipe(tmp_path, "zero", ZERO)], {})
     with pytest.raises(ConfigError, match=r"^a sweep weighs top1_error .*, the workload 'tiny' is judged by mae$"):
-        run_sweep(plans, dense, other, SweepConfig(study=str(tmp_path / "study.journal")), progress=False)
+        run_sweep(
+            plans, dense, other, SweepConfig(study=str(tmp_path / "study.journal"), sampler="grid"), progress=False
+        )
 
 
 def test_two_processes_share_one_study(tmp_path, dense, workload):
