@@ -35,6 +35,7 @@ def project(pytester, monkeypatch, tmp_path_factory):
     return project
 
 
+@pytest.mark.nightly
 def test_latency_and_memory_are_measured_there_and_held_here(project):
     """Recorded and compared under the device's class, all through one connection a run."""
     device = f"--compress-device=ssh://board{sys.executable}"
