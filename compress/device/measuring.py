@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from compress.cpu import has_bfloat16
@@ -15,7 +14,6 @@ from compress.device.connection import Device
 from compress.errors import MeasureError
 from compress.exported.file_model import FileModel
 from compress.exported.openvino import OpenVinoModel
-from compress.inputs import inputs_of
 from compress.measure.children import Conditions, ready
 from compress.measure.latency import Effort, take_runs, time_measurement
 from compress.measure.memory import model_bytes
@@ -46,7 +44,7 @@ def request_for(device: Device, models: dict[str, nn.Module], conditions: Condit
     device.require(runtime)
     files = {role: _file(model, conditions) for role, model in models.items()}
     ending = ".pte" if runtime == "executorch" else ".onnx"
-    example = inputs_of(conditions.example_input).to(torch.device("cpu"))
+    example = conditions.inputs
     inputs = next(iter(files.values())).arguments(example.args, example.kwargs)
     halves = has_bfloat16(device.machine["cpuinfo"])
     return {

@@ -26,7 +26,7 @@ from compress.errors import ArtifactError, MeasureError
 from compress.exported.file_model import FileModel
 from compress.exported.openvino import OpenVinoModel
 from compress.exported.packages import Package
-from compress.inputs import as_json, inputs_of
+from compress.inputs import Inputs, as_json, inputs_of
 from compress.pairs import pinned_threads
 from compress.processes import kill_group
 from compress.runtimes import PACKAGING, Call, prepare
@@ -57,6 +57,11 @@ class Conditions:
     runtime: str = "eager"
     threads: int = 1
     packages: MutableMapping[nn.Module, Path | FileModel] = field(default_factory=dict)
+
+    @property
+    def inputs(self) -> Inputs:
+        """The example input on the CPU, where all of it is measured."""
+        return inputs_of(self.example_input).to(torch.device("cpu"))
 
 
 class RebuildError(MeasureError):
@@ -310,7 +315,7 @@ def ready(model: nn.Module, conditions: Conditions) -> Call:
     made = conditions.packages.get(model)
     if made is not None:
         return Package(made) if isinstance(made, Path) else made
-    inputs = inputs_of(conditions.example_input).to(torch.device("cpu"))
+    inputs = conditions.inputs
     call = prepare(model.cpu(), inputs, runtime=conditions.runtime)
     if isinstance(call, Package):
         conditions.packages[model] = call.path

@@ -233,7 +233,7 @@ def profiled_pairs(
 
 
 def _forward(model: nn.Module, conditions: Conditions) -> Call:
-    return warmed(ready(model, conditions), inputs_of(conditions.example_input).to(torch.device("cpu")))
+    return warmed(ready(model, conditions), conditions.inputs)
 
 
 def _cpu_ms(call: FunctionEvent) -> float:
