@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -13,6 +14,9 @@ from torch import Tensor, distributed
 
 from compress import cpu
 from compress.errors import ConfigError
+
+_SECONDS_TO_LET_GO = 0.2
+"""How long Gloo's threads get to release the last tensors: thousands of times what they take on an idle machine."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +84,15 @@ def joined(device: torch.device) -> Processes:
 
 
 def _leave() -> None:
-    """NCCL complains about groups that outlive their process."""
+    """End the group while Python still runs.
+
+    NCCL complains about groups that outlive their process. Gloo's threads outlive the group, since a
+    DistributedDataParallel that is gone still holds it, and one that lets go of the last collective's tensors while the
+    interpreter ends aborts the process (pytorch/pytorch#190489). They need the GIL for an instant; this gives it to them.
+    """
     if distributed.is_initialized():
         distributed.destroy_process_group()
+        time.sleep(_SECONDS_TO_LET_GO)
 
 
 def as_device(name: torch.device | str) -> torch.device:
