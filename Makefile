@@ -11,11 +11,12 @@ READY := .venv/.ready
 bench: $(READY)
 	$(BIN)/python -m pytest benchmarks --benchmark-compare
 
+# Each test is for itself and none asserts a time, so that they may share the cores.
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=auto --dist=worksteal
 
 nightly: $(READY)
-	$(BIN)/python -m pytest -m "nightly or not nightly"
+	$(BIN)/python -m pytest --numprocesses=auto --dist=worksteal -m "nightly or not nightly"
 
 check: $(READY)
 	$(BIN)/ruff format --check .
