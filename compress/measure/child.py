@@ -56,8 +56,8 @@ class _State:
     """What the process has loaded."""
 
     def __init__(self) -> None:
-        self.dense: Timer | None = None
-        self.compressed: Timer | None = None
+        # Forward passes of the dense and of the compressed model.
+        self.pair: tuple[Call, Call] | None = None
         # By role: what determined the last model that was compiled for it, and its forward pass.
         self.compiled: dict[str, tuple[str, Call]] = {}
 
@@ -93,13 +93,13 @@ def _begin(request: Mapping[str, Any], _state: _State) -> dict[str, Any]:
 
 def _load(request: Mapping[str, Any], state: _State) -> dict[str, Any]:
     """Rebuild both models, warm them, and say how long a pair of calls takes."""
-    from compress.pairs import elapsed_ms, pair_ms  # noqa: PLC0415
+    from compress.pairs import pair_ms  # noqa: PLC0415
 
     # What was loaded before is to make room first.
-    state.dense = state.compressed = None
-    state.dense = partial(elapsed_ms, _forward(request, "dense", state))
-    state.compressed = partial(elapsed_ms, _slowed(_forward(request, "compressed", state), request["slowdown"]))
-    return {"pair_ms": pair_ms(state.dense, state.compressed)}
+    state.pair = None
+    dense, compressed = (_forward(request, role, state) for role in ("dense", "compressed"))
+    state.pair = dense, _slowed(compressed, request["slowdown"])
+    return {"pair_ms": pair_ms(*_timers(state))}
 
 
 def _forward(request: Mapping[str, Any], role: str, state: _State) -> Call:
@@ -134,11 +134,30 @@ def _take_pairs(request: Mapping[str, Any], state: _State) -> dict[str, Any]:
     """Times of so many more pairs."""
     from compress.pairs import take_pairs  # noqa: PLC0415
 
-    if state.dense is None or state.compressed is None:
-        raise RuntimeError("no models are loaded")
+    dense, compressed = _timers(state)
     # While others took their turn, the caches have forgotten both models.
-    take_pairs(state.dense, state.compressed, 1)
-    return {"pairs": take_pairs(state.dense, state.compressed, request["count"])}
+    take_pairs(dense, compressed, 1)
+    return {"pairs": take_pairs(dense, compressed, request["count"])}
+
+
+def _profile_pairs(request: Mapping[str, Any], state: _State) -> dict[str, Any]:
+    """CPU time of so many pairs, as torch.profiler sums it."""
+    from compress.measure.latency import profiled_on_cpu  # noqa: PLC0415
+
+    return {"pairs": profiled_on_cpu(*_loaded(state), request["count"])}
+
+
+def _loaded(state: _State) -> tuple[Call, Call]:
+    if state.pair is None:
+        raise RuntimeError("no models are loaded")
+    return state.pair
+
+
+def _timers(state: _State) -> tuple[Timer, Timer]:
+    from compress.pairs import elapsed_ms  # noqa: PLC0415
+
+    dense, compressed = _loaded(state)
+    return partial(elapsed_ms, dense), partial(elapsed_ms, compressed)
 
 
 def _measure_memory(request: Mapping[str, Any], _state: _State) -> dict[str, Any]:
@@ -169,6 +188,7 @@ _REQUESTS: dict[str, Callable[[Mapping[str, Any], _State], dict[str, Any]]] = {
     "begin": _begin,
     "load": _load,
     "take_pairs": _take_pairs,
+    "profile_pairs": _profile_pairs,
     "measure_memory": _measure_memory,
 }
 

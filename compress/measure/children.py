@@ -27,7 +27,7 @@ from compress.exported.file_model import FileModel
 from compress.exported.openvino import OpenVinoModel
 from compress.exported.packages import Package
 from compress.inputs import Inputs, as_json, inputs_of
-from compress.pairs import pinned_threads
+from compress.pairs import Pairs, pinned_threads
 from compress.processes import kill_group
 from compress.runtimes import PACKAGING, Call, prepare
 
@@ -201,14 +201,19 @@ class Children:
             self._children.append(Child("time", threads=self.threads))
         return max(float(answer["pair_ms"]) for answer in self._ask_all(request))
 
-    def take_pairs(self, index: int, count: int) -> tuple[tuple[float, float], ...]:
+    def take_pairs(self, index: int, count: int, *, profiled: bool = False) -> Pairs:
         """So many (dense, compressed) pairs of milliseconds from the process of that index.
+
+        Args:
+            index: which process.
+            count: how many pairs.
+            profiled: whether it is the CPU time that torch.profiler sums, and not what the clock says.
 
         Raises:
             MeasureError: if it could not; all of them are gone then.
         """
         with self._all_or_none():
-            self._children[index].ask({"do": "take_pairs", "count": count})
+            self._children[index].ask({"do": "profile_pairs" if profiled else "take_pairs", "count": count})
             pairs = self._children[index].answer()["pairs"]
         return tuple((dense, compressed) for dense, compressed in pairs)
 

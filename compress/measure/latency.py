@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import math
 import os
 import statistics
 import time
@@ -86,17 +87,15 @@ def cpu_latency(
         MeasureError: if a process fails, is killed or hangs, or a clock stands still.
     """
     deadline = effort.clock() + effort.seconds
-    notes = []
-    if children is not None and children.count:
-        try:
-            runs = runs_in(children, {"dense": dense, "compressed": compressed}, conditions, effort)
-            return time_measurement("cpu_latency_ms", runs, cpu_class(conditions.threads))
-        except RebuildError as error:
-            notes = [f"measured in this process instead of {children.count} fresh ones: {error}"]
-    with pinned_threads(conditions.threads):
+
+    def elsewhere(children: Children) -> Sequence[Pairs]:
+        return runs_in(children, {"dense": dense, "compressed": compressed}, conditions, effort)
+
+    def here() -> Sequence[Pairs]:
         first, second = (partial(elapsed_ms, _forward(model, conditions)) for model in (dense, compressed))
-        runs = take_runs([partial(take_pairs, first, second)], pair_ms(first, second), deadline, effort)
-    return time_measurement("cpu_latency_ms", runs, cpu_class(conditions.threads), notes)
+        return take_runs([partial(take_pairs, first, second)], pair_ms(first, second), deadline, effort)
+
+    return _measured("cpu_latency_ms", conditions, children, elsewhere, here)
 
 
 def runs_in(
@@ -126,12 +125,55 @@ def runs_in(
         return take_runs(takers, once_ms, deadline, effort)
 
 
-def cpu_time(compressed: nn.Module, dense: nn.Module, conditions: Conditions) -> Measurement:
-    """Milliseconds of CPU time of one forward pass, summed over all operations that torch.profiler records."""
+def cpu_time(
+    compressed: nn.Module, dense: nn.Module, conditions: Conditions, *, children: Children | None = None
+) -> Measurement:
+    """Milliseconds of CPU time of one forward pass, summed over all operations that torch.profiler records.
+
+    Args:
+        compressed, dense: the models; without ``children`` moved to the CPU and put into eval mode.
+        conditions: how a fresh process finds them, what they are called with, runtime and threads.
+        children: the processes to measure in, as for :func:`cpu_latency`; they share the pairs among them.
+
+    Raises:
+        MeasureError: if a process fails, is killed or hangs.
+    """
+
+    def elsewhere(children: Children) -> Sequence[Pairs]:
+        # One process after the other, for none is to wait for another; either model goes first equally often.
+        count = max(_TURN, 2 * math.ceil(MIN_PAIRS / children.count / 2))
+        with saved({"dense": dense, "compressed": compressed}, conditions) as request:
+            children.load({"do": "load", "slowdown": 0.0, **request})
+            return [children.take_pairs(index, count, profiled=True) for index in range(children.count)]
+
+    def here() -> Sequence[Pairs]:
+        return [profiled_on_cpu(_forward(dense, conditions), _forward(compressed, conditions), MIN_PAIRS)]
+
+    return _measured("cpu_time_ms", conditions, children, elsewhere, here)
+
+
+def profiled_on_cpu(dense: Call, compressed: Call, count: int) -> Pairs:
+    """So many pairs of milliseconds of CPU time, summed over the operations of a call."""
+    return profiled_pairs(dense, compressed, [ProfilerActivity.CPU], _cpu_ms, count=count)
+
+
+def _measured(
+    metric: str,
+    conditions: Conditions,
+    children: Children | None,
+    elsewhere: Callable[[Children], Sequence[Pairs]],
+    here: Callable[[], Sequence[Pairs]],
+) -> Measurement:
+    """What is taken in fresh processes, or in this one where there are none or they cannot make the models again."""
+    notes = []
+    if children is not None and children.count:
+        try:
+            return time_measurement(metric, elsewhere(children), cpu_class(conditions.threads))
+        except RebuildError as error:
+            notes = [f"measured in this process instead of {children.count} fresh ones: {error}"]
     with pinned_threads(conditions.threads):
-        first, second = _forward(dense, conditions), _forward(compressed, conditions)
-        pairs = profiled_pairs(first, second, [ProfilerActivity.CPU], _cpu_ms)
-    return time_measurement("cpu_time_ms", [pairs], cpu_class(conditions.threads))
+        runs = here()
+    return time_measurement(metric, runs, cpu_class(conditions.threads), notes)
 
 
 def forward(model: nn.Module, example_inputs: Any, device: str, *, runtime: str = "eager") -> Call:
@@ -207,7 +249,12 @@ def time_measurement(metric: str, runs: Sequence[Pairs], device_class: str, note
 
 
 def profiled_pairs(
-    dense: Call, compressed: Call, activities: Sequence[ProfilerActivity], read_ms: Callable[[FunctionEvent], float]
+    dense: Call,
+    compressed: Call,
+    activities: Sequence[ProfilerActivity],
+    read_ms: Callable[[FunctionEvent], float],
+    *,
+    count: int = MIN_PAIRS,
 ) -> Pairs:
     """Pairs of calls taken under one profiler, whose start costs far more than a forward pass."""
     # Read when the profiler first starts: its progress messages would go to the user's terminal otherwise.
@@ -222,7 +269,7 @@ def profiled_pairs(
     collecting = gc.isenabled()
     try:
         with profile(activities=activities, acc_events=True) as profiler:
-            order = take_pairs(partial(marked, dense), partial(marked, compressed), MIN_PAIRS)
+            order = take_pairs(partial(marked, dense), partial(marked, compressed), count)
             # Of what was recorded torch now makes some 100,000 objects: the search for cycles among them takes as long.
             gc.disable()
         ranges = [event for event in profiler.events() or () if event.name == _RANGE]

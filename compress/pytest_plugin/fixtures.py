@@ -352,11 +352,14 @@ def cpu_latency(
 
 
 @pytest.fixture
-def cpu_time(_conditions: Conditions) -> Meter:
-    """Milliseconds that torch.profiler counts on the CPU in one forward pass."""
+def cpu_time(_conditions: Conditions, _children: Children) -> Meter:
+    """Milliseconds that torch.profiler counts on the CPU in one forward pass, in several fresh processes."""
     from compress.measure import latency
 
-    return Meter(metric="cpu_time_ms", measure=lambda small, large: latency.cpu_time(small, large, _conditions))
+    def measure(compressed: nn.Module, dense: nn.Module) -> Measurement:
+        return latency.cpu_time(compressed, dense, _conditions, children=_children)
+
+    return Meter(metric="cpu_time_ms", measure=measure)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from compress import pairs
 from compress.cpu import cpu_class
 from compress.errors import MeasureError, ModelError
 from compress.measure import children, latency
-from compress.measure.children import Conditions
+from compress.measure.children import Children, Conditions
 from tests.workloads import tiny_net
 
 IMAGE = torch.zeros(1, 3, 8, 8)
@@ -215,6 +215,24 @@ def test_cpu_time_is_positive_and_paired():
     assert len(measured.pairs) == 30
     assert min(map(min, measured.pairs)) > 0
     assert torch.get_num_threads() == 2
+
+
+def test_fresh_processes_share_the_profiled_pairs():
+    """As many from each, one process after the other, and no fewer than this process takes alone."""
+    with Children(2) as fresh:
+        measured = latency.cpu_time(tiny_net(width=2), tiny_net(), conditions(), children=fresh)
+    assert measured.run_lengths == (16, 16)
+    assert min(map(min, measured.pairs)) > 0
+    assert measured.notes == ()
+
+
+def test_cpu_time_of_what_no_process_can_rebuild_is_taken_here():
+    """And a note says so."""
+    nameless = Conditions(model_factory=lambda: tiny_net(), example_input=IMAGE)  # noqa: PLW0108 - it has no name
+    with Children(2) as fresh:
+        measured = latency.cpu_time(tiny_net(width=2), tiny_net(), nameless, children=fresh)
+    assert measured.run_lengths == (30,)
+    assert measured.notes[0].startswith("measured in this process instead of 2 fresh ones: ")
 
 
 def test_profiled_calls_are_told_apart():
