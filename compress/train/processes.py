@@ -88,7 +88,7 @@ def _leave() -> None:
 
     NCCL complains about groups that outlive their process. Gloo's threads outlive the group, since a
     DistributedDataParallel that is gone still holds it, and one that lets go of the last collective's tensors while the
-    interpreter ends aborts the process (pytorch/pytorch#190489). They need the GIL for an instant; this gives it to them.
+    interpreter ends aborts the process (pytorch/pytorch#190489). They need the GIL for an instant and get it here.
     """
     if distributed.is_initialized():
         distributed.destroy_process_group()
