@@ -10,6 +10,7 @@ dense model and returns a :class:`compress.results.Measurement`, which makes it 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -20,6 +21,7 @@ import pytest
 from compress.pytest_plugin.benchmarking import Looks, PytestBenchmark
 from compress.pytest_plugin.declared import load_workload
 from compress.pytest_plugin.meter import NO_CUDA, Measure, Meter
+from compress.pytest_plugin.options import DEFAULT_RECIPE
 from compress.pytest_plugin.run import RUN, at_work, stop_on_error
 
 if TYPE_CHECKING:
@@ -77,6 +79,10 @@ def recipe(_recipe_path: Path, workload: Workload, pytestconfig: pytest.Config) 
 
     with stop_on_error(pytestconfig):
         recipe = load_recipe(_recipe_path)
+        if _recipe_path == DEFAULT_RECIPE:
+            # It is written for images; a network for another task is judged by something else.
+            known = {name: limit for name, limit in recipe.limits.items() if name in workload.known_metrics}
+            recipe = replace(recipe, limits=known)
         # A limit that cannot be read is to be known before hours of training, not after.
         parse_limits(recipe.limits, where=str(recipe.path), metrics=workload.known_metrics)
     return recipe

@@ -88,3 +88,11 @@ def test_a_comparison_demands_the_declared_metrics_too(project):
     run = project.run(WORKLOAD, "-k", "num_params", "--benchmark-compare")
     assert run.status == 8, run.text
     assert "miou" in run.text
+
+
+def test_a_project_without_recipes_is_not_asked_for_an_error_that_it_has_not(project):
+    """The recipe that it gets then limits the error of image classifiers, which only those are held to."""
+    shutil.rmtree(project.recipe.parent)
+    run = project.run(WORKLOAD, "-k", "test_quality or test_num_params")
+    assert (run.status, run.failures) == (0, {}), run.text
+    assert {"test_quality[miou-structured]", "test_num_params[structured]"} <= run.passed
