@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -29,13 +32,11 @@ def load_images():
 """
 
 
-@pytest.fixture
-def example() -> str:
-    """The code between the marker and the end of its fence."""
-    found = re.search(
-        r"<!-- example: mine\.py -->\n```python\n(.*?)\n```\n", YOUR_MODEL.read_text(encoding="utf-8"), re.DOTALL
-    )
-    assert found is not None, "docs/your-model.md has no block marked <!-- example: mine.py -->"
+def example_of(page: Path, name: str) -> str:
+    """The code between the marker of that file's name and the end of its fence."""
+    text = page.read_text(encoding="utf-8")
+    found = re.search(rf"<!-- example: {re.escape(name)} -->\n```python\n(.*?)\n```\n", text, re.DOTALL)
+    assert found is not None, f"{page.name} has no block marked <!-- example: {name} -->"
     return found[1]
 
 
@@ -74,37 +75,63 @@ def test_every_link_leads_somewhere(page):
 
 def test_the_code_of_the_readme_runs(tmp_path, monkeypatch):
     """Its lines do what their comments say, on a network that is small enough for a test."""
-    found = re.search(
-        r"<!-- example: compress\.py -->\n```python\n(.*?)\n```\n", README.read_text(encoding="utf-8"), re.DOTALL
-    )
-    assert found is not None, "README.md has no block marked <!-- example: compress.py -->"
+    code = example_of(README, "compress.py")
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     model = tiny_net(width=8).eval()
     inputs = torch.randn(64, 3, 8, 8)
     names = {"model": model, "example_inputs": inputs[:1], "batches": [(inputs, model(inputs).argmax(1).detach())]}
-    exec(compile(found[1], "README.md", "exec"), names)  # noqa: S102 - the README's own lines
+    exec(compile(code, "README.md", "exec"), names)  # noqa: S102 - the README's own lines
     assert sum(map(torch.numel, names["thinner"].parameters())) < sum(map(torch.numel, model.parameters()))
     assert (tmp_path / "small.safetensors").stat().st_size > 0
     assert (tmp_path / "small.pt2").stat().st_size > 0
 
 
-def test_a_workload_takes_a_few_lines(example):
-    """Whoever has a net and images is fifteen lines away from measuring them."""
+@pytest.mark.parametrize("name", ["mine.py", "reviews.py", "boxes.py"])
+def test_a_workload_takes_a_few_lines(name):
+    """Whoever has a network and data is fifteen lines away from measuring them."""
+    example = example_of(YOUR_MODEL, name)
     assert 0 < len([line for line in example.splitlines() if line.strip()]) <= 15
+    assert max(map(len, example.splitlines())) <= 120
 
 
-def test_the_example_runs(example, pytester, monkeypatch, tmp_path_factory):
+def test_the_example_runs(pytester, monkeypatch, tmp_path_factory):
     """Written down as mine.py, beside a package that builds a net and loads images, it is measured."""
     project = make_project(pytester, monkeypatch, tmp_path_factory.getbasetemp() / "compress-cache")
     (project.path / "mine.py").rename(project.path / "mine_before.py")
-    (project.path / "mine.py").write_text(example, encoding="utf-8")
+    (project.path / "mine.py").write_text(example_of(YOUR_MODEL, "mine.py"), encoding="utf-8")
     (project.path / "my_package.py").write_text(PACKAGE, encoding="utf-8")
     with pinned_threads(1):
         run = project.run("--compress-workload=mine:workload", "-k", "num_params")
     assert (run.status, run.passed) == (0, {"test_num_params"})
     assert "workload: mine" in run.text
     assert re.search(r"parameters +202 +153 ", run.text)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(
+    ("library", "name", "quality"), [("transformers", "reviews", "top1_error"), ("ultralytics", "boxes", "map50")]
+)
+def test_networks_of_other_libraries_are_recorded_and_held(library, name, quality, tmp_path):
+    """Written down as it stands there, each is cut, recorded, and held to what was recorded; nothing is downloaded."""
+    pytest.importorskip(library)
+    (tmp_path / f"{name}.py").write_text(example_of(YOUR_MODEL, f"{name}.py"), encoding="utf-8")
+    shutil.copytree(ROOT / "benchmarks", tmp_path / "benchmarks", ignore=shutil.ignore_patterns("recipes", "[!t]*"))
+    command = [sys.executable, "-m", "pytest", "benchmarks", "-v", f"--compress-workload={name}:workload"]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
+    environment |= {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    for option in (f"--benchmark-save={name}", "--benchmark-compare"):
+        run = subprocess.run(
+            [*command, option, "--compress-partial", "-k", "not cpu_ and not cuda"],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert run.returncode == 0, run.stdout
+        assert f"test_quality[{quality}-structured] PASSED" in run.stdout
+    assert "compared with" in run.stdout
 
 
 def test_the_reference_shows_every_public_name():

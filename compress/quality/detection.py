@@ -6,7 +6,7 @@ one has taken, padded; and then how many objects of each class there are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,22 +24,29 @@ _NUMBERS = 3
 _NONE = -1.0
 
 
-def mean_average_precision(num_classes: int, *, iou: float = 0.5, max_detections: int = 100) -> Quality:
+def mean_average_precision(
+    num_classes: int,
+    *,
+    iou: float = 0.5,
+    max_detections: int = 100,
+    detections: Callable[[Any], Sequence[Mapping[str, Tensor]]] | None = None,
+) -> Quality:
     """Mean over classes of the area under the interpolated curve of precision over recall.
 
     Args:
         num_classes: labels are in ``[0, num_classes)``.
         iou: least intersection over union of a detection with the object that it finds.
         max_detections: of an image, the likeliest.
+        detections: what a model's outputs say, decoded and rid of duplicates; the outputs themselves if left out.
 
-    Outputs and targets are a list of an image each: ``{"boxes": [k, 4] (x1, y1, x2, y2), "labels": [k]}``, of outputs
-    with ``"scores": [k]``.
+    Detections and targets are a list of an image each: ``{"boxes": [k, 4] (x1, y1, x2, y2), "labels": [k]}``, of
+    detections with ``"scores": [k]``.
 
     Source: Everingham et al., "The Pascal Visual Object Classes Challenge: A Retrospective", IJCV 2015, section 4.2.
     """
 
     def rows(outputs: Any, targets: Any) -> Tensor:
-        pairs = zip(outputs, targets, strict=True)
+        pairs = zip(outputs if detections is None else detections(outputs), targets, strict=True)
         return torch.stack([_row(found, objects, num_classes, iou, max_detections) for found, objects in pairs])
 
     name = f"map{round(100 * iou)}"

@@ -122,6 +122,11 @@ def test_detection_in_closed_form():
     assert value(precise, found, there) == pytest.approx((0.5 + 1.0) / 2)
     swapped = [found[0], {**found[1], "labels": torch.tensor([0, 0])}]
     assert value(precise, swapped, there) == pytest.approx((0.5 + 0.0) / 2)
+    coded = [{"code": {key: one + 1 for key, one in image.items()}} for image in found]
+    decoded = quality.mean_average_precision(
+        2, detections=lambda outputs: [{key: one - 1 for key, one in image["code"].items()} for image in outputs]
+    )
+    assert value(decoded, coded, there) == pytest.approx((0.5 + 1.0) / 2)
 
 
 def test_outputs_of_another_shape_are_refused():
