@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import runpy
@@ -106,6 +107,30 @@ def test_the_example_runs(pytester, monkeypatch, tmp_path_factory):
     assert (run.status, run.passed) == (0, {"test_num_params"})
     assert "workload: mine" in run.text
     assert re.search(r"parameters +202 +153 ", run.text)
+
+
+@pytest.mark.nightly
+def test_the_tutorial_puts_out_what_it_shows(tmp_path, monkeypatch, capsys):
+    """Its cells run in turn, and print again all that depends on no clock and no file of the reader's."""
+    cells = json.loads((ROOT / "docs" / "tutorial.ipynb").read_text(encoding="utf-8"))["cells"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    names: dict[str, object] = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), "tutorial.ipynb", "exec"), names)  # noqa: S102 - the tutorial's own
+            shown = "".join(text for output in cell["outputs"] for text in output["text"])
+            # What processes of their own print names this machine and its times.
+            if "subprocess.run" not in "".join(cell["source"]):
+                assert parameters(capsys.readouterr().out) == parameters(shown)
+    dense, repaired = (compress.evaluate(names[name], names["data"].test) for name in ("dense", "repaired"))
+    assert repaired.top1_error <= dense.top1_error + 0.01
+    assert "HELD" in shown
+
+
+def parameters(text: str) -> list[str]:
+    """The numbers of parameters that are printed."""
+    return re.findall(r"[\d,]+(?= parameters)", text)
 
 
 @pytest.mark.nightly
