@@ -154,7 +154,8 @@ def load(path: str | Path, model_factory: Callable[[], nn.Module] | None = None)
     """The model that was saved to ``path``, bit for bit, in the mode (train or eval) it was saved in.
 
     Args:
-        path: a file written by :func:`save`.
+        path: a file written by :func:`save`; or by anyone else as ``.onnx``, as ``.pt2``, or as the safetensors of a
+            plain state dict of the network, which comes in the mode that the factory builds it in.
         model_factory: builds the network as it was before it was compressed, e.g. ``googlenet``; its weights do not
             matter. Not needed for what runs without the network's source code.
 
@@ -182,6 +183,8 @@ def load(path: str | Path, model_factory: Callable[[], nn.Module] | None = None)
 def _load_into(path: Path, model_factory: Callable[[], nn.Module]) -> nn.Module:
     """Put what a safetensors file holds into what the factory builds."""
     content = _read(path)
+    if not isinstance(content, _Content):
+        return _load_state(content, model_factory(), path)
     names = content.tensors.keys() | content.aliases.keys()
     model = restored(model_factory(), content.substitutes, content.shape, names, path)
     _check_same_network(content, model, path)
@@ -197,6 +200,27 @@ def _load_into(path: Path, model_factory: Callable[[], nn.Module]) -> nn.Module:
         raise ArtifactError(f"{path} is damaged or of another release: {cause}") from cause
 
 
+def _load_state(state: dict[str, Tensor], model: nn.Module, path: Path) -> nn.Module:
+    """``model`` with the tensors of a plain state dict; of those that share memory, one name is enough."""
+    built = model.state_dict(keep_vars=True)
+    given = {id(built[name]) for name in state.keys() & built.keys()}
+    missing = {name for name, tensor in built.items() if id(tensor) not in given}
+    if differ := missing | (state.keys() - built.keys()):
+        where = "the model, not in the file" if min(differ) in built else "the file, not in the model"
+        raise ArtifactError(
+            f"{path} holds another network than the factory builds: tensor '{min(differ)}' is in {where}"
+        )
+    for name in sorted(state):
+        kinds = [f"{list(one.shape)} of {str(one.dtype).removeprefix('torch.')}" for one in (state[name], built[name])]
+        if kinds[0] != kinds[1]:
+            raise ArtifactError(
+                f"{path} holds another network than the factory builds: tensor '{name}' is {kinds[0]} in the file,"
+                f" {kinds[1]} in the model"
+            )
+    model.load_state_dict(state, strict=False)
+    return model
+
+
 def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -204,12 +228,13 @@ def _bytes(path: Path) -> bytes:
         raise ArtifactError(f"cannot read {path}: {cause.strerror or cause}") from cause
 
 
-def _read(path: Path) -> _Content:
+def _read(path: Path) -> _Content | dict[str, Tensor]:
+    """What :func:`save` wrote; of a file by anyone else, its tensors."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if FORMAT not in metadata:
-                raise ArtifactError(f"{path} is a safetensors file, but not one that compress.save wrote")
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
             header = json.loads(metadata[FORMAT])
             if header["version"] != VERSION:
                 raise ArtifactError(

@@ -294,13 +294,15 @@ class Identity:
     Attributes:
         dense, compressed: fingerprints of the models: SHA-256 in hex.
         recipe: SHA-256, in hex, of the steps of the recipe.
-        built_on: class of the CPU that built them.
+        built_on: class of the CPU that built them, or that measured those of a file.
+        file: name of the file that the compressed model came from; "" where the recipe was run.
     """
 
     dense: str
     compressed: str
     recipe: str
     built_on: str
+    file: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,11 +17,11 @@ from torch import nn
 from compress import artifact, data, quality, train
 from compress.cache import cache_path, cached_model
 from compress.data import Data, ImageData, LoaderData, LoaderSplit, Split, from_loaders
-from compress.errors import CompressError, ConfigError, DataError
-from compress.inputs import Inputs, inputs_of
+from compress.errors import ArtifactError, CompressError, ConfigError, DataError
+from compress.inputs import Inputs, device_of, infer, inputs_of
 from compress.models import googlenet
 from compress.models.googlenet import WEIGHTS
-from compress.outputs import Outputs
+from compress.outputs import Outputs, named_tensors, selected
 from compress.quality import Judged, OwnMetric, Quality, judge_model, topk_error
 from compress.quality.evaluation import Groups
 from compress.quality.quality import Rows, check_distinct, qualities_of
@@ -264,6 +264,36 @@ def dense_model(workload: Workload, *, progress: bool = True) -> nn.Module:
         ).model
 
     return cached_model(path, workload.build, trained).eval()
+
+
+def compressed_model(path: str | Path, dense: nn.Module, workload: Workload) -> nn.Module:
+    """The compressed model in a file, whatever made it, in eval mode; it must run in the place of ``dense``.
+
+    Args:
+        path: of a file that :func:`compress.artifact.load` reads.
+        dense: the dense model of ``workload``.
+        workload: whose factory and example inputs the file must fit.
+
+    Raises:
+        ArtifactError: if the file is missing, damaged or of another network, does not run on the example inputs, or
+            puts out tensors of other shapes than ``dense`` does.
+        ConfigError: if a package that it needs is not installed.
+    """
+    model = artifact.load(path, workload.build).eval()
+    shapes = []
+    for one in (dense, model):
+        inputs = workload.inputs.to(device_of(one))
+        try:
+            output = selected(infer(one, inputs, f"the example inputs of workload {workload.name!r}"), workload.outputs)
+        except CompressError as cause:
+            raise ArtifactError(f"{cause} ({path if one is model else 'the dense model'})") from cause
+        shapes.append([list(tensor.shape) for _, tensor in named_tensors(output, within_objects=False)])
+    if shapes[0] != shapes[1]:
+        raise ArtifactError(
+            f"a model must put out tensors of shapes {shapes[0]}, as the dense one of workload {workload.name!r}, got"
+            f" {shapes[1]} ({path})"
+        )
+    return model
 
 
 def untrained(workload: Workload) -> Workload:

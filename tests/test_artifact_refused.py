@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -114,11 +115,36 @@ def assert_damaged(path) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
-def test_a_foreign_safetensors_file_is_told_apart(path, metadata):
-    """A file of weights that another program wrote is not damaged, but not ours."""
-    save_file(tiny_net().state_dict(), path, metadata)
-    with pytest.raises(ArtifactError, match=r"is a safetensors file, but not one that compress\.save wrote$"):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.pop("classifier.bias"), "tensor 'classifier.bias' is in the model, not in the file"),
+        (lambda state: state.update(spare=torch.zeros(1)), "tensor 'spare' is in the file, not in the model"),
+        (
+            lambda state: state.update({"classifier.bias": torch.zeros(2)}),
+            "tensor 'classifier.bias' is [2] of float32 in the file, [3] of float32 in the model",
+        ),
+        (
+            lambda state: state.update({"classifier.bias": torch.zeros(3).half()}),
+            "tensor 'classifier.bias' is [3] of float16 in the file, [3] of float32 in the model",
+        ),
+    ],
+)
+def test_a_state_dict_of_another_network_is_refused(path, change, message):
+    """One that another program wrote must be the factory's network: the first tensor that differs is named."""
+    state = tiny_net().state_dict()
+    change(state)
+    save_file(state, path)
+    with pytest.raises(ArtifactError) as caught:
+        artifact.load(path, tiny_net)
+    assert str(caught.value) == f"{path} holds another network than the factory builds: {message}"
+
+
+def test_what_torch_save_wrote_is_refused(tmp_path):
+    """It would have to be unpickled."""
+    path = tmp_path / "net.pt"
+    torch.save(tiny_net().state_dict(), path)
+    with pytest.raises(ArtifactError, match="would have to be unpickled, which is never done"):
         artifact.load(path, tiny_net)
 
 

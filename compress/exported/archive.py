@@ -11,7 +11,7 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -24,9 +24,10 @@ from compress.exported.libraries import require_libraries
 from compress.exported.structure import plain_spec
 
 MAGIC = b"PK\x03\x04"
-_NOTES = "archive/extra/compress.json"
-_MODEL = "archive/models/model.json"
-_WEIGHTS, _CONSTANTS = "archive/data/weights/", "archive/data/constants/"
+# Below the archive's one folder, which torch calls "archive", or as the file is called that it writes.
+_NOTES = "extra/compress.json"
+_MODEL = "models/model.json"
+_WEIGHTS, _CONSTANTS = "data/weights/", "data/constants/"
 _CONFIGS = {_WEIGHTS: "model_weights_config.json", _CONSTANTS: "model_constants_config.json"}
 
 # Where a node was in somebody's source tree; a third of the file, and nobody else's business.
@@ -70,7 +71,7 @@ def to_archive(program: ExportedProgram, notes: Mapping[str, Any] | None = None)
         program._example_inputs, signature.out_spec = inputs, spec
     with zipfile.ZipFile(written) as source, zipfile.ZipFile(packed, "w") as target:
         records = {record.filename: source.read(record) for record in source.infolist()}
-        records[_NOTES] = json.dumps(dict(notes or {}), sort_keys=True).encode()
+        records[f"archive/{_NOTES}"] = json.dumps(dict(notes or {}), sort_keys=True).encode()
         for name, content in records.items():
             # A date of its own for every record would make equal models unequal files.
             entry = zipfile.ZipInfo(name)
@@ -95,14 +96,19 @@ def from_archive(content: bytes, place: str) -> tuple[ExportedProgram, dict[str,
 
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            names = set(archive.namelist())
-            described = json.loads(archive.read(_MODEL))
+            records = {name.partition("/")[2]: name for name in archive.namelist()}
+
+            def read(name: str) -> bytes:
+                return archive.read(records.get(name, name))
+
+            _check_no_pickle(records, place)
+            described = json.loads(read(_MODEL))
             _check_harmless(described, place)
             require_libraries(value for key, value in _strings(described) if key == "target")
             # What they check, the shapes of inputs, the operators check again.
             described["guards_code"] = []
-            tensors = {folder: _read_tensors(archive, folder, place) for folder in _CONFIGS}
-            notes = json.loads(archive.read(_NOTES)) if _NOTES in names else {}
+            tensors = {folder: _read_tensors(read, folder, place) for folder in _CONFIGS}
+            notes = json.loads(read(_NOTES)) if _NOTES in records else {}
         program = serialize._bytes_to_dataclass(schema.ExportedProgram, json.dumps(described).encode())
         graph = serialize.ExportedProgramDeserializer().deserialize(program, tensors[_WEIGHTS], tensors[_CONSTANTS])
     except CompressError:
@@ -115,12 +121,12 @@ def from_archive(content: bytes, place: str) -> tuple[ExportedProgram, dict[str,
     return graph, notes
 
 
-def _read_tensors(archive: zipfile.ZipFile, folder: str, place: str) -> dict[str, Tensor]:
+def _read_tensors(read: Callable[[str], bytes], folder: str, place: str) -> dict[str, Tensor]:
     """The weights or the constants by name; those that share bytes in the file share them in memory."""
     from torch._export.serde import schema, serialize  # noqa: PLC0415 - see from_archive
 
     config = serialize._dict_to_dataclass(  # type: ignore[no-untyped-call]
-        schema.PayloadConfig, json.loads(archive.read(folder + _CONFIGS[folder]))
+        schema.PayloadConfig, json.loads(read(folder + _CONFIGS[folder]))
     )
     storages: dict[str, Tensor] = {}
     tensors: dict[str, Tensor] = {}
@@ -129,7 +135,7 @@ def _read_tensors(archive: zipfile.ZipFile, folder: str, place: str) -> dict[str
             raise ArtifactError(f"'{name}' would have to be unpickled, which is never done ({place})")
         meta, path = payload.tensor_meta, payload.path_name
         if path not in storages:
-            storages[path] = _flat(archive.read(folder + path), serialize._SERIALIZE_TO_TORCH_DTYPE[meta.dtype])
+            storages[path] = _flat(read(folder + path), serialize._SERIALIZE_TO_TORCH_DTYPE[meta.dtype])
         sizes, strides = ([int(size.as_int) for size in dims] for dims in (meta.sizes, meta.strides))
         tensor = storages[path].as_strided(sizes, strides, int(meta.storage_offset.as_int))
         tensors[name] = torch.nn.Parameter(tensor, requires_grad=meta.requires_grad) if payload.is_param else tensor
@@ -141,6 +147,15 @@ def _flat(content: bytes, dtype: torch.dtype) -> Tensor:
     if not content:
         return torch.empty(0, dtype=dtype)
     return torch.frombuffer(bytearray(content), dtype=dtype).clone()
+
+
+def _check_no_pickle(records: Collection[str], place: str) -> None:
+    """Refuse what torch.save wrote, which is an archive too."""
+    if _MODEL not in records and "data.pkl" in records:
+        raise ArtifactError(
+            f"{place} would have to be unpickled, which is never done: write the model's state_dict() with"
+            " safetensors.torch.save_file"
+        )
 
 
 def _check_harmless(described: Any, place: str) -> None:

@@ -25,7 +25,7 @@ from torch.export import ExportedProgram
 from torch.utils._pytree import tree_map_only
 
 from compress.errors import ArtifactError, CompressError, ConfigError, ModelError, first_line
-from compress.exported.capture import batch_size, capture, first_of, quiet_torch, repeated
+from compress.exported.capture import batch_size, capture, quiet_torch
 from compress.exported.file_model import FileModel, signature_in
 from compress.exported.model import uncompiled
 from compress.exported.structure import Signature
@@ -120,19 +120,8 @@ class PteModel(FileModel):
 
     def _run(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         given = _plain_layout(Inputs(args=tuple(tensors)))
-        size = batch_size(given)
-        if self.batch in (0, size):
-            return self._outputs(given)
-        pieces = []
-        for start in range(0, size, self.batch):
-            piece = _rows(given, start, start + self.batch)
-            outputs = self._outputs(repeated(piece, self.batch))
-            pieces.append(first_of(Inputs(args=tuple(outputs)), batch_size(piece)).tensors)
-        return [torch.cat(parts) for parts in zip(*pieces, strict=True)]
-
-    def _outputs(self, inputs: Inputs) -> list[Tensor]:
         try:
-            return list(self._method.execute(inputs.args))
+            return list(self._method.execute(given.args))
         except RuntimeError as cause:
             raise ModelError(f"the forward pass under ExecuTorch failed: {first_line(cause)}") from cause
 
@@ -266,8 +255,3 @@ def _plain_layout(inputs: Inputs) -> Inputs:
 
     args, kwargs = tree_map_only(Tensor, plain, (inputs.args, dict(inputs.kwargs)))
     return Inputs(args=args, kwargs=kwargs)
-
-
-def _rows(inputs: Inputs, start: int, end: int) -> Inputs:
-    size = batch_size(inputs)
-    return Inputs(args=tuple(one[start:end] if one.ndim and len(one) == size else one for one in inputs.args))

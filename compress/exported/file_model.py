@@ -10,8 +10,10 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from compress.errors import ArtifactError, ModelError, first_line
+from compress.errors import ArtifactError, MeasureError, ModelError, first_line
+from compress.exported.capture import batch_size, first_of, repeated
 from compress.exported.structure import Signature
+from compress.inputs import Inputs
 
 
 class FileModel(nn.Module):
@@ -19,9 +21,11 @@ class FileModel(nn.Module):
 
     Attributes:
         content: the bytes of the file.
+        batch: how many inputs it takes at once; 0 where any number, or where the file does not say.
     """
 
     kind: ClassVar[str]
+    batch: int = 0
 
     def __init__(self, content: bytes, place: str = "the model") -> None:
         super().__init__()
@@ -34,7 +38,7 @@ class FileModel(nn.Module):
         if self._threads != torch.get_num_threads():
             self._threads = torch.get_num_threads()
             self._open("the model")
-        outputs = self._run(self.arguments(args, kwargs))
+        outputs = self._run_in_batches(self.arguments(args, kwargs))
         if self._signature is not None:
             return self._signature.built(iter(outputs))
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
@@ -59,6 +63,19 @@ class FileModel(nn.Module):
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return type(self)(self.content)
 
+    def _run_in_batches(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The same as :meth:`_run`, of a file for one size of batch one of that size at a time."""
+        given = Inputs(args=tuple(tensors))
+        size = batch_size(given)
+        if self.batch in (0, size):
+            return self._run(tensors)
+        pieces = []
+        for start in range(0, size, self.batch):
+            piece = _rows(given, start, start + self.batch)
+            outputs = self._run(repeated(piece, self.batch).args)
+            pieces.append(first_of(Inputs(args=tuple(outputs)), batch_size(piece)).tensors)
+        return [torch.cat(parts) for parts in zip(*pieces, strict=True)]
+
     def _open(self, place: str) -> tuple[list[str], Signature | None]:
         """Make the file ready for ``self._threads`` threads; its inputs' names, and how inputs and outputs are nested.
 
@@ -73,6 +90,20 @@ class FileModel(nn.Module):
         raise NotImplementedError
 
 
+def check_seen(model: nn.Module, what: str) -> None:
+    """Refuse to count what PyTorch does not see: a file has no parameters and runs no operations of its own here.
+
+    Args:
+        model: any.
+        what: is to be counted.
+
+    Raises:
+        MeasureError: if ``model`` is a file.
+    """
+    if isinstance(model, FileModel):
+        raise MeasureError(f"{what} of {model.kind} cannot be told: its runtime keeps them to itself")
+
+
 def signature_in(nesting: str | None, place: str) -> Signature | None:
     """What the writer of a file noted of its graph's inputs and outputs; None where it noted nothing.
 
@@ -85,3 +116,8 @@ def signature_in(nesting: str | None, place: str) -> Signature | None:
         return Signature(**json.loads(nesting))
     except (TypeError, ValueError) as cause:
         raise ArtifactError(f"{place} is damaged: {first_line(cause)}") from cause
+
+
+def _rows(inputs: Inputs, start: int, end: int) -> Inputs:
+    size = batch_size(inputs)
+    return Inputs(args=tuple(one[start:end] if one.ndim and len(one) == size else one for one in inputs.args))

@@ -60,12 +60,14 @@ def uncompiled(model: nn.Module) -> nn.Module:
 
 
 def parameters_of(model: nn.Module) -> list[Tensor]:
-    """What a model has learned: its parameters, and of a graph, whose integer weights are buffers, its buffers too.
+    """What a model has learned: its parameters, and of a graph of integer weights, which are buffers, its buffers too.
 
     Without its zero points, which are constants: weights are quantized symmetrically.
     """
     tensors: list[Tensor] = list(model.parameters())
-    if isinstance(model, ExportedModel):
+    if isinstance(model, ExportedModel) and any(
+        tensor.dtype in (torch.int8, torch.uint8) for tensor in model.buffers()
+    ):
         tensors.extend(tensor for tensor in model.buffers() if tensor.dtype != torch.int64)
     # A layer that is called twice has its integers under two names, in the same memory.
     return list({(tensor.data_ptr(), tensor.shape, tensor.dtype): tensor for tensor in tensors}.values())

@@ -102,7 +102,11 @@ class OnnxModel(FileModel):
         except Exception as cause:
             raise ArtifactError(f"{place} is damaged, or cannot be run by ONNX Runtime: {first_line(cause)}") from cause
         nesting = self._session.get_modelmeta().custom_metadata_map.get(NESTING)
-        return [one.name for one in self._session.get_inputs()], signature_in(nesting, place)
+        inputs = self._session.get_inputs()
+        sizes = {one.shape[0] for one in inputs if one.shape}
+        # Where the first dimension has a name, or none, any number will do.
+        self.batch = next(iter(sizes)) if len(sizes) == 1 and all(isinstance(size, int) for size in sizes) else 0
+        return [one.name for one in inputs], signature_in(nesting, place)
 
     def _run(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         arrays = {name: tensor.numpy() for name, tensor in zip(self._names, tensors, strict=True)}

@@ -6,12 +6,15 @@ ranks and zeros. That is no regression: what is held exactly of the same model i
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from compress.results import Identity
 
+# SHA-256 of a recipe without steps: what made the model, nobody says.
+NO_STEPS = hashlib.sha256(b"[]").hexdigest()
 # How far counts and bytes of another build may lie above those of the baseline's, as a fraction of them.
 BUILD_TOLERANCE = 0.01
 HOW_ANOTHER_BUILD_IS_HELD = "counts and bytes held within a tolerance, errors by their increase over the dense model"
@@ -22,6 +25,7 @@ class Relation(StrEnum):
 
     SAME = "the same model"
     BUILD = "another build of the same recipe"
+    MODEL = "another model"
     DENSE = "another dense model"
     RECIPE = "another recipe"
     RECIPE_AND_DENSE = "another recipe and another dense model"
@@ -56,6 +60,8 @@ def relation(now: Identity | None, recorded: Identity | None) -> Relation:
         return Relation.UNKNOWN
     if (now.dense, now.compressed) == (recorded.dense, recorded.compressed):
         return Relation.SAME
+    if NO_STEPS in (now.recipe, recorded.recipe):
+        return Relation.MODEL if now.dense == recorded.dense else Relation.DENSE
     if now.recipe != recorded.recipe:
         return Relation.RECIPE if now.dense == recorded.dense else Relation.RECIPE_AND_DENSE
     return Relation.BUILD if now.dense == recorded.dense else Relation.DENSE
@@ -77,10 +83,22 @@ def identity_sentence(kinships: Mapping[str, Kinship]) -> str:
     return "; ".join(clauses)
 
 
+def files_sentence(identities: Mapping[str, Identity]) -> str:
+    """Which models come from files and were not made in this run, for the head of its table; "" for none.
+
+    Args:
+        identities: by recipe.
+    """
+    files = [f"{recipe} from {identity.file}" for recipe, identity in identities.items() if identity.file]
+    return f"not made in this run: {', '.join(files)}" if files else ""
+
+
 def _classes(kinship: Kinship) -> str:
     """The classes of machine, where another one may be why the models differ."""
     recorded, now = kinship.recorded, kinship.now
     if kinship.is_same or recorded is None or now is None or recorded.built_on == now.built_on:
+        return ""
+    if recorded.file or now.file:
         return ""
     return f" (built on {recorded.built_on}, now {now.built_on})"
 

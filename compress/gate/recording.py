@@ -266,7 +266,7 @@ def _to_json(baseline: Baseline) -> str:
         "data_sha256": baseline.data_sha256,
         "num_examples": baseline.num_examples,
         "environments": {name: _environment(value) for name, value in baseline.environments.items()},
-        "models": {recipe: asdict(identity) for recipe, identity in baseline.models.items()},
+        "models": {recipe: _identity(identity) for recipe, identity in baseline.models.items()},
         "recipes": {
             recipe: {metric: _by_device(entries) for metric, entries in metrics.items() if entries}
             for recipe, metrics in baseline.recipes.items()
@@ -278,6 +278,10 @@ def _to_json(baseline: Baseline) -> str:
     if not baseline.models:
         del document["models"]
     return json.dumps(document, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _identity(identity: Identity) -> dict[str, str]:
+    return {key: value for key, value in asdict(identity).items() if value}
 
 
 def _environment(environment: Environment) -> dict[str, str]:

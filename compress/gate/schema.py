@@ -86,11 +86,13 @@ def _description() -> Schema:
 def _identity() -> Schema:
     return _table(
         {
-            "built_on": _text("class of the CPU that built them"),
+            "built_on": _text("class of the CPU that built them, or that measured those of a file"),
             "compressed": _sha256("fingerprint of the compressed model"),
             "dense": _sha256("fingerprint of the dense model"),
+            "file": _text("name of the file that the compressed model came from, where no recipe was run"),
             "recipe": _sha256("hash of the recipe's steps"),
-        }
+        },
+        optional=("file",),
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from compress.gate.baseline import Baseline
 from compress.gate.checks import Check, Side, Status
 from compress.gate.figures import write_change, write_exact, write_value
-from compress.gate.identity import Kinship, identity_sentence
+from compress.gate.identity import Kinship, files_sentence, identity_sentence
 from compress.gate.limits import Limit
 from compress.gate.statistics import RatioInterval
 from compress.results import Identity, Kind, Measurement, Metric, Unit
@@ -90,8 +90,14 @@ class Verdict:
 
 
 def models_compared(verdicts: Iterable[Verdict]) -> str:
-    """Which models these are beside those of the baseline, for the head of a report; "" if nothing was compared."""
-    return identity_sentence({verdict.recipe: verdict.kinship for verdict in verdicts if verdict.kinship is not None})
+    """Which models come from files, and which these are beside those of the baseline, for the head of a report.
+
+    "" if all were made in this run, and nothing was compared.
+    """
+    known = list(verdicts)
+    from_files = files_sentence({one.recipe: one.identity for one in known if one.identity is not None})
+    compared = identity_sentence({one.recipe: one.kinship for one in known if one.kinship is not None})
+    return "; ".join(text for text in (from_files, compared) if text)
 
 
 def _values(verdict: Verdict) -> str:

@@ -27,6 +27,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from compress.cpu import cpu_class
 from compress.errors import MeasureError
+from compress.exported.file_model import check_seen
 from compress.inputs import Inputs, inputs_of
 from compress.measure.children import Children, Conditions, RebuildError, ready, saved
 from compress.pairs import Call, Pairs, elapsed_ms, pair_ms, pinned_threads, take_pairs
@@ -136,8 +137,10 @@ def cpu_time(
         children: the processes to measure in, as for :func:`cpu_latency`; they share the pairs among them.
 
     Raises:
-        MeasureError: if a process fails, is killed or hangs.
+        MeasureError: if a process fails, is killed or hangs, or ``compressed`` is a file that another runtime runs, which
+            torch.profiler sees nothing of.
     """
+    check_seen(compressed, "operations")
 
     def elsewhere(children: Children) -> Sequence[Pairs]:
         # One process after the other, for none is to wait for another; either model goes first equally often.

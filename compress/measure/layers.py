@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from compress.copying import copied
+from compress.exported.file_model import FileModel
 from compress.masks import make_permanent_
 from compress.results import LayerChange
 
@@ -20,7 +21,10 @@ def layer_changes(compressed: nn.Module, dense: nn.Module) -> tuple[LayerChange,
     No technique is known here: tensors of ``compressed`` belong to the layer whose path their name begins with,
     whatever stands there now. Where a model was rewritten so that names are lost, its weights are taken for those of
     the layers that have none, in order, if that can be. What still belongs to none comes last, under no name.
+    Of a file that another runtime runs nothing is known: there is no layer then.
     """
+    if isinstance(compressed, FileModel):
+        return ()
     layers = {name: module for name, module in dense.named_modules() if list(module.parameters(recurse=False))}
     before = {name: [*_own_tensors(module)] for name, module in layers.items()}
     now, homeless = _by_layer(_state(make_permanent_(copied(compressed))), layers)

@@ -21,6 +21,7 @@ from torch import nn
 from compress.copying import copied
 from compress.cpu import cpu_class
 from compress.errors import MeasureError
+from compress.exported.file_model import FileModel, check_seen
 from compress.exported.model import ExportedModel, dequantize_late_
 from compress.inputs import device_of, evaluating, inputs_of
 from compress.masks import make_permanent_
@@ -53,6 +54,7 @@ def cpu_memory(
     """
     first = known or measure_in_child(dense, conditions)
     second = measure_in_child(compressed, conditions)
+    kind = compressed.kind if isinstance(compressed, FileModel) else None
     return Measurement(
         metric="cpu_peak_bytes",
         dense=model_bytes(dense) + first["peak_delta_bytes"],
@@ -64,6 +66,7 @@ def cpu_memory(
             "dense_sampled_process_bytes": first["sampled_process_bytes"],
             "compressed_sampled_process_bytes": second["sampled_process_bytes"],
         },
+        notes=(f"of {kind} the bytes of its file count as those of its tensors",) if kind else (),
     )
 
 
@@ -117,9 +120,13 @@ def peak_tensor_bytes(compressed: nn.Module, dense: nn.Module, example_inputs: A
 
     Masked weights count as the plain zeros that they are saved as. An eager int8 model imitates its integers in float:
     its stored integers count, and of the floats made of them those that one layer at a time needs.
+
+    Raises:
+        MeasureError: if a model is a file that another runtime runs.
     """
     peaks = []
     for model in (dense, compressed):
+        check_seen(model, "live tensors")
         shipped = make_permanent_(copied(model))
         if isinstance(shipped, ExportedModel):
             shipped = dequantize_late_(shipped).graph
@@ -135,7 +142,9 @@ def cuda_memory(compressed: nn.Module, dense: nn.Module, example_inputs: Any) ->
 
 
 def model_bytes(model: nn.Module) -> int:
-    """Bytes of all parameters and buffers; what several modules share counts once."""
+    """Bytes of all parameters and buffers; what several modules share counts once. Of a file, its own bytes."""
+    if isinstance(model, FileModel):
+        return len(model.content)
     tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     return sum(tensor.nbytes for tensor in tensors.values())
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from compress import artifact
+from compress.exported.file_model import check_seen
 from compress.exported.model import parameters_of, uncompiled
 from compress.inputs import device_of, evaluating, inputs_of
 from compress.macs import macs_of
@@ -42,12 +43,22 @@ def macs(compressed: nn.Module, dense: nn.Module, example_inputs: Any) -> Measur
 
 
 def count_params(model: nn.Module) -> int:
-    """Elements of all parameters; of a graph of integers, all that it holds: weights, biases and scales."""
+    """Elements of all parameters; of a graph of integers, all that it holds: weights, biases and scales.
+
+    Raises:
+        MeasureError: if the model is a file that another runtime runs.
+    """
+    check_seen(model, "parameters")
     return sum(parameter.numel() for parameter in parameters_of(model))
 
 
 def count_nonzero_params(model: nn.Module) -> int:
-    """Elements of all parameters that are not exactly zero."""
+    """Elements of all parameters that are not exactly zero.
+
+    Raises:
+        MeasureError: if the model is a file that another runtime runs.
+    """
+    check_seen(model, "parameters")
     return sum(int(torch.count_nonzero(parameter)) for parameter in parameters_of(without_masks(model)))
 
 
@@ -65,8 +76,10 @@ def count_macs(model: nn.Module, example_inputs: Any) -> int:
     """Multiply-accumulates for one example, see :func:`compress.macs.macs_of`.
 
     Raises:
+        MeasureError: if the model is a file that another runtime runs.
         ModelError: if the model holds operations with weights whose cost is unknown.
     """
+    check_seen(model, "multiply-accumulates")
     inputs = inputs_of(example_inputs).to(device_of(model))
     count = len(inputs.tensors[0])
     # In train mode a mere forward pass would move running statistics.

@@ -16,6 +16,7 @@ import pytest
 from compress.errors import CompressError
 from compress.pytest_plugin.declared import is_for_nothing, make_tests
 from compress.pytest_plugin.html_session import HTML, html_session
+from compress.pytest_plugin.model_files import model_files
 from compress.pytest_plugin.options import Settings, add_options, read_settings
 from compress.pytest_plugin.outcomes import NotMeasured
 from compress.pytest_plugin.run import RECIPE_PARAMETER, RUN, PytestRun, asks_for_gate
@@ -85,8 +86,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if RECIPE_PARAMETER not in metafunc.fixturenames:
         return
     run = metafunc.config.stash[RUN]
-    paths = _recipes(run.settings)
+    recipes = _recipes(run.settings)
+    try:
+        files = model_files(run.settings, recipes)
+    except CompressError as error:
+        raise pytest.Collector.CollectError(str(error)) from error
+    paths = list(files) or recipes
     run.recipes = [path.stem for path in paths]
+    run.files = {path.stem: file for path, file in files.items()}
     metafunc.parametrize(RECIPE_PARAMETER, paths, indirect=True, ids=run.recipes, scope="session")
 
 
@@ -223,7 +230,10 @@ def _recipes(settings: Settings) -> list[Path]:
     """The recipe files, each once."""
     files = [sorted(path.glob("*.toml")) if path.is_dir() else [path] for path in settings.recipes]
     paths = list({path.resolve(): path for found in files for path in found}.values())
-    if not paths or (not settings.recipes_named and not any(path.exists() for path in paths)):
+    if settings.models:
+        # What they go by is looked up here, but a model needs no recipe.
+        paths = [path for path in paths if path.exists() or settings.recipes_named]
+    elif not paths or (not settings.recipes_named and not any(path.exists() for path in paths)):
         where = ", ".join(map(str, settings.recipes))
         raise pytest.Collector.CollectError(
             f"no recipes in {where}; name one with --compress-recipe, or the folder with the ini option"

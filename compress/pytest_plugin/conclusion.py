@@ -157,7 +157,7 @@ def _missing(run: PytestRun, session: GateSession) -> list[Gap]:
         session.verdicts,
         limits=session.limits,
         baseline=baseline,
-        recipes=run.recipes if run.settings.recipes_named else None,
+        recipes=run.recipes if run.settings.recipes_named or run.settings.models else None,
         cuda=session.rules.require_cuda or session.provenance.environment.cuda_class is not None,
     )
     known = {verdict.recipe for verdict in session.verdicts} | {gap.recipe for gap in gaps}

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from compress.measure.children import Children, Conditions
     from compress.measure.memory import MemoryReport
     from compress.pytest_plugin.gate_session import Gate
+    from compress.pytest_plugin.model_files import ModelFile
     from compress.quality import Judged
     from compress.recipe import Recipe
     from compress.results import Measurement
@@ -75,10 +76,9 @@ def _recipe_path(request: pytest.FixtureRequest) -> Path:
 def recipe(_recipe_path: Path, workload: Workload, pytestconfig: pytest.Config) -> Recipe:
     """The recipe under test: the test runs once for each."""
     from compress.gate.limits import parse_limits
-    from compress.recipe import load_recipe
 
     with stop_on_error(pytestconfig):
-        recipe = load_recipe(_recipe_path)
+        recipe = _recipe_of(_recipe_path, pytestconfig.stash[RUN].files.get(_recipe_path.stem))
         if _recipe_path == DEFAULT_RECIPE:
             # It is written for images; a network for another task is judged by something else.
             known = {name: limit for name, limit in recipe.limits.items() if name in workload.known_metrics}
@@ -102,14 +102,19 @@ def compressed(
     pytestconfig: pytest.Config,
     _compressed_models: dict[tuple[Path, int], tuple[nn.Module, nn.Module]],
 ) -> nn.Module:
-    """What the recipe makes of the dense model."""
+    """What the recipe makes of the dense model, or what stands in the file that takes its place."""
     from compress.recipe import run_recipe
+    from compress.workload import compressed_model
 
     key = (recipe.path, id(dense))
     if key not in _compressed_models:
-        progress = pytestconfig.stash[RUN].progress
-        with at_work(pytestconfig, "compressing"):
-            model = run_recipe(recipe, dense, workload, on_step=progress.step if progress is not None else None)
+        run = pytestconfig.stash[RUN]
+        progress, file = run.progress, run.files.get(recipe.name)
+        with at_work(pytestconfig, "compressing" if file is None else f"loading {file.name}"):
+            if file is not None:
+                model = compressed_model(file.local(), dense, workload)
+            else:
+                model = run_recipe(recipe, dense, workload, on_step=progress.step if progress is not None else None)
             # The dense model is kept with it: another one could be given the same id once this one is gone.
             _compressed_models[key] = (model, dense)
     return _compressed_models[key][0]
@@ -148,6 +153,7 @@ def gate(
     from compress.results import Identity
 
     session = request.config.stash[RUN].gate_session()
+    file = request.config.stash[RUN].files.get(recipe.name)
     with stop_on_error(request.config):
         here = environment(_threads(request.config))
         for excuse in session.rules.excuses:
@@ -166,6 +172,7 @@ def gate(
             compressed=_fingerprint(compressed),
             recipe=recipe.sha256,
             built_on=here.cpu_class,
+            file=file.name if file is not None else "",
         )
 
     session.baseline = baseline
@@ -177,7 +184,10 @@ def gate(
         limits=limits,
         baseline=baseline,
         node_id=request.node.nodeid,
-        options=(f"--compress-workload={spec}",) if (spec := request.config.getoption("--compress-workload")) else (),
+        options=(
+            *((f"--compress-workload={spec}",) if (spec := request.config.getoption("--compress-workload")) else ()),
+            *((file.option,) if file is not None else ()),
+        ),
         identify=identify,
     )
 
@@ -475,6 +485,16 @@ def _judge(workload: Workload, pytestconfig: pytest.Config) -> Judge:
     return judged
 
 
+def _recipe_of(path: Path, file: ModelFile | None) -> Recipe:
+    """The recipe in the file at ``path``; without the steps that did not make the model that ``file`` holds."""
+    from compress.recipe import Recipe, load_recipe
+
+    if file is None:
+        return load_recipe(path)
+    stated = load_recipe(path) if file.recipe is not None else Recipe(name=path.stem, path=path, steps=())
+    return replace(stated, steps=stated.steps if file.built else (), runtime=file.runtime(stated.runtime))
+
+
 def _quality_meter(name: str, workload: Workload, judge: Judge) -> Meter:
     """Measures the quality of that name, if the workload has one."""
     from compress.errors import MeasureError
@@ -507,10 +527,17 @@ def _once_a_model(find_out: Callable[[nn.Module], Found]) -> Callable[[nn.Module
 def _cuda_meter(metric: str, measure: Measure) -> Meter:
     import torch
 
+    from compress.errors import MeasureError
+    from compress.exported.file_model import FileModel
     from compress.results import Measurement
 
+    def on_device(compressed: nn.Module, dense: nn.Module) -> Measurement:
+        if isinstance(compressed, FileModel):
+            raise MeasureError(f"{compressed.kind} runs on the CPU alone")
+        return measure(compressed, dense)
+
     if torch.cuda.is_available():
-        return Meter(metric=metric, measure=measure)
+        return Meter(metric=metric, measure=on_device)
     return Meter(metric=metric, measure=lambda *_models: Measurement(metric=metric, unmeasured=NO_CUDA))
 
 

@@ -69,6 +69,22 @@ OPTIONS = (
         " channels removed, which is what python -m compress init begins with)",
     ),
     Option(
+        flag="--compress-model",
+        ini="compress_model",
+        kind="list",
+        metavar="[NAME=]FILE",
+        help="hold the model in FILE (.safetensors, .pt2, .onnx, .pte; a path or a URL), whatever made it, by the"
+        " limits of the recipe NAME, whose steps are not run; without NAME by those of the recipe that is called as the"
+        " file is, or by none; may be given more than once, and then no other model is held",
+    ),
+    Option(
+        flag="--compress-models",
+        ini="compress_models",
+        metavar="DIR",
+        help="take what each recipe makes from DIR (a path or a URL), where python -m compress run wrote it as"
+        " RECIPE.safetensors, .pt2, .onnx or .pte, and run no recipe",
+    ),
+    Option(
         flag="--compress-baselines",
         ini="compress_baselines",
         metavar="DIR",
@@ -173,6 +189,8 @@ class Settings:
         recipes: files and folders of recipes.
         device: where CPU latency and memory are measured; None for this machine.
         recipes_named: whether the command line names them.
+        models: files of models to hold, as they were given: ``[NAME=]FILE``.
+        models_folder: of files of what recipes made; None where they are run.
         strict: whether what is inconclusive fails.
         excuses: as they were given.
     """
@@ -181,6 +199,8 @@ class Settings:
     train_dense: bool
     recipes: tuple[Path, ...]
     recipes_named: bool
+    models: tuple[str, ...]
+    models_folder: str | None
     baselines: Path
     threads: int
     processes: int
@@ -218,11 +238,16 @@ def read_settings(config: pytest.Config) -> Settings:
     """
     recipes = _paths(config, "--compress-recipe")
     baselines = _paths(config, "--compress-baselines")
+    models, folder = _places(config, "--compress-model"), _places(config, "--compress-models")
+    if models and folder:
+        raise pytest.UsageError("models come from --compress-model or from --compress-models, got both")
     return Settings(
         workload=str(_given(config, "--compress-workload")[0] or "digits"),
         train_dense=bool(_given(config, "--compress-train-dense")[0]),
         recipes=recipes or (_recipes_by_default(config),),
         recipes_named=bool(config.getoption("--compress-recipe")),
+        models=models,
+        models_folder=next(iter(folder), None),
         baselines=baselines[0] if baselines else _below_root(config, "baselines"),
         threads=_whole(config, "--compress-threads", default=1, least=1),
         processes=_whole(config, "--compress-processes", default=3, least=0),
@@ -257,6 +282,29 @@ def _paths(config: pytest.Config, flag: str) -> tuple[Path, ...]:
     value, where = _given(config, flag)
     given = [value] if isinstance(value, str) else value or ()
     return tuple(Path(text) if where == flag else _below_root(config, text) for text in given if text)
+
+
+def is_remote(place: str) -> bool:
+    """Whether a place is a URL and no path."""
+    return "://" in place
+
+
+def named_file(text: str) -> tuple[str, str]:
+    """The name, "" for none, and the file of ``[NAME=]FILE``; a name holds no slash, so a path may hold a ``=``."""
+    name, equals, file = text.partition("=")
+    return (name, file) if equals and Path(name).name == name else ("", text)
+
+
+def _places(config: pytest.Config, flag: str) -> tuple[str, ...]:
+    """Paths and URLs, each with or without a name in front of it; paths as :func:`_paths` gives them."""
+    value, where = _given(config, flag)
+    given = [value] if isinstance(value, str) else value or ()
+    if where == flag:
+        return tuple(given)
+    parts = [named_file(text) for text in given if text]
+    return tuple(
+        f"{name}{'=' * bool(name)}{place if is_remote(place) else _below_root(config, place)}" for name, place in parts
+    )
 
 
 def _recipes_by_default(config: pytest.Config) -> Path:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 
 from compress.errors import BaselineError, CompressError
+from compress.pytest_plugin.model_files import ModelFile
 from compress.pytest_plugin.options import Settings
 from compress.pytest_plugin.outcomes import WORST_LAST, NotMeasured, Outcome, outcome_of, reason_of
 
@@ -32,6 +33,7 @@ class PytestRun:
         own_timings: whether pytest-benchmark has stored runs that ``compare`` names too.
         is_worker: whether this process only runs tests for another one, which concludes.
         recipes: names of the recipes that tests were made for.
+        files: by such a name, the file that its model comes from; nothing of a recipe that is run.
         selected: node ids of the tests that ask for the gate and were to be run.
         deselected: how many more there are.
         outcomes: node id to what became of a test, and why if it is known.
@@ -46,6 +48,7 @@ class PytestRun:
     own_timings: bool = False
     is_worker: bool = False
     recipes: list[str] = field(default_factory=list)
+    files: dict[str, ModelFile] = field(default_factory=dict)
     selected: list[str] = field(default_factory=list)
     deselected: int = 0
     outcomes: dict[str, tuple[Outcome, str]] = field(default_factory=dict)

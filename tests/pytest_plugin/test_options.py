@@ -13,6 +13,8 @@ GIVEN = [
     ("compress_train_dense", "true", "train_dense", True),
     ("compress_build_tolerance", "0.02", "build_tolerance", 0.02),
     ("compress_recipes", "cooking\n  baking/bread.toml", "recipes", (Path("cooking"), Path("baking/bread.toml"))),
+    ("compress_model", "a.pt2\n  small=out/b.onnx", "models", ("a.pt2", f"small={Path('out/b.onnx')}")),
+    ("compress_models", "hf://some/where", "models_folder", "hf://some/where"),
     ("compress_baselines", "kept", "baselines", Path("kept")),
     ("compress_threads", "2", "threads", 2),
     ("compress_seconds", "0.5", "seconds", 0.5),
