@@ -433,3 +433,20 @@ def test_a_model_that_ran_is_saved_and_loaded(path, how, pruned):
     assert loaded.training == pruned
     other = torch.randn(2, 3, 12, 12)
     torch.testing.assert_close(loaded(other), small(other), rtol=0, atol=0)
+
+
+def test_a_plain_state_dict_is_loaded_into_the_factory_s_network(path):
+    """Whoever wrote it as safetensors; of tensors that share memory one name is enough, as others write it."""
+
+    def tied() -> TinyNet:
+        model = tiny_net()
+        model.again = model.classifier
+        return model
+
+    torch.manual_seed(0)
+    model = tied().eval()
+    state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("again.")}
+    save_file(state, path, {"format": "pt"})
+    loaded = artifact.load(path, tied).eval()
+    assert loaded.again is loaded.classifier
+    torch.testing.assert_close(loaded(IMAGES), model(IMAGES), rtol=0, atol=0)

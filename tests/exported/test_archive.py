@@ -252,3 +252,13 @@ def test_a_copy_is_a_model_of_its_own():
     assert model(IMAGES).equal(before)
     assert not twin(IMAGES).equal(before)
     assert twin.notes == model.notes
+
+
+def test_a_file_that_torch_wrote_is_read(network, tmp_path):
+    """Its records lie in a folder of the file's name, and the example inputs in it are not unpickled."""
+    path = tmp_path / "theirs.pt2"
+    torch.export.save(torch.export.export(network, (IMAGES,)), path)
+    with zipfile.ZipFile(path) as file:
+        assert "theirs/models/model.json" in file.namelist()
+    with torch.no_grad():
+        torch.testing.assert_close(artifact.load(path)(IMAGES), network(IMAGES))

@@ -37,6 +37,15 @@ def test_an_onnx_file_runs_on_any_batch(content, network):
             torch.testing.assert_close(model(images), network(images), rtol=1e-4, atol=1e-5)
 
 
+def test_a_file_for_one_size_of_batch_runs_on_others(network):
+    """As most exporters write it unless they are told otherwise: 7 images in pieces of 3, the last one filled up."""
+    model = OnnxModel(to_onnx(torch.export.export(network, (IMAGES,))))
+    assert model.batch == 3
+    images = torch.cat([IMAGES, 2 * IMAGES, IMAGES[:1]])
+    with torch.no_grad():
+        torch.testing.assert_close(model(images), network(images), rtol=1e-4, atol=1e-5)
+
+
 def test_the_int8_file_holds_integers_between_quantize_and_dequantize(tiny_int8):
     """Weights as int8 with a scale for each channel; no convolution's weight in float."""
     import onnx  # noqa: PLC0415 - optional

@@ -13,7 +13,7 @@ from compress.gate.baseline import load_baseline
 from compress.gate.checks import Side, Status
 from compress.gate.difference import Trend, compare_baselines
 from compress.gate.error_rules import increase_change
-from compress.gate.identity import Kinship, Relation, identity_sentence, relation
+from compress.gate.identity import NO_STEPS, Kinship, Relation, files_sentence, identity_sentence, relation
 from compress.gate.limits import Limit
 from compress.gate.recording import record
 from compress.results import Measurement
@@ -57,6 +57,19 @@ OTHERS = [BUILD, DENSE, RECIPE, BOTH, None]
 def test_fingerprints_say_how_models_are_related(now, expected):
     """The same two models are the same, wherever and by whatever recipe they were made."""
     assert relation(now, IDENTITY) is expected
+
+
+def test_a_model_that_no_recipe_made_is_another_model():
+    """Where either comes from elsewhere nobody can say that a recipe was run again; nor where it was built."""
+    file = dataclasses.replace(BUILD, recipe=NO_STEPS, file="net.onnx")
+    for now, recorded in ((file, IDENTITY), (IDENTITY, file), (file, dataclasses.replace(file, compressed="c" * 64))):
+        assert relation(now, recorded) is Relation.MODEL
+    assert relation(dataclasses.replace(file, dense="e" * 64), IDENTITY) is Relation.DENSE
+    assert relation(file, dataclasses.replace(file, file="")) is Relation.SAME
+    kinship = Kinship(relation=Relation.MODEL, baseline="mine.json", recorded=IDENTITY, now=file)
+    assert identity_sentence({"small": kinship}).startswith("compared with another model in mine.json, counts")
+    assert files_sentence({"small": file, "made": IDENTITY}) == "not made in this run: small from net.onnx"
+    assert files_sentence({"made": IDENTITY}) == ""
 
 
 def test_the_same_model_is_held_exactly(tmp_path):

@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from compress import artifact
-from compress.errors import ModelError
+from compress.errors import MeasureError, ModelError
+from compress.exported import ExportedModel, capture
+from compress.exported.onnx import OnnxModel, to_onnx
 from compress.measure import size
 from compress.pruning.structured import prune_channels
 from compress.pruning.unstructured import prune_weights
@@ -161,3 +163,19 @@ def test_the_file_of_a_quantized_model_is_what_is_deployed(tmp_path, tiny_int8):
     """The number measured is that of the ``.pt2`` file."""
     artifact.save(tiny_int8.model, tmp_path / "int8.pt2")
     assert size.count_file_bytes(tiny_int8.model) == (tmp_path / "int8.pt2").stat().st_size
+
+
+@pytest.mark.parametrize("count", [size.count_params, size.count_nonzero_params, lambda m: size.count_macs(m, IMAGE)])
+def test_of_an_onnx_file_nothing_is_counted_as_zero(count):
+    """PyTorch sees neither its parameters nor its operations: no count is a count of none."""
+    pytest.importorskip("onnxruntime")
+    model = OnnxModel(to_onnx(capture(tiny_net().eval(), IMAGE)))
+    with pytest.raises(MeasureError, match="of an ONNX model cannot be told"):
+        count(model)
+    assert size.count_file_bytes(model) == len(model.content)
+
+
+def test_buffers_of_a_graph_in_float_are_no_parameters():
+    """The statistics of batch norms are what they are in the network, if the network is a graph in a file."""
+    network = tiny_net().eval()
+    assert size.count_params(ExportedModel(capture(network, IMAGE))) == PARAMS
