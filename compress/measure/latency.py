@@ -137,8 +137,8 @@ def cpu_time(
         children: the processes to measure in, as for :func:`cpu_latency`; they share the pairs among them.
 
     Raises:
-        MeasureError: if a process fails, is killed or hangs, or ``compressed`` is a file that another runtime runs, which
-            torch.profiler sees nothing of.
+        MeasureError: if a process fails, is killed or hangs, or ``compressed`` is a file that another runtime runs, of
+            which torch.profiler sees nothing.
     """
     check_seen(compressed, "operations")
 
