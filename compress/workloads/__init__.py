@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 EMBEDDED: Mapping[str, str] = {
     "diabetes": "compress.workloads.diabetes:diabetes",
+    "scenes-detection": "compress.workloads.detection:scenes_detection",
     "scenes-segmentation": "compress.workloads.scenes:scenes_segmentation",
     "sequence": "compress.workloads.sequence:sequence",
     "text": "compress.workloads.text:text",
