@@ -93,11 +93,11 @@ def detection_loss(outputs: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
 
 def mean_average_precision() -> quality.Quality:
     """Of what the cells say, at an IoU of 0.5."""
-    of_boxes = quality.mean_average_precision(NUM_CLASSES, max_detections=MAX_DETECTIONS)
+    of_boxes = quality.mean_average_precision(NUM_CLASSES, max_detections=MAX_DETECTIONS, detections=detections)
 
     def rows(outputs: Any, targets: Any) -> Any:
         pairs = zip(targets["boxes"], targets["labels"], strict=True)
-        return of_boxes.rows(detections(outputs), [{"boxes": boxes, "labels": labels} for boxes, labels in pairs])
+        return of_boxes.rows(outputs, [{"boxes": boxes, "labels": labels} for boxes, labels in pairs])
 
     return dataclasses.replace(of_boxes, rows=rows)
 
