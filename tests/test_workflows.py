@@ -15,6 +15,7 @@ import yaml
 
 import compress
 from compress.pytest_plugin.options import COULD_NOT_MEASURE
+from compress.workloads import EMBEDDED
 from tests.asleep_project import ENTRIES, ENTRY, make_asleep_project
 
 ROOT = Path(compress.__file__).parents[1]
@@ -165,3 +166,9 @@ def test_the_matrix_runs_the_lowest_versions_that_are_allowed():
     assert set(job["strategy"]["matrix"]["python"]) == pythons
     systems = {name.partition("-")[0] for name in job["strategy"]["matrix"]["os"]}
     assert systems == {"ubuntu", "macos", "windows"}
+
+
+def test_every_night_holds_every_embedded_workload():
+    """Each has its place in the matrix of the nightly job."""
+    job = parsed(ROOT / ".github" / "workflows" / "nightly.yml")["jobs"]["workloads"]
+    assert set(job["strategy"]["matrix"]["workload"]) == set(EMBEDDED)

@@ -2,17 +2,27 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
+import compress
 from compress import artifact, data, train
 from compress.errors import ArtifactError, ConfigError, DataError
 from compress.models import googlenet
+from compress.pruning.structured import prune_channels
+from compress.recipe import load_recipe
 from compress.train import FitConfig
+from compress.train.objective import label_loss
 from compress.workload import Workload, dense_model, initial_model, load_workload, untrained
+from compress.workloads import EMBEDDED
+from compress.workloads.detection import detection_loss, detections
+from compress.workloads.scenes import NUM_CLASSES, scattered
 from tests.workloads import tiny_data, tiny_net, tiny_workload
+
+RECIPES = Path(compress.__file__).parents[1] / "benchmarks" / "recipes"
 
 
 @pytest.fixture(autouse=True)
@@ -212,3 +222,78 @@ def test_a_factory_without_a_name_is_refused():
     """A partial or another callable object has neither a source file nor a name: the rule is said."""
     with pytest.raises(ConfigError, match=r"^model_factory must be a function or a class, got functools\.partial"):
         dataclasses.replace(tiny_workload(), model_factory=functools.partial(tiny_net, width=4))
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_an_embedded_workload_is_judged_and_trains_without_a_network(name):
+    """It trains on other data than it is judged on, each quality gives a figure, and its loss has gradients."""
+    workload = load_workload(name)
+    assert workload.name == name
+    assert workload.dataset.sha256 != workload.dataset.train_sha256
+    model = initial_model(workload, seed=0)
+    judged = workload.judge(model)
+    assert set(judged) == {quality.name for quality in workload.qualities}
+    assert all(len(one.rows) == len(workload.dataset.test) for one in judged.values())
+    inputs, targets = next(iter(workload.dataset.train.batches()))
+    loss = (workload.loss or label_loss(workload.fit))(model(inputs), targets)
+    loss.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_an_embedded_workload_has_recipes_that_hold_its_qualities(name):
+    """Unstructured, structured and int8, with limits of its parameters or its file, and of how good it is."""
+    folder = RECIPES / name
+    assert {path.stem for path in folder.glob("*.toml")} == {"unstructured", "structured", "int8"}
+    known = load_workload(name).known_metrics
+    for path in folder.glob("*.toml"):
+        limits = load_recipe(path).limits
+        assert limits.keys() <= known.keys()
+        assert any(known[metric].is_quality for metric in limits)
+
+
+def test_a_workload_of_sequences_loses_hidden_units_of_its_lstm():
+    """Gates, what is handed on and the layer that reads it shrink together, and fewer units still read digits."""
+    workload = load_workload("sequence")
+    model = initial_model(workload, seed=0)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 23_754
+    pruned = prune_channels(model, workload.inputs.args[0], pruning_ratio=0.25)
+    assert pruned.lstm.hidden_size == pruned.head[0].in_features == 48
+    inputs, _ = next(iter(workload.dataset.test.batches()))
+    assert pruned(inputs).shape == (len(inputs), 10)
+
+
+def test_boxes_of_scattered_digits_lie_around_their_ink():
+    """The digit on top fills its box to all four sides, and its box is of its class."""
+    scenes = scattered(16, test=True)
+    for scene in range(16):
+        left, top, right, bottom = scenes.boxes[scene, -1].long().tolist()
+        within = scenes.classes[scene, top:bottom, left:right]
+        inked = within == scenes.labels[scene, -1]
+        assert all(inked[edge].any() for edge in (0, -1))
+        assert all(inked[:, edge].any() for edge in (0, -1))
+    assert scenes.boxes.min() >= 0
+    assert scenes.boxes.max() <= scenes.images.shape[-1]
+    assert (scenes.classes == NUM_CLASSES - 1).any()
+
+
+def test_what_cells_say_of_digits_comes_out_as_boxes():
+    """Cells that say what there is are decoded into these boxes, digits and no more, and leave next to no loss."""
+    boxes = torch.tensor([[[4.0, 6.0, 18.0, 20.0], [30.0, 8.0, 40.0, 22.0], [20.0, 30.0, 34.0, 44.0]]])
+    targets = {"boxes": boxes, "labels": torch.tensor([[3, 3, 7]])}
+    cells = torch.zeros(1, 14, 12, 12)
+    cells[:, :10] = -12.0
+    for box, label in zip(boxes[0], targets["labels"][0], strict=True):
+        column, row = ((box[:2] + box[2:]) / 8).long().tolist()
+        # A cell beside a digit's middle knows of it too, and is less sure.
+        for aside, sure in ((1, 2.0), (0, 8.0)):
+            centre = torch.tensor([column + aside + 0.5, row + 0.5])
+            cells[0, label, row, column + aside] = sure
+            cells[0, 10:, row, column + aside] = torch.cat([centre - box[:2] / 4, box[2:] / 4 - centre])
+    (found,) = detections(cells)
+    sure = found["scores"] > 0.5
+    assert sorted(found["labels"][sure].tolist()) == [3, 3, 7]
+    assert {tuple(box.tolist()) for box in found["boxes"][sure]} == {tuple(box.tolist()) for box in boxes[0]}
+    judged = load_workload("scenes-detection").qualities[0]
+    assert judged.reduce(judged.rows(cells, targets).numpy(), torch.ones(1, 1).numpy())[0] == pytest.approx(1.0)
+    assert detection_loss(cells, targets) < 0.1 * detection_loss(torch.zeros_like(cells), targets)

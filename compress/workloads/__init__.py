@@ -6,7 +6,9 @@ from collections.abc import Mapping
 
 EMBEDDED: Mapping[str, str] = {
     "diabetes": "compress.workloads.diabetes:diabetes",
+    "scenes-detection": "compress.workloads.detection:scenes_detection",
     "scenes-segmentation": "compress.workloads.scenes:scenes_segmentation",
+    "sequence": "compress.workloads.sequence:sequence",
     "text": "compress.workloads.text:text",
 }
 """Name to the function that builds the workload."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -79,24 +80,57 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
     )
 
 
-def _batches(count: int, *, test: bool) -> list[tuple[Tensor, Tensor]]:
-    """Scenes and the class of each pixel; those to train on are of other digits than those to test on."""
-    digits, labels = _digits()
-    own = torch.arange(len(labels)) % 4 == 0 if test else torch.arange(len(labels)) % 4 != 0
-    digits, labels = digits[own], labels[own]
+@dataclass(frozen=True, kw_only=True)
+class Scenes:
+    """What is seen, and what there is to find.
+
+    Attributes:
+        images: ``[n, 1, 48, 48]`` grey values of 0 to 1.
+        classes: ``[n, 48, 48]`` the digit of each pixel, or the ground.
+        boxes: ``[n, 3, 4]`` around the ink of each digit, hidden by later ones or not: x1, y1, x2, y2 in pixels.
+        labels: ``[n, 3]`` which digits those are.
+    """
+
+    images: Tensor
+    classes: Tensor
+    boxes: Tensor
+    labels: Tensor
+
+
+def scattered(count: int, *, test: bool) -> Scenes:
+    """Three digits each, drawn at random; those to train on are of other digits than those to test on."""
+    digits, names = _digits()
+    own = torch.arange(len(names)) % 4 == 0 if test else torch.arange(len(names)) % 4 != 0
+    digits, names = digits[own], names[own]
     generator = torch.Generator().manual_seed(int(test))
-    scenes = 0.1 * torch.rand(count, 1, SIDE, SIDE, generator=generator)
+    images = 0.1 * torch.rand(count, 1, SIDE, SIDE, generator=generator)
     classes = torch.full((count, SIDE, SIDE), NUM_CLASSES - 1)
-    for number in range(count):
-        for _ in range(_DIGITS_PER_SCENE):
-            which = int(torch.randint(len(labels), (), generator=generator))
+    boxes, labels = torch.zeros(count, _DIGITS_PER_SCENE, 4), torch.zeros(count, _DIGITS_PER_SCENE, dtype=torch.int64)
+    for scene in range(count):
+        for number in range(_DIGITS_PER_SCENE):
+            which = int(torch.randint(len(names), (), generator=generator))
             top, left = torch.randint(0, SIDE - _DIGIT + 1, (2,), generator=generator).tolist()
             place = (slice(top, top + _DIGIT), slice(left, left + _DIGIT))
             # A later digit lies on top.
             inked = digits[which] > _INK
-            scenes[number, 0][place] = torch.where(inked, digits[which], scenes[number, 0][place])
-            classes[number][place] = torch.where(inked, labels[which], classes[number][place])
-    return list(zip(torch.split(scenes, _BATCH), torch.split(classes, _BATCH), strict=True))
+            images[scene, 0][place] = torch.where(inked, digits[which], images[scene, 0][place])
+            classes[scene][place] = torch.where(inked, names[which], classes[scene][place])
+            boxes[scene, number] = _around(inked, top, left)
+            labels[scene, number] = names[which]
+    return Scenes(images=images, classes=classes, boxes=boxes, labels=labels)
+
+
+def _around(inked: Tensor, top: int, left: int) -> Tensor:
+    """``[4]``: the box of what is set in ``[16, 16]``, whose corner lies at ``top`` and ``left``."""
+    rows, columns = inked.any(dim=1).nonzero(), inked.any(dim=0).nonzero()
+    first, last = torch.cat([columns[0], rows[0]]), torch.cat([columns[-1], rows[-1]]) + 1
+    return torch.cat([first, last]) + torch.tensor([left, top, left, top])
+
+
+def _batches(count: int, *, test: bool) -> list[tuple[Tensor, Tensor]]:
+    """Scenes and the class of each pixel."""
+    scenes = scattered(count, test=test)
+    return list(zip(torch.split(scenes.images, _BATCH), torch.split(scenes.classes, _BATCH), strict=True))
 
 
 def _digits() -> tuple[Tensor, Tensor]:
