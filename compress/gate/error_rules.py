@@ -44,7 +44,7 @@ def baseline_of_error(facts: Facts, entry: Entry, where: str) -> Check:
     return check
 
 
-def baseline_of_increase(facts: Facts, entry: Entry, where: str) -> Check:
+def baseline_of_increase(facts: Facts, entry: Entry, where: str, margins: float = 1.0) -> Check:
     """Hold what an error rose above the dense model's against what it did when it was recorded, of another build.
 
     Absolute errors of two trainings differ by chance; what compression cost should not. With every example's results of
@@ -57,8 +57,9 @@ def baseline_of_increase(facts: Facts, entry: Entry, where: str) -> Check:
     if measurement.correct is not None:
         change = _relative_change(measurement.correct, entry, measurement.num_examples)
     values = f"{write_exact(metric, entry.compressed)} of {write_exact(metric, entry.dense)}"
-    text = f"{write_points(before)} + {write_increase(metric, BASELINE_ERROR_MARGIN)} over dense, {values} ({where})"
-    check = _check_error(Side.BASELINE, text, change, BASELINE_ERROR_MARGIN)
+    margin = margins * BASELINE_ERROR_MARGIN
+    text = f"{write_points(before)} + {write_increase(metric, margin)} over dense, {values} ({where})"
+    check = _check_error(Side.BASELINE, text, change, margin)
     if exceeds(-change.increase, BASELINE_ERROR_MARGIN) and change.p_value(improved=True) < SIGNIFICANCE:
         gain = f"{write_points(increase)} over dense against {write_points(before)}"
         return replace(check, notes=(*check.notes, stale_note(gain)))

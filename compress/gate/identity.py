@@ -53,6 +53,11 @@ class Kinship:
         """Whether both models are, to the bit, those of the baseline."""
         return self.relation is Relation.SAME
 
+    @property
+    def is_of_another_dense_model(self) -> bool:
+        """Whether the dense model, too, is known to be another one than the baseline's."""
+        return self.relation in (Relation.DENSE, Relation.RECIPE_AND_DENSE)
+
 
 def relation(now: Identity | None, recorded: Identity | None) -> Relation:
     """How two runs' models are related; the same are those whose fingerprints are, whatever their recipes say."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass, replace
+from functools import partial
 
 from compress.errors import ConfigError
 from compress.gate.baseline import Baseline
@@ -125,6 +126,11 @@ def confirmed_status(second: Status, both: Status) -> Status:
     return second if both is Status.INCONCLUSIVE and second is Status.PASSED else both
 
 
+# Two trainings of a network differ in what it costs to compress them, which the test examples of neither tell: mean IoU
+# of a U-Net that was trained on two processors fell by 0.75 and by 1.56 points at the same cut.
+_MARGINS = 4.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Allowed:
     """What may differ from a baseline, and by how much.
@@ -181,17 +187,26 @@ def _hold_recorded(facts: Facts, recipe: str, baseline: Baseline, data_sha256: s
     metric, device = facts.metric, facts.measurement.device
     entries = baseline.entries(recipe, metric.name)
     if device in entries:
-        return hold_baseline(
+        hold = partial(
+            hold_baseline,
             facts,
             entries[device],
             str(baseline.path),
             tolerance=allowed.of(metric),
             same_model=allowed.kinship.is_same,
         )
+        check = hold()
+        in_doubt = check.status is Status.REGRESSED and metric.is_quality and allowed.kinship.is_of_another_dense_model
+        return _undecided(check) if in_doubt and hold(margins=_MARGINS).status is not Status.REGRESSED else check
     if metric.device:
         return None
     text = f"no baseline entry for {metric.name} of {recipe!r} in {baseline.path}; record it with --benchmark-save"
     return Check(side=Side.BASELINE, status=Status.NOT_MEASURED, text=text)
+
+
+def _undecided(check: Check) -> Check:
+    note = "the dense model is another one, which may cost more or less to compress: recording it anew would decide"
+    return replace(check, status=Status.INCONCLUSIVE, notes=(*check.notes, note))
 
 
 def _why_incomparable(facts: Facts, baseline: Baseline, data_sha256: str) -> str | None:

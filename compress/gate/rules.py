@@ -19,7 +19,9 @@ def hold_limit(facts: Facts, limit: Limit) -> Check:
     return _LIMIT_RULES[facts.metric.kind](facts, limit)
 
 
-def hold_baseline(facts: Facts, entry: Entry, where: str, *, tolerance: float, same_model: bool) -> Check:
+def hold_baseline(
+    facts: Facts, entry: Entry, where: str, *, tolerance: float, same_model: bool, margins: float = 1.0
+) -> Check:
     """Hold a compressed model against what was recorded of it before.
 
     Args:
@@ -29,6 +31,7 @@ def hold_baseline(facts: Facts, entry: Entry, where: str, *, tolerance: float, s
         tolerance: how far a count or bytes may lie above what was recorded, as a fraction of it.
         same_model: whether both models are, to the bit, those of the baseline: an error is then compared with what it
             was, else by its increase over the dense model.
+        margins: how many margins that increase may lie above what was recorded.
     """
     match facts.metric.kind:
         case Kind.EXACT | Kind.MEMORY:
@@ -36,9 +39,13 @@ def hold_baseline(facts: Facts, entry: Entry, where: str, *, tolerance: float, s
         case Kind.TIME:
             return _baseline_of_ratio(facts, entry, where)
         case Kind.ERROR:
-            return (baseline_of_error if same_model else baseline_of_increase)(facts, entry, where)
+            if same_model:
+                return baseline_of_error(facts, entry, where)
+            return baseline_of_increase(facts, entry, where, margins)
         case Kind.SCORE:
-            return (baseline_of_score if same_model else baseline_of_score_change)(facts, entry, where)
+            if same_model:
+                return baseline_of_score(facts, entry, where)
+            return baseline_of_score_change(facts, entry, where, margins)
 
 
 def place_ratio(intervals: Sequence[RatioInterval], bound: float) -> Status:

@@ -43,10 +43,10 @@ def baseline_of_score(facts: Facts, entry: Entry, where: str) -> Check:
     return check
 
 
-def baseline_of_score_change(facts: Facts, entry: Entry, where: str) -> Check:
+def baseline_of_score_change(facts: Facts, entry: Entry, where: str, margins: float = 1.0) -> Check:
     """Hold what a score lost against the dense model with what it did when it was recorded, of another build."""
     metric, scores = facts.metric, facts.measurement.scores
-    margin = score_margin(metric, entry.compressed)
+    margin = margins * score_margin(metric, entry.compressed)
     before = metric.worse_by(entry.dense, entry.compressed)
     change = as_recorded(metric, metric.worse_by(facts.dense, facts.compressed) - before)
     paired = None

@@ -114,6 +114,19 @@ def test_memory_and_times_have_their_tolerances_whatever_was_built(tmp_path):
         assert held(latency(0.9), baseline=recorded, identity=now).status is Status.REGRESSED
 
 
+def test_what_another_dense_model_costs_more_to_compress_is_undecided_up_to_a_point(tmp_path):
+    """Two trainings differ in that by more than test examples tell; the same cut of the same dense model does not."""
+    recorded = baseline_of(tmp_path, top1(range(10), range(12)))
+    somewhat, much = top1(range(20), range(31)), top1(range(20), range(40))
+    doubted = held(somewhat, baseline=recorded, identity=DENSE)
+    assert doubted.status is Status.INCONCLUSIVE
+    assert doubted.notes == (
+        "the dense model is another one, which may cost more or less to compress: recording it anew would decide",
+    )
+    assert held(somewhat, baseline=recorded, identity=BUILD).status is Status.REGRESSED
+    assert held(much, baseline=recorded, identity=DENSE).status is Status.REGRESSED
+
+
 @pytest.mark.parametrize("now", OTHERS)
 def test_errors_of_another_build_are_compared_over_their_dense_model(tmp_path, now):
     """Both models fail at four examples more than before: what compression costs is the same."""
