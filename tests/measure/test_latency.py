@@ -219,10 +219,23 @@ def test_cpu_time_is_positive_and_paired():
 
 def test_fresh_processes_share_the_profiled_pairs():
     """As many from each, one process after the other, and no fewer than this process takes alone."""
-    with Children(2) as fresh:
-        measured = latency.cpu_time(tiny_net(width=2), tiny_net(), conditions(), children=fresh)
+
+    class Fresh:
+        count = 2
+        loaded: list[str] = []  # noqa: RUF012 - of this test alone
+
+        def load(self, request):
+            self.loaded.append(request["do"])
+            return 1.0
+
+        def take_pairs(self, index, count, *, profiled):
+            assert profiled
+            return ((1.0 + index, 0.5),) * count
+
+    measured = latency.cpu_time(tiny_net(width=2), tiny_net(), conditions(), children=Fresh())
+    assert Fresh.loaded == ["load"]
     assert measured.run_lengths == (16, 16)
-    assert min(map(min, measured.pairs)) > 0
+    assert (measured.runs[0][0], measured.runs[1][0]) == ((1.0, 0.5), (2.0, 0.5))
     assert measured.notes == ()
 
 
