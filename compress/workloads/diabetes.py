@@ -9,6 +9,7 @@ from torch.nn import functional as F  # noqa: N812
 from compress import quality
 from compress.train import FitConfig
 from compress.workload import Workload
+from compress.workloads.batches import Batches, train_and_test
 
 _TEST_EXAMPLES = 142
 _BATCH = 32
@@ -52,17 +53,11 @@ def diabetes() -> Workload:
     )
 
 
-def _data() -> tuple[list[tuple[Tensor, Tensor]], list[tuple[Tensor, Tensor]]]:
+def _data() -> tuple[Batches, Batches]:
     from sklearn.datasets import load_diabetes  # noqa: PLC0415 - takes a second that other workloads need not pay
 
     bunch = load_diabetes()
     # Scaled by scikit-learn to a sum of squares of 1 for each measurement.
     measurements = torch.from_numpy(bunch.data).float() * len(bunch.data) ** 0.5
     progression = torch.from_numpy(bunch.target).float()
-    order = torch.randperm(len(progression), generator=torch.Generator().manual_seed(0))
-    train, test = order[_TEST_EXAMPLES:], order[:_TEST_EXAMPLES]
-    batches = [
-        list(zip(torch.split(measurements[part], _BATCH), torch.split(progression[part], _BATCH), strict=True))
-        for part in (train, test)
-    ]
-    return batches[0], batches[1]
+    return train_and_test(measurements, progression, num_test=_TEST_EXAMPLES, batch_size=_BATCH)

@@ -11,6 +11,7 @@ from torch import Tensor, nn, optim
 from compress import quality
 from compress.train import FitConfig
 from compress.workload import Workload
+from compress.workloads.batches import Batches, train_and_test
 
 NUM_CLASSES = 10
 ROWS, VALUES = 8, 8
@@ -55,15 +56,9 @@ def sequence() -> Workload:
     )
 
 
-def _data() -> tuple[list[tuple[Tensor, Tensor]], list[tuple[Tensor, Tensor]]]:
+def _data() -> tuple[Batches, Batches]:
     from sklearn.datasets import load_digits  # noqa: PLC0415 - takes a second that other workloads need not pay
 
     bunch = load_digits()
     rows, labels = torch.from_numpy(bunch.images).float() / _DARKEST, torch.from_numpy(bunch.target).long()
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-    train, test = order[_TEST_EXAMPLES:], order[:_TEST_EXAMPLES]
-    batches = [
-        list(zip(torch.split(rows[part], _BATCH), torch.split(labels[part], _BATCH), strict=True))
-        for part in (train, test)
-    ]
-    return batches[0], batches[1]
+    return train_and_test(rows, labels, num_test=_TEST_EXAMPLES, batch_size=_BATCH)
