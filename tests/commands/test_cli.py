@@ -45,10 +45,11 @@ def python_m_compress(*arguments: object, cwd: Path) -> subprocess.CompletedProc
         (["--help"], ["COMMAND", "train", "run"]),
         (["train", "--help"], ["--workload", "--output", "--quiet", "module:function"]),
         (["run", "--help"], ["recipe", "--workload", "--output", "--quiet"]),
+        *(([name, "--help"], [name, "example:"]) for name in cli._parser()[1].choices),
     ],
 )
 def test_help_is_no_error(capsys, arguments, expected):
-    """Help goes to stdout, names what can be said, and exits with 0."""
+    """Of every command: help goes to stdout, names what can be said, and exits with 0."""
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 0
