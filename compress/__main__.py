@@ -1,4 +1,5 @@
 """``python -m compress``."""
+# PYTHON_ARGCOMPLETE_OK: what the shell looks for before it asks argcomplete how a line may go on.
 
 from __future__ import annotations
 

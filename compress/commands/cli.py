@@ -48,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     A command may have exit statuses of its own, which its --help says.
     """
     parser, commands = _parser()
+    if "_ARGCOMPLETE" in os.environ:
+        _complete(parser)
     options = parser.parse_args(arguments)
     try:
         with terminable():
@@ -65,6 +67,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         return TERMINATED_STATUS if isinstance(interrupt, Terminated) else 130
+
+
+def _complete(parser: argparse.ArgumentParser) -> None:
+    """Tell the shell, which asks by that variable, what may follow, and end; by an extra that nothing else needs."""
+    from argcomplete import autocomplete
+
+    autocomplete(parser)
 
 
 def overview(commands: Commands) -> str:

@@ -47,8 +47,8 @@ def add_runtimes_parser(commands: argparse._SubParsersAction[argparse.ArgumentPa
     parser.add_argument(
         "--best",
         action="store_true",
-        help=f"say which of all is fastest on this machine, among those that change {_MAX_CHANGED * 100:.1f} %% of the answers"
-        " of their model at most",
+        help=f"say which of all is fastest on this machine, among those that change {_MAX_CHANGED * 100:.1f} %% of the"
+        " answers of their model at most",
     )
     parser.add_argument("--threads", metavar="N", type=int, default=1, help="threads of an operation (1)")
     parser.add_argument("--quiet", action="store_true", help="show no progress")

@@ -67,6 +67,19 @@ def test_wrong_usage_is_two(capsys, arguments):
     assert "usage: python -m compress" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [("python -m compress ru", {"run", "runtimes"}), ("python -m compress runtimes --be", {"--best"})],
+)
+def test_a_shell_completes_what_is_begun(tmp_path, line, expected):
+    """As argcomplete's shell function asks: it finds the mark in the module and gets what may follow."""
+    assert "PYTHON_ARGCOMPLETE_OK" in (ROOT / "compress" / "__main__.py").read_text(encoding="utf-8")[:1024]
+    asked = {"_ARGCOMPLETE": "3", "_ARGCOMPLETE_IFS": " ", "COMP_LINE": line, "COMP_POINT": str(len(line))}
+    environment = {**os.environ, **asked, "_ARGCOMPLETE_STDOUT_FILENAME": str(tmp_path / "told")}
+    subprocess.run([sys.executable, "-m", "compress"], cwd=ROOT, env=environment, check=True)
+    assert set((tmp_path / "told").read_text(encoding="utf-8").split()) == expected
+
+
 def test_alone_it_shows_what_can_be_done(capsys):
     """Every command, what it does and a call of it; each example is one that its own parser takes."""
     assert main([]) == 0
