@@ -16,6 +16,10 @@ from compress.gate.rules import hold_baseline, hold_limit
 from compress.gate.verdict import Verdict
 from compress.results import Environment, Identity, Kind, Measurement, Metric
 
+# How often a time is measured that is to be recorded. Its interval counts in full against every later run; on simulated
+# clocks, of slow-downs by 5 %, 67 to 88 % are found with one look, 93 to 99 % with three, 95 to 99 % with five.
+RECORDED_LOOKS = 5
+
 _WORST_LAST = tuple(Status)
 _FIRST = {
     Status.PASSED: "passed",

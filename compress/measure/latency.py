@@ -61,13 +61,17 @@ class Effort:
     clock: Callable[[], float] = time.monotonic
 
 
-def looks(seconds: float, enough: Enough | None, clock: Callable[[], float] = time.monotonic) -> Iterator[Effort]:
+def looks(
+    seconds: float, enough: Enough | None, clock: Callable[[], float] = time.monotonic, *, first: int = 1
+) -> Iterator[Effort]:
     """The effort of each look at the same models, which all together are to take ``seconds`` from now.
 
     The first look takes half of that at most. A second look, at what the first left in doubt, takes all that is left.
+    Where ``first`` looks are taken before there is any doubt, each of them may take half, and the second comes on top.
     """
-    deadline = clock() + seconds
-    yield Effort(seconds=seconds / 2, enough=enough, clock=clock)
+    deadline = clock() + seconds * (1 + first) / 2
+    for _ in range(first):
+        yield Effort(seconds=seconds / 2, enough=enough, clock=clock)
     while True:
         yield Effort(seconds=max(0.0, deadline - clock()), clock=clock)
 

@@ -43,7 +43,8 @@ def pytest_configure(config: pytest.Config) -> None:
     settings = read_settings(config)
     worker = getattr(config, "workerinput", None)
     compare = _comparison(config, settings.baselines) if worker is None else worker["compress_compare"]
-    run = PytestRun(settings=settings, compare=compare, is_worker=worker is not None)
+    recording = bool(config.getoption("benchmark_save", None))
+    run = PytestRun(settings=settings, compare=compare, recording=recording, is_worker=worker is not None)
     if settings.excuses:
         try:
             run.rules()

@@ -82,10 +82,12 @@ class Looks:
     def effort(self, *models: nn.Module) -> Effort:
         """For the next look at these models."""
         from compress.gate.checks import precise_enough
+        from compress.gate.judge import RECORDED_LOOKS
         from compress.measure.latency import looks
 
         key = tuple(map(id, models))
         if key not in self._efforts:
-            seconds = self.config.stash[RUN].settings.seconds
-            self._efforts[key] = models, looks(seconds, precise_enough)
+            run = self.config.stash[RUN]
+            first = RECORDED_LOOKS if run.recording else 1
+            self._efforts[key] = models, looks(run.settings.seconds, precise_enough, first=first)
         return next(self._efforts[key][1])

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -17,7 +18,7 @@ from compress.gate.baseline import Baseline, load_baseline
 from compress.gate.checks import Status
 from compress.gate.demands import Excuse, Gap, Rules, demand_comparison
 from compress.gate.identity import BUILD_TOLERANCE
-from compress.gate.judge import both_runs, confirm, judge
+from compress.gate.judge import RECORDED_LOOKS, both_runs, confirm, judge
 from compress.gate.limits import Limit
 from compress.gate.recording import Provenance, Recorded, record
 from compress.gate.transport import pack, unpack
@@ -39,6 +40,7 @@ class GateSession:
     Attributes:
         folder: where baselines live.
         compare: name of the baseline to compare with, True for the workload's own, None for no comparison.
+        recording: whether a baseline is to be recorded, which takes more looks at a time.
         rules: what may go unmeasured.
         build_tolerance: of counts and bytes of another build, where a recipe states no other.
         provenance: what is measured and where; None until the first gated test has it.
@@ -49,6 +51,7 @@ class GateSession:
 
     folder: Path
     compare: str | Literal[True] | None = None
+    recording: bool = False
     rules: Rules = field(default_factory=Rules)
     build_tolerance: float = BUILD_TOLERANCE
     provenance: Provenance | None = None
@@ -85,7 +88,10 @@ class GateSession:
         identity: Identity | None = None,
         node_id: str = "",
     ) -> Verdict:
-        """Measure and judge; a time that does not pass is measured once more before it may be called regressed."""
+        """Measure and judge; a time that does not pass is measured once more before it may be called regressed.
+
+        A time that is to be recorded is measured :data:`RECORDED_LOOKS` times, for every later run is held against it.
+        """
         sha256 = self.provenance.data_sha256 if self.provenance else ""
 
         def judged(measurement: Measurement) -> Verdict:
@@ -100,7 +106,10 @@ class GateSession:
                 build_tolerance=self.build_tolerance,
             )
 
-        verdict = judged(measure())
+        first = measure()
+        if self.recording and first.pairs:
+            first = reduce(both_runs, (measure() for _ in range(RECORDED_LOOKS - 1)), first)
+        verdict = judged(first)
         if verdict.metric.kind is Kind.TIME and verdict.status in (Status.REGRESSED, Status.INCONCLUSIVE):
             second = judged(measure())
             verdict = confirm(verdict, second, judged(both_runs(verdict.measurement, second.measurement)))

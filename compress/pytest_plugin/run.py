@@ -30,6 +30,7 @@ class PytestRun:
     Attributes:
         settings: what the options come to.
         compare: name of the baseline to compare with, True for the workload's own, None for no comparison.
+        recording: whether a baseline is to be recorded.
         own_timings: whether pytest-benchmark has stored runs that ``compare`` names too.
         is_worker: whether this process only runs tests for another one, which concludes.
         recipes: names of the recipes that tests were made for.
@@ -45,6 +46,7 @@ class PytestRun:
 
     settings: Settings
     compare: str | Literal[True] | None = None
+    recording: bool = False
     own_timings: bool = False
     is_worker: bool = False
     recipes: list[str] = field(default_factory=list)
@@ -65,6 +67,7 @@ class PytestRun:
             self.session = GateSession(
                 folder=self.settings.baselines,
                 compare=self.compare,
+                recording=self.recording,
                 rules=self.rules(),
                 build_tolerance=self.settings.build_tolerance,
             )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 from scipy import special
 
 from compress.gate.checks import Status, ratio_intervals, recorded_ratio
-from compress.gate.judge import both_runs, confirmed_status
+from compress.gate.judge import RECORDED_LOOKS, both_runs, confirmed_status
 from compress.gate.rules import change_bound, place_ratio
 from compress.gate.statistics import relative_ratio
 from compress.results import METRICS, Measurement
@@ -59,15 +60,26 @@ def verdict(before: Measurement, trial: Trial, bound: float = change_bound(TOLER
     return confirmed_status(second, status_against(before, both_runs(trial.first, trial.second), bound))
 
 
+def recorded(trials: Sequence[Trial]) -> Measurement | None:
+    """What a baseline would hold after these trials: the last of identical models, as many as a recording takes looks.
+
+    None while there are fewer.
+    """
+    identical = [trial.measured for trial in trials if trial.slowdown == 0][-RECORDED_LOOKS:]
+    return reduce(both_runs, identical) if len(identical) == RECORDED_LOOKS else None
+
+
 def rates(trials: Sequence[Trial]) -> list[Rates]:
-    """How often each rule called each slow-down red, each trial against the last of identical models before it."""
+    """How often each rule called each slow-down red, each trial against what :func:`recorded` of those before it.
+
+    pytest-benchmark's rules compare with the last of identical models alone, as its files hold one run.
+    """
     found: dict[float, list[tuple[bool, ...]]] = {}
-    before: Trial | None = None
-    for trial in trials:
+    for place, trial in enumerate(trials):
+        before = recorded(trials[:place])
         if before is not None:
-            found.setdefault(trial.slowdown, []).append(_outcomes(before, trial))
-        if trial.slowdown == 0:
-            before = trial
+            last = next(one for one in reversed(trials[:place]) if one.slowdown == 0)
+            found.setdefault(trial.slowdown, []).append(_outcomes(before, last, trial))
     return [
         Rates(
             slowdown=slowdown,
@@ -101,14 +113,14 @@ def held(found: Sequence[Rates]) -> bool:
     )
 
 
-def _outcomes(before: Trial, trial: Trial) -> tuple[bool, ...]:
-    said = verdict(before.measured, trial)
+def _outcomes(before: Measurement, last: Trial, trial: Trial) -> tuple[bool, ...]:
+    said = verdict(before, trial)
     return (
         said is Status.REGRESSED,
         said is Status.INCONCLUSIVE,
-        verdict(before.measured, trial, 1 + TOLERANCE) is Status.REGRESSED,
-        _slower(statistics.fmean, before, trial),
-        _slower(statistics.median, before, trial),
+        verdict(before, trial, 1 + TOLERANCE) is Status.REGRESSED,
+        _slower(statistics.fmean, last, trial),
+        _slower(statistics.median, last, trial),
     )
 
 

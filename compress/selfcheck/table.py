@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
+from compress.gate.judge import RECORDED_LOOKS
 from compress.gate.rules import change_bound
 from compress.selfcheck.rates import LEAST_DETECTED, MOST_FALSE_ALARMS, TOLERANCE, Rates, held, lower_bound, upper_bound
 from compress.selfcheck.trial import Trial
@@ -44,7 +45,7 @@ def _introduction(plan: Plan, trials: Sequence[Trial]) -> list[str]:
     times = f"median {statistics.median(taken):.1f} s, longest {taken[-1]:.1f} s, of {plan.seconds:g} s allowed"
     return [
         f"Self-check of the latency gate: {what}.",
-        f"Each trial takes {plan.processes} fresh processes; it is compared with the last of identical models before.",
+        f"Each trial takes {plan.processes} fresh processes; its baseline is {RECORDED_LOOKS} of identical models.",
         f"The gate holds a ratio to {bounds}.",
         f"Time of a trial: {times}; {looks}.",
     ]

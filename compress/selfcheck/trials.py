@@ -22,11 +22,12 @@ from torch import nn
 
 from compress.errors import CompressError
 from compress.gate.checks import Status, precise_enough
+from compress.gate.judge import RECORDED_LOOKS
 from compress.measure.children import Children, Conditions
 from compress.measure.latency import looks, runs_in, time_measurement
 from compress.pairs import Pairs
 from compress.results import Measurement
-from compress.selfcheck.rates import status_against
+from compress.selfcheck.rates import recorded, status_against
 from compress.selfcheck.trial import Trial
 
 SLOWDOWNS = (0.02, 0.03, 0.05, 0.10)
@@ -61,12 +62,12 @@ class Plan:
     seed: int = 0
 
     def order(self) -> list[float]:
-        """The slow-down of each trial, shuffled, so that a machine's better hours favour none; the first has none."""
+        """The slow-down of each trial, shuffled, so that a machine's better hours favour none; the first have none."""
         slowed = [slowdown for slowdown in SLOWDOWNS for _ in range(self.slowed_trials)]
         trials = np.array([*slowed, *[0.0] * self.identical_trials])
         np.random.default_rng(self.seed).shuffle(trials)
         # What the first trial is compared with.
-        return [0.0, *trials.tolist()]
+        return [*[0.0] * RECORDED_LOOKS, *trials.tolist()]
 
 
 def run_trials(
@@ -91,14 +92,15 @@ def run_trials(
     yield len(order), trials
     with _neighbour(busy=plan.busy):
         for slowdown in order[len(trials) :]:
-            before = next((trial for trial in reversed(trials) if trial.slowdown == 0), None)
-            trial = _take(plan, model, conditions, slowdown=slowdown, before=before)
+            trial = _take(plan, model, conditions, slowdown=slowdown, before=recorded(trials))
             _append(results, _to_json(trial))
             trials.append(trial)
             yield len(order), trials
 
 
-def _take(plan: Plan, model: nn.Module, conditions: Conditions, *, slowdown: float, before: Trial | None) -> Trial:
+def _take(
+    plan: Plan, model: nn.Module, conditions: Conditions, *, slowdown: float, before: Measurement | None
+) -> Trial:
     start = time.monotonic()
     efforts = looks(plan.seconds, precise_enough)
     models = {"dense": model, "compressed": model}
@@ -110,7 +112,7 @@ def _take(plan: Plan, model: nn.Module, conditions: Conditions, *, slowdown: flo
     second = None
     with Children(plan.processes, threads=conditions.threads) as children:
         first = measure(children)
-        if before is not None and status_against(before.measured, first) is not Status.PASSED:
+        if before is not None and status_against(before, first) is not Status.PASSED:
             second = measure(children)
     return Trial(slowdown=slowdown, first=first, second=second, seconds=round(time.monotonic() - start, 3))
 

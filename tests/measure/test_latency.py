@@ -126,6 +126,17 @@ def test_all_looks_together_take_the_time_of_a_test():
     assert next(efforts).seconds == 0.0
 
 
+def test_looks_that_are_taken_before_any_doubt_have_half_each():
+    """Time for a second look comes on top of theirs."""
+    now, enough = [100.0], bool
+    efforts = latency.looks(10.0, enough, clock=lambda: now[0], first=3)
+    for _ in range(3):
+        effort = next(efforts)
+        assert (effort.seconds, effort.enough) == (5.0, enough)
+        now[0] += 5.0
+    assert next(efforts).seconds == 5.0
+
+
 def test_a_clock_that_stands_still_measures_nothing(ticking):
     """No time passed is no measurement, whatever came out of it."""
     ticking(0.0)

@@ -4,6 +4,7 @@ import pytest
 
 from compress.errors import BaselineError, CompressError
 from compress.gate.checks import Status
+from compress.gate.judge import RECORDED_LOOKS
 from compress.gate.limits import Limit
 from compress.pytest_plugin.gate_session import GateSession
 from tests.gate.samples import PROVENANCE, latency, memory, params
@@ -51,6 +52,15 @@ def test_two_measurements_of_a_time_count_together(session):
     assert verdict.measurement.runs == (latency(CLOSE).pairs, latency(SLOW).pairs)
     assert verdict.measurement.ratio == pytest.approx((CLOSE * SLOW) ** 0.5, rel=0.01)
     assert any("only the second of two measurements" in note for note in verdict.notes)
+
+
+@pytest.mark.parametrize(("measurement", "looks"), [(latency(FAST), RECORDED_LOOKS), (params(), 1)])
+def test_a_time_that_is_recorded_is_measured_more_often(session, measurement, looks):
+    """Every later run is held against it, and all its processes share the error that is left; a count has none."""
+    session.recording = True
+    verdict, count = check(session, [measurement] * (looks + 1), None)
+    assert count == looks
+    assert verdict.measurement.pairs == measurement.pairs * looks
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,11 @@ from scipy import stats
 
 from compress.gate import checks
 from compress.gate.checks import Status, precise_enough
+from compress.gate.judge import RECORDED_LOOKS
 from compress.gate.statistics import paired_ratio
 from compress.pytest_plugin.gate_session import GateSession
 from compress.results import Measurement
-from compress.selfcheck.rates import Rates, held, lower_bound, rates, upper_bound, verdict
+from compress.selfcheck.rates import Rates, held, lower_bound, rates, recorded, upper_bound, verdict
 from compress.selfcheck.trial import Trial
 from tests.clocks import CLOCKS, quiet, take_runs
 from tests.gate.samples import DEVICE, PROVENANCE
@@ -52,12 +53,15 @@ def simulate(clock, slowdown, generator, spread=0.005):
     return Trial(slowdown=slowdown, first=measured(first), second=measured(take().tolist()), seconds=5.0)
 
 
+def recording(clock, generator):
+    """A time as a baseline holds it: identical models, looked at as often as a recording does."""
+    return recorded([simulate(clock, 0.0, generator) for _ in range(RECORDED_LOOKS)])
+
+
 def share_red(clock, slowdown, trials):
     """How often the gate says "regressed" in the end, each time against another baseline."""
     generator = np.random.default_rng(7)
-    verdicts = [
-        verdict(simulate(clock, 0.0, generator).first, simulate(clock, slowdown, generator)) for _ in range(trials)
-    ]
+    verdicts = [verdict(recording(clock, generator), simulate(clock, slowdown, generator)) for _ in range(trials)]
     return verdicts.count(Status.REGRESSED) / trials
 
 
@@ -85,14 +89,16 @@ def test_rates_hold_in_a_thousand_gates(clock):
 def test_a_trial_is_judged_as_the_gate_judges_a_test(tmp_path, slowdown, expected):
     """The gate itself, given the same measurements and a recorded baseline, says the same."""
     generator = np.random.default_rng(3)
-    before, trial = simulate(quiet, 0.0, generator), simulate(quiet, slowdown, generator)
-    session = GateSession(folder=tmp_path, provenance=PROVENANCE)
-    session.check(lambda: before.first, recipe="r", limit=None, baseline=None)
+    before = [simulate(quiet, 0.0, generator) for _ in range(RECORDED_LOOKS)]
+    trial = simulate(quiet, slowdown, generator)
+    session = GateSession(folder=tmp_path, provenance=PROVENANCE, recording=True)
+    looks = iter([one.measured for one in before])
+    session.check(looks.__next__, recipe="r", limit=None, baseline=None)
     session.record("digits")
-    session.compare = True
+    session.compare, session.recording = True, False
     looks = iter([trial.first, trial.second])
     said = session.check(looks.__next__, recipe="r", limit=None, baseline=session.load_baseline("digits"))
-    assert said.status is verdict(before.first, trial) is expected
+    assert said.status is verdict(recorded(before), trial) is expected
 
 
 def steady(slowdown, milliseconds=5.0, second=None):
@@ -101,9 +107,10 @@ def steady(slowdown, milliseconds=5.0, second=None):
     return Trial(slowdown=slowdown, first=now, second=second, seconds=4.0)
 
 
-def test_each_trial_is_compared_with_the_last_identical_one():
-    """The first has nothing to be compared with; a machine that got slower fools a mean and not a ratio."""
-    trials = [steady(0.0), steady(0.0, 5.2), steady(0.10, 5.2), steady(0.0, 5.6), steady(0.02, 5.6)]
+def test_each_trial_is_compared_with_the_last_identical_ones():
+    """The first ones have nothing to be compared with; a machine that got slower fools a mean and not a ratio."""
+    first = [steady(0.0)] * RECORDED_LOOKS
+    trials = [*first, steady(0.0, 5.2), steady(0.10, 5.2), steady(0.0, 5.6), steady(0.02, 5.6)]
     assert rates(trials) == [
         Rates(slowdown=0.0, trials=2, red=0, undecided=0, red_at_tolerance=0, mean_red=1, median_red=1),
         Rates(slowdown=0.02, trials=1, red=0, undecided=0, red_at_tolerance=0, mean_red=0, median_red=0),
@@ -113,14 +120,14 @@ def test_each_trial_is_compared_with_the_last_identical_one():
 
 def test_what_must_be_found_lies_beyond_the_bound():
     """A slow-down by 4 % is beyond half of the tolerance of 5 %, and not beyond all of it."""
-    (_, slowed) = rates([steady(0.0), steady(0.0), steady(0.04)])
+    (_, slowed) = rates([*[steady(0.0)] * (RECORDED_LOOKS + 1), steady(0.04)])
     assert (slowed.red, slowed.red_at_tolerance) == (1, 0)
 
 
 def test_means_and_medians_are_compared_apart():
     """One slow call moves the mean and not the median."""
     slow = measured([[(5.0, 5.0)] * 7 + [(5.0, 50.0)]] * 3)
-    (row,) = rates([steady(0.0), Trial(slowdown=0.0, first=slow, second=None, seconds=1.0)])
+    (row,) = rates([*[steady(0.0)] * RECORDED_LOOKS, Trial(slowdown=0.0, first=slow, second=None, seconds=1.0)])
     assert (row.mean_red, row.median_red, row.red) == (1, 0, 0)
 
 

@@ -29,7 +29,7 @@ COLUMNS = [
 
 EXPECTED = """\
 Self-check of the latency gate: digits, 5 ms a call, on cpu-avx2-1t, no load of our own beside it.
-Each trial takes 3 fresh processes; it is compared with the last of identical models before.
+Each trial takes 3 fresh processes; its baseline is 5 of identical models.
 The gate holds a ratio to 2.5% above its baseline, halfway to the 5% that it must find.
 Time of a trial: median 5.0 s, longest 9.5 s, of 10 s allowed; 1 of 3 took a second look.
 

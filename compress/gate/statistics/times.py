@@ -156,16 +156,18 @@ def pooled_ratio(intervals: Sequence[RatioInterval]) -> RatioInterval:
 def relative_ratio(now: RatioInterval, before: RatioInterval) -> RatioInterval:
     """By which factor a ratio changed since it was measured ``before``, as sure as ``now`` is.
 
+    The interval of ``before`` counts as it was recorded. It must not shrink to the confidence of one of several
+    processes: their errors are independent, so that all of them rarely err to one side, but what was recorded is the
+    same for all, and where it is wrong every one of them is.
+
     Raises:
-        ConfigError: if an interval's confidence is outside (0, 1).
+        ConfigError: if the confidence of ``now`` is outside (0, 1).
 
     Source: Zou and Donner, see :func:`pooled_ratio`.
     """
     check_confidence(now.confidence)
-    check_confidence(before.confidence)
-    scale = _quantile(now.confidence) / _quantile(before.confidence)
-    below = math.hypot(math.log(now.median / now.low), scale * math.log(before.high / before.median))
-    above = math.hypot(math.log(now.high / now.median), scale * math.log(before.median / before.low))
+    below = math.hypot(math.log(now.median / now.low), math.log(before.high / before.median))
+    above = math.hypot(math.log(now.high / now.median), math.log(before.median / before.low))
     median = now.median / before.median
     return RatioInterval(
         median=median,
