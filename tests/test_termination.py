@@ -63,8 +63,8 @@ def test_it(gate, {meter}, compressed, dense):
 
 
 def wait_until(condition):
-    """Give other processes half a minute."""
-    for _ in range(600):
+    """Give other processes three minutes, which a machine with other work may need to start torch."""
+    for _ in range(3600):
         if condition():
             return True
         time.sleep(0.05)
