@@ -152,8 +152,8 @@ def test_a_damaged_file_is_said_to_be_one(content, tmp_path):
 
 def test_a_file_that_computes_something_else_is_not_written(tiny_dense, tiny_images, monkeypatch):
     """The file itself is tried."""
-    run = PteModel._outputs
-    monkeypatch.setattr(PteModel, "_outputs", lambda model, inputs: [-one for one in run(model, inputs)])
+    run = PteModel._run
+    monkeypatch.setattr(PteModel, "_run", lambda model, tensors: [-one for one in run(model, tensors)])
     with pytest.raises(ModelError, match=r"^the \.pte file does not compute what the model does: "):
         to_pte(tiny_dense, inputs_of(tiny_images))
 
