@@ -92,6 +92,15 @@ METRICS: Mapping[str, Metric] = {
         ),
         Metric(name="top1_error", title="top-1 error", short="top-1 error", unit=Unit.FRACTION, kind=Kind.ERROR),
         Metric(name="top5_error", title="top-5 error", short="top-5 error", unit=Unit.FRACTION, kind=Kind.ERROR),
+        # Of outputs to those of the dense model: a quality that needs no targets.
+        Metric(
+            name="output_error",
+            title="output error, relative",
+            short="output error",
+            unit=Unit.FRACTION,
+            kind=Kind.SCORE,
+            tolerance=0.005,
+        ),
         Metric(
             name="cpu_peak_bytes",
             title="runtime memory, CPU",

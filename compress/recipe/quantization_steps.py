@@ -82,18 +82,18 @@ def apply_half(settings: Half, model: nn.Module, _: Context) -> HalfModel:
 
 
 def _accuracy(model: nn.Module, held_out: AnySplit, context: Context) -> Accuracy | None:
-    """What a model keeps of the workload's first quality, in 0..1; None where it has none.
+    """What a model keeps of the workload's first quality of its own, in 0..1; None where it has none.
 
     Of a share it is the share that is right; of any other figure one less the part by which it is worse than that of
     the model in float.
     """
-    quality = next(iter(context.workload.qualities), None)
+    quality = context.workload.own_quality
     if quality is None:
         return None
-    metric, name = quality.metric, quality.name
+    metric = quality.metric
 
     def value(candidate: nn.Module) -> float:
-        return judge_on(context.workload, candidate, held_out)[name].value
+        return judge_on(context.workload, candidate, held_out, [quality])[quality.name].value
 
     if metric.unit is Unit.FRACTION:
         return value if metric.higher_is_better else lambda candidate: 1 - value(candidate)

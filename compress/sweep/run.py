@@ -167,7 +167,7 @@ class _Attempt:
 
     def measure(self, model: nn.Module) -> Candidate:
         """Error and size, of nobody's yet."""
-        judged = self.workload.judge(model, progress=self.progress)
+        judged = self.workload.judge(model, dense=self.dense, progress=self.progress)
         return Candidate(
             recipe="",
             top1_error=judged["top1_error"].value,
