@@ -101,6 +101,22 @@ METRICS: Mapping[str, Metric] = {
             kind=Kind.SCORE,
             tolerance=0.005,
         ),
+        # Of the file that a runtime executes to the model that it was made of: the one or the other, by the task.
+        Metric(
+            name="artifact_answer_error",
+            title="answers changed by the file",
+            short="file's changes",
+            unit=Unit.FRACTION,
+            kind=Kind.ERROR,
+        ),
+        Metric(
+            name="artifact_output_error",
+            title="output error of the file",
+            short="file's error",
+            unit=Unit.FRACTION,
+            kind=Kind.SCORE,
+            tolerance=0.005,
+        ),
         Metric(
             name="cpu_peak_bytes",
             title="runtime memory, CPU",

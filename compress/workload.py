@@ -32,6 +32,8 @@ from compress.train.objective import Loss
 from compress.workloads import EMBEDDED
 
 EVALUATED_AT_ONCE = 256
+# The package's metrics that are not told of every task.
+_OF_IMAGES = ("top1_error", "top5_error")
 
 
 class Training(TypedDict):
@@ -180,8 +182,7 @@ class Workload:
     @cached_property
     def known_metrics(self) -> dict[str, Metric]:
         """All that can be measured of it, by name, in the order of rows in a report."""
-        # How near outputs come to the dense model's can be told of any: the fixture outputs_agree tells it.
-        of_any = [metric for metric in METRICS.values() if not metric.is_quality or metric.name == "output_error"]
+        of_any = [metric for metric in METRICS.values() if metric.name not in _OF_IMAGES]
         own = [*(one.metric for one in self.qualities), *(one.metric for one in self.metrics)]
         return {metric.name: metric for metric in in_order([*of_any, *own])}
 

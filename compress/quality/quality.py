@@ -42,6 +42,8 @@ class Quality:
         tolerance: how much worse than its baseline it may be: of a fraction in its own unit, else as a share of it.
         against: what outputs are held against: the batch's "targets", or what the "dense" model puts out for the batch,
             which ``rows`` is then given in their place.
+        of_classes: whether outputs are logits ``[n, num_classes]`` whose likeliest class is the answer: a file is then
+            held to the model it was made of by answers that changed, and not by its outputs' error.
 
     Raises:
         ConfigError: if a value breaks its rule.
@@ -56,6 +58,7 @@ class Quality:
     is_error: bool = False
     tolerance: float | None = None
     against: Reference = "targets"
+    of_classes: bool = False
 
     def __post_init__(self) -> None:
         check_name(self.name)
