@@ -249,6 +249,8 @@ class Measurement:
         scores: scores only: what each test example gave.
         num_examples: qualities only: how many test examples there are.
         unmeasured: why there is no value; None where there is one.
+        inapplicable: whether there is none because there is nothing that it could be of: that fails a run only where a
+            limit or a baseline asks for it.
         info: further figures for a reader, never gated.
         notes: what a reader should know of how it was measured.
     """
@@ -264,6 +266,7 @@ class Measurement:
     scores: Scores | None = None
     num_examples: int = 0
     unmeasured: str | None = None
+    inapplicable: bool = False
     info: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from compress.exported.capture import batch_size, piece_of, repeated
+from compress.exported.file_model import FileModel
 from compress.inputs import Inputs, each_batch
 from compress.measure.children import Conditions, ready
 from compress.measure.quality import quality_measurement
@@ -22,7 +23,10 @@ from compress.outputs import Outputs, selected
 from compress.pairs import pinned_threads
 from compress.quality import Judged, Quality, judge_model
 from compress.results import Measurement
-from compress.runtimes import Call
+from compress.runtimes import PACKAGING, Call
+
+_NO_FILE = "the recipe's runtime makes no file of a model"
+_NO_MODEL = "the model that the file was made of is not known"
 
 Answered = tuple[Inputs, Any]
 """Inputs of some examples, and what the model itself puts out for them."""
@@ -38,9 +42,11 @@ def artifact_parity(
 ) -> Measurement:
     """The file that a runtime makes of a model and executes, against the model: the dense value is the model's own, 0.
 
+    Nothing is measured of runtimes that make no file, and of models that are a file themselves.
+
     Args:
         compressed: the model; moved to the CPU.
-        conditions: the runtime, one that makes files, its threads, and the example inputs that the file is made for.
+        conditions: the runtime, its threads, and the example inputs that the file is made for.
         batches: of the test examples, of any size.
         quality: :func:`compress.quality.artifact_answer_error` or :func:`compress.quality.artifact_output_error`.
         outputs: which of what the model puts out counts.
@@ -49,6 +55,9 @@ def artifact_parity(
         ConfigError: if what the runtime needs is not installed.
         ModelError: if the model does not run under it, or not on the examples.
     """
+    missing = _NO_FILE if conditions.runtime not in PACKAGING else _NO_MODEL
+    if conditions.runtime not in PACKAGING or isinstance(compressed, FileModel):
+        return Measurement(metric=quality.name, unmeasured=missing, inapplicable=True)
     with pinned_threads(conditions.threads):
         call = ready(compressed, conditions)
         answers = answered(compressed, batches, outputs)

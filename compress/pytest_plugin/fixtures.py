@@ -20,7 +20,7 @@ import pytest
 
 from compress.pytest_plugin.benchmarking import Looks, PytestBenchmark
 from compress.pytest_plugin.declared import load_workload
-from compress.pytest_plugin.meter import NO_CUDA, NO_FILE, NO_ORIGIN, Measure, Meter
+from compress.pytest_plugin.meter import NO_CUDA, Measure, Meter
 from compress.pytest_plugin.options import DEFAULT_RECIPE
 from compress.pytest_plugin.run import RUN, at_work, stop_on_error
 
@@ -286,20 +286,13 @@ def artifact_parity(workload: Workload, _conditions: Conditions) -> Meter:
 
     Of classifiers it is the share of answers that changed, of others the relative error of the outputs.
     """
-    from compress.exported.file_model import FileModel
     from compress.measure.parity import artifact_parity
     from compress.quality import parity_of
-    from compress.results import Measurement
-    from compress.runtimes import PACKAGING
     from compress.workload import EVALUATED_AT_ONCE
 
     quality = parity_of(workload.qualities)
 
     def measure(compressed: nn.Module, _dense: nn.Module) -> Measurement:
-        if _conditions.runtime not in PACKAGING:
-            return Measurement(metric=quality.name, unmeasured=NO_FILE)
-        if isinstance(compressed, FileModel):
-            return Measurement(metric=quality.name, unmeasured=NO_ORIGIN)
         batches = workload.dataset.test.batches(EVALUATED_AT_ONCE)
         return artifact_parity(compressed, _conditions, batches, quality, outputs=workload.outputs)
 

@@ -22,7 +22,7 @@ from compress.gate.limits import Limit
 from compress.gate.recording import Provenance, Recorded, record
 from compress.gate.transport import pack, unpack
 from compress.gate.verdict import Verdict
-from compress.pytest_plugin.meter import INAPPLICABLE, NO_CUDA, Meter
+from compress.pytest_plugin.meter import NO_CUDA, Meter
 from compress.pytest_plugin.outcomes import NotMeasured
 from compress.report.markdown import render_markdown
 from compress.report.table import MARKS, build_table
@@ -139,7 +139,7 @@ class GateSession:
     def is_inapplicable(self, verdict: Verdict) -> bool:
         """Whether there is nothing that the metric could be of, and neither a limit nor the baseline asks for it."""
         recorded = self.baseline is not None and self.baseline.entries(verdict.recipe, verdict.metric.name)
-        return verdict.measurement.unmeasured in INAPPLICABLE and verdict.limit is None and not recorded
+        return verdict.measurement.inapplicable and verdict.limit is None and not recorded
 
     def record(self, name: str) -> Recorded:
         """Write all that was measured into the baseline called ``name``.

@@ -15,10 +15,6 @@ Measure = Callable[["nn.Module", "nn.Module"], "Measurement"]
 
 # Why what needs a CUDA device was not measured.
 NO_CUDA = "no CUDA device"
-# Why there is nothing that a metric could be of: fails a run only where a limit or a baseline asks for it.
-NO_FILE = "the recipe's runtime makes no file of a model"
-NO_ORIGIN = "the model that the file was made of is not known"
-INAPPLICABLE = (NO_FILE, NO_ORIGIN)
 
 
 @dataclass(frozen=True, kw_only=True)

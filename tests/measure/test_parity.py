@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from compress.exported import capture
+from compress.exported.onnx import OnnxModel, to_onnx
 from compress.measure import parity as under_test
 from compress.measure.children import Conditions
 from compress.measure.parity import answered, artifact_parity, parity
@@ -90,3 +92,19 @@ def test_what_a_file_is_held_by_follows_from_what_models_are_judged_by():
 class _Named(nn.Module):
     def forward(self, x):
         return {"a": x, "b": x}
+
+
+@pytest.mark.parametrize("runtime", ["eager", "inductor"])
+def test_a_runtime_without_a_file_has_nothing_to_hold(tiny_dense, runtime):
+    """It says so instead of comparing a model with itself."""
+    found = artifact_parity(tiny_dense, conditions(runtime), BATCHES, artifact_answer_error())
+    assert (found.compressed, found.inapplicable) == (None, True)
+    assert found.unmeasured == "the recipe's runtime makes no file of a model"
+
+
+def test_a_file_of_unknown_origin_has_no_model_to_be_held_to(tiny_dense, tiny_images):
+    """Whoever brings the file alone."""
+    file = OnnxModel(to_onnx(capture(tiny_dense, tiny_images)))
+    found = artifact_parity(file, conditions("onnxruntime"), BATCHES, artifact_answer_error())
+    assert (found.compressed, found.inapplicable) == (None, True)
+    assert found.unmeasured == "the model that the file was made of is not known"
