@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +67,15 @@ class Metric:
     def worse_by(self, before: float, after: float) -> float:
         """By how much ``after`` is worse than ``before``; below 0 where it is better."""
         return before - after if self.higher_is_better else after - before
+
+
+def metric_of(table: Mapping[str, Any]) -> Metric:
+    """The metric that :func:`dataclasses.asdict` took apart, of JSON's types.
+
+    Raises:
+        KeyError, TypeError, ValueError: if it is none.
+    """
+    return Metric(**{**table, "unit": Unit(table["unit"]), "kind": Kind(table["kind"])})
 
 
 # What comes with this package, in the order of rows in every report. A workload declares others beside them.
