@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from compress.data import AnySplit, ImageData, LoaderSplit
+from compress.data import AnySplit, LoaderSplit
 from compress.data.splits import generator, stratified
 from compress.errors import ConfigError
 from compress.inputs import Inputs
@@ -70,10 +70,18 @@ def apply_quantize(settings: Quantize, model: nn.Module, context: Context) -> Qu
 
 def apply_quantize_aware_fit(settings: QuantizeAwareConfig, model: nn.Module, context: Context) -> QuantizedModel:
     """Fine-tuning in int8."""
-    dataset = context.workload.dataset
-    if not isinstance(dataset, ImageData):
-        raise ConfigError("quantize_aware_fit takes labelled images, of other data use the steps fit and quantize")
-    return quantize_aware_fit(model, dataset, settings, checkpoint=context.checkpoint, progress=context.progress).model
+    known = context.workload.training
+    return quantize_aware_fit(
+        model,
+        context.workload.dataset,
+        settings,
+        loss=known["loss"],
+        optimizer=known["optimizer"],
+        outputs=known["outputs"],
+        quality=known["quality"],
+        checkpoint=context.checkpoint,
+        progress=context.progress,
+    ).model
 
 
 def apply_half(settings: Half, model: nn.Module, _: Context) -> HalfModel:
