@@ -34,13 +34,7 @@ def relative_error(exact: Any, other: Any) -> float:
     Raises:
         ModelError: if there is no tensor to compare, or the two are nested otherwise or of other shapes.
     """
-    ours, theirs = _comparable(exact), _comparable(other)
-    if not ours:
-        raise ModelError(f"a model must put out a tensor to be compared, got {type(exact).__name__}")
-    if [one.shape for one in ours] != [one.shape for one in theirs]:
-        shapes = [[list(one.shape) for one in outputs] for outputs in (ours, theirs)]
-        raise ModelError(f"outputs of shapes {shapes[0]} cannot be compared with {shapes[1]}")
-    ratios = [_noise_to_signal(*pair) for pair in zip(ours, theirs, strict=True)]
+    ratios = [_noise_to_signal(*pair) for pair in _pairs(exact, other)]
     return math.sqrt(sum(ratios) / len(ratios))
 
 
@@ -78,6 +72,40 @@ def check_same(
         )
 
 
+def powers(exact: Any, other: Any) -> Tensor:
+    """``[n, 2 * tensors]``: of each example, and of each tensor of the outputs, power of the error and its own.
+
+    The root of the mean, over the tensors, of the sums' ratios is :func:`relative_error` of all examples.
+
+    Args:
+        exact, other: as for :func:`relative_error`; the first dimension of every tensor is that of the examples.
+
+    Raises:
+        ModelError: as :func:`relative_error` does, or if a tensor has no row for each example.
+    """
+    pairs = _pairs(exact, other)
+    if any(ours.ndim == 0 or len(ours) != len(pairs[0][0]) for ours, _ in pairs):
+        raise ModelError(
+            "outputs must have a row for each example to be compared one by one, got shapes"
+            f" {[list(ours.shape) for ours, _ in pairs]}: name those that do with outputs="
+        )
+    columns = []
+    for ours, theirs in pairs:
+        columns += [power.flatten(1).sum(dim=1) if power.ndim > 1 else power for power in _powers(ours, theirs)]
+    return torch.stack(columns, dim=1)
+
+
+def _pairs(exact: Any, other: Any) -> list[tuple[Tensor, Tensor]]:
+    """The tensors of both that are held against each other."""
+    ours, theirs = _comparable(exact), _comparable(other)
+    if not ours:
+        raise ModelError(f"a model must put out a tensor to be compared, got {type(exact).__name__}")
+    if [one.shape for one in ours] != [one.shape for one in theirs]:
+        shapes = [[list(one.shape) for one in outputs] for outputs in (ours, theirs)]
+        raise ModelError(f"outputs of shapes {shapes[0]} cannot be compared with {shapes[1]}")
+    return list(zip(ours, theirs, strict=True))
+
+
 def _comparable(outputs: Any) -> list[Tensor]:
     """The tensors that are compared, in order."""
     # What another object holds, as a cache does, is no output.
@@ -87,13 +115,18 @@ def _comparable(outputs: Any) -> list[Tensor]:
     return floats or tensors
 
 
-def _noise_to_signal(exact: Tensor, other: Tensor) -> float:
-    """Power of the difference over the power of ``exact``."""
+def _powers(exact: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each number: power of the difference, 0 between equal ones, and of ``exact``, 0 where that is infinite."""
     wide = torch.complex128 if exact.is_complex() else torch.float64
     exact, other = exact.to(wide), other.to(exact.device, wide)
     same = (exact == other) | (exact.isnan() & other.isnan())
-    noise = float((exact - other)[~same].abs().square().sum())
+    noise = (exact - other).abs().square().masked_fill(same, 0.0)
+    return noise, exact.abs().square().masked_fill(~exact.isfinite(), 0.0)
+
+
+def _noise_to_signal(exact: Tensor, other: Tensor) -> float:
+    """Power of the difference over the power of ``exact``."""
+    noise, signal = (float(power.sum()) for power in _powers(exact, other))
     if noise == 0:
         return 0.0
-    signal = float(exact[exact.isfinite()].abs().square().sum())
     return noise / signal if signal > 0 and math.isfinite(noise) else math.inf

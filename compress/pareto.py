@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from compress.results import METRICS, Metric
+
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
@@ -12,7 +14,8 @@ class Candidate:
 
     Attributes:
         recipe: name of the recipe that made it.
-        top1_error: in 0..1.
+        quality: how good it is at its task, in the metric's unit.
+        metric: what that is: top-1 error, or another workload's own.
         file_bytes: of the file that ``compress.save`` writes.
         num_params: parameters.
         latency_ratio: time of one forward pass, compressed / dense; None where no time was measured.
@@ -21,12 +24,18 @@ class Candidate:
     """
 
     recipe: str
-    top1_error: float
+    quality: float
     file_bytes: float
     num_params: float
     latency_ratio: float | None = None
     latency_interval: tuple[float, float] | None = None
     settings: Mapping[str, object] = field(default_factory=dict)
+    metric: Metric = METRICS["top1_error"]
+
+    @property
+    def badness(self) -> float:
+        """The quality, the larger the worse."""
+        return self.metric.worse_by(0.0, self.quality)
 
     @property
     def is_seed(self) -> bool:
@@ -87,10 +96,10 @@ def dominated(points: Sequence[tuple[float, ...]]) -> list[bool]:
 
 
 def on_front(candidates: Sequence[Candidate]) -> list[bool]:
-    """For each candidate whether none beats it in error, bytes and time together; without a time none is."""
+    """For each candidate whether none beats it in quality, bytes and time together; without a time none is."""
     timed = [index for index, candidate in enumerate(candidates) if candidate.latency_ratio is not None]
     points = [
-        (candidates[index].top1_error, candidates[index].file_bytes, candidates[index].latency_ratio or 0.0)
+        (candidates[index].badness, candidates[index].file_bytes, candidates[index].latency_ratio or 0.0)
         for index in timed
     ]
     front = {index for index, beaten in zip(timed, dominated(points), strict=True) if not beaten}

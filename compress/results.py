@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +69,15 @@ class Metric:
         return before - after if self.higher_is_better else after - before
 
 
+def metric_of(table: Mapping[str, Any]) -> Metric:
+    """The metric that :func:`dataclasses.asdict` took apart, of JSON's types.
+
+    Raises:
+        KeyError, TypeError, ValueError: if it is none.
+    """
+    return Metric(**{**table, "unit": Unit(table["unit"]), "kind": Kind(table["kind"])})
+
+
 # What comes with this package, in the order of rows in every report. A workload declares others beside them.
 METRICS: Mapping[str, Metric] = {
     metric.name: metric
@@ -92,6 +102,31 @@ METRICS: Mapping[str, Metric] = {
         ),
         Metric(name="top1_error", title="top-1 error", short="top-1 error", unit=Unit.FRACTION, kind=Kind.ERROR),
         Metric(name="top5_error", title="top-5 error", short="top-5 error", unit=Unit.FRACTION, kind=Kind.ERROR),
+        # Of outputs to those of the dense model: a quality that needs no targets.
+        Metric(
+            name="output_error",
+            title="output error, relative",
+            short="output error",
+            unit=Unit.FRACTION,
+            kind=Kind.SCORE,
+            tolerance=0.005,
+        ),
+        # Of the file that a runtime executes to the model that it was made of: the one or the other, by the task.
+        Metric(
+            name="artifact_answer_error",
+            title="answers changed by the file",
+            short="file's changes",
+            unit=Unit.FRACTION,
+            kind=Kind.ERROR,
+        ),
+        Metric(
+            name="artifact_output_error",
+            title="output error of the file",
+            short="file's error",
+            unit=Unit.FRACTION,
+            kind=Kind.SCORE,
+            tolerance=0.005,
+        ),
         Metric(
             name="cpu_peak_bytes",
             title="runtime memory, CPU",
@@ -224,6 +259,8 @@ class Measurement:
         scores: scores only: what each test example gave.
         num_examples: qualities only: how many test examples there are.
         unmeasured: why there is no value; None where there is one.
+        inapplicable: whether there is none because there is nothing that it could be of: that fails a run only where a
+            limit or a baseline asks for it.
         info: further figures for a reader, never gated.
         notes: what a reader should know of how it was measured.
     """
@@ -239,6 +276,7 @@ class Measurement:
     scores: Scores | None = None
     num_examples: int = 0
     unmeasured: str | None = None
+    inapplicable: bool = False
     info: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

@@ -133,6 +133,8 @@ _OF_FILES: dict[type[FileModel], tuple[str, ...]] = {
 RUNTIMES = tuple(_PREPARE)
 # Those that make a file of a model, which any process on this machine runs as it is.
 PACKAGING = ("aotinductor", "onnxruntime", "openvino", "executorch")
+# Those that run no operation of PyTorch's, so that its profiler sees nothing of a forward pass.
+OUTSIDE_TORCH = ("onnxruntime", "openvino", "executorch")
 
 
 def call_of(path: Path, runtime: str, *, bfloat16: bool = False, scratch: Path | None = None) -> Call:

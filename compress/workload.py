@@ -22,7 +22,7 @@ from compress.inputs import Inputs, device_of, infer, inputs_of
 from compress.models import googlenet
 from compress.models.googlenet import WEIGHTS
 from compress.outputs import Outputs, named_tensors, selected
-from compress.quality import Judged, OwnMetric, Quality, judge_model, topk_error
+from compress.quality import Judged, OwnMetric, Quality, judge_model, output_error, topk_error
 from compress.quality.evaluation import Groups
 from compress.quality.quality import Rows, check_distinct, qualities_of
 from compress.results import METRICS, Metric, in_order
@@ -32,6 +32,8 @@ from compress.train.objective import Loss
 from compress.workloads import EMBEDDED
 
 EVALUATED_AT_ONCE = 256
+# The package's metrics that are not told of every task.
+_OF_IMAGES = ("top1_error", "top5_error")
 
 
 class Training(TypedDict):
@@ -54,12 +56,13 @@ class Workload:
         model_args: keyword arguments of ``model_factory``, of types that JSON knows.
         data: loads the data set; called once, when it is first needed. Labelled images
             (:class:`compress.data.ImageData`), or of any other task what :func:`compress.data.from_loaders` takes: a
-            pair (train, test) of iterables of batches (inputs, targets).
+            pair (train, test) of iterables of batches: (inputs, targets), or inputs alone.
         example_inputs: one input as the model is served it, of any structure: a tensor ``[1, ...]``, a tuple of
             arguments or a mapping of named ones; latency and memory are measured on it.
         example_input: the same, of a model that takes one tensor.
         quality: what it is judged by on the test examples: one or several of :mod:`compress.quality`, or plain
-            functions ``(outputs, targets) -> [n]``. Of labelled images top-1 and top-5 error, if left out.
+            functions ``(outputs, targets) -> [n]``. If left out, top-1 and top-5 error of labelled images, and of
+            other data how near outputs come to the dense model's, which takes no targets.
         metrics: what else is measured of it.
         groups: a batch's targets to which examples belong together, as those of one recording do; each is on its own
             if left out.
@@ -130,13 +133,12 @@ class Workload:
     @property
     def training(self) -> Training:
         """What :func:`compress.fit` is to know of it."""
-        chosen_by = next(iter(self.qualities), None)
         return {
             "loss": self.loss,
             "distance": self.distance,
             "optimizer": self.optimizer,
             "outputs": self.outputs,
-            "quality": chosen_by,
+            "quality": self.own_quality,
         }
 
     @cached_property
@@ -165,35 +167,54 @@ class Workload:
     def qualities(self) -> tuple[Quality, ...]:
         """What it is judged by."""
         declared = qualities_of(self.quality)
-        if declared or not isinstance(self.dataset, ImageData):
+        if declared:
             return declared
+        if not isinstance(self.dataset, ImageData):
+            return (output_error(),)
         num_classes = len(self.dataset.classes)
         return topk_error(1, num_classes), topk_error(5, num_classes)
+
+    @property
+    def own_quality(self) -> Quality | None:
+        """The first of them that a model has by itself, and not by its nearness to the dense one; None without any."""
+        return next((one for one in self.qualities if one.against == "targets"), None)
 
     @cached_property
     def known_metrics(self) -> dict[str, Metric]:
         """All that can be measured of it, by name, in the order of rows in a report."""
-        of_any = [metric for metric in METRICS.values() if not metric.is_quality]
+        of_any = [metric for metric in METRICS.values() if metric.name not in _OF_IMAGES]
         own = [*(one.metric for one in self.qualities), *(one.metric for one in self.metrics)]
         return {metric.name: metric for metric in in_order([*of_any, *own])}
 
-    def judge(self, model: nn.Module, *, progress: bool = False) -> dict[str, Judged]:
+    def judge(self, model: nn.Module, *, dense: nn.Module | None = None, progress: bool = False) -> dict[str, Judged]:
         """All qualities of a model on the test examples, by name.
+
+        Args:
+            model: to be judged.
+            dense: what it came from, where a quality is held against that; may be ``model`` itself.
+            progress: whether to show a bar, if stderr is a terminal.
 
         Raises:
             CompressError: if the model or a quality fails on them.
         """
-        return judge_on(self, model, self.dataset.test, progress=progress)
+        return judge_on(self, model, self.dataset.test, self.qualities, dense=dense, progress=progress)
 
 
 def judge_on(
-    workload: Workload, model: nn.Module, split: Split | LoaderSplit, *, progress: bool = False
+    workload: Workload,
+    model: nn.Module,
+    split: Split | LoaderSplit,
+    qualities: Sequence[Quality],
+    *,
+    dense: nn.Module | None = None,
+    progress: bool = False,
 ) -> dict[str, Judged]:
-    """All of a workload's qualities of a model on some examples, by name."""
+    """Some qualities of a model on some examples of a workload, by name."""
     return judge_model(
         model,
         split.batches(EVALUATED_AT_ONCE),
-        workload.qualities,
+        qualities,
+        reference=dense,
         outputs=workload.outputs,
         groups=workload.groups,
         total=split.num_batches if isinstance(split, LoaderSplit) else math.ceil(len(split) / EVALUATED_AT_ONCE),

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from compress.errors import ModelError
-from compress.fidelity import check_same, relative_error, snr_db
+from compress.fidelity import check_same, powers, relative_error, snr_db
 from compress.inputs import inputs_of
 
 ONES = torch.ones(4)
@@ -69,3 +69,25 @@ def test_another_model_is_refused_and_a_random_one_is_not():
             return x * torch.rand(())
 
     check_same(Random(), lambda x: x * 7, inputs, "the copy")
+
+
+def test_powers_of_single_examples_add_up_to_the_error_of_all():
+    """Tensors of several numbers, of one and of complex ones; equal infinities are no error."""
+    generator = torch.Generator().manual_seed(0)
+    exact = {
+        "a": torch.randn(5, 3, 2, generator=generator),
+        "b": (torch.randn(5, generator=generator), torch.randn(5, 2, dtype=torch.complex64, generator=generator)),
+    }
+    exact["a"][1, 0, 0] = math.inf
+    other = {"a": exact["a"] * 1.1, "b": (exact["b"][0] + 0.2, exact["b"][1] * 0.5)}
+    rows = powers(exact, other)
+    assert rows.shape == (5, 6)
+    sums = rows.sum(dim=0)
+    assert math.sqrt((sums[::2] / sums[1::2]).mean()) == pytest.approx(relative_error(exact, other))
+
+
+def test_powers_of_single_examples_take_a_row_for_each():
+    """A state or a number beside the outputs is of no example: the message says how to leave it out."""
+    outputs = {"logits": torch.ones(4, 2), "state": torch.ones(1, 4, 2)}
+    with pytest.raises(ModelError, match=r"row for each example .* \[\[4, 2\], \[1, 4, 2\]\]: name those .* outputs="):
+        powers(outputs, outputs)

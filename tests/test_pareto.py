@@ -11,7 +11,7 @@ POINTS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0,
 
 def candidate(error: float, size: float, ratio: float | None) -> Candidate:
     """A model with these three costs."""
-    return Candidate(recipe="r", top1_error=error, file_bytes=size, num_params=1, latency_ratio=ratio)
+    return Candidate(recipe="r", quality=error, file_bytes=size, num_params=1, latency_ratio=ratio)
 
 
 @pytest.mark.parametrize(

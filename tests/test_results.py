@@ -32,7 +32,7 @@ def test_kinds_agree_with_units_and_devices():
         assert bool(metric.device) == bound, metric.name
         assert not bound or metric.tolerance > 0, metric.name
         assert (metric.unit is Unit.MILLISECONDS) == (metric.kind is Kind.TIME), metric.name
-        assert (metric.unit is Unit.FRACTION) == (metric.kind is Kind.ERROR), metric.name
+        assert (metric.unit is Unit.FRACTION) == metric.is_quality, metric.name
         assert not metric.device or metric.name.startswith(f"{metric.device}_")
 
 

@@ -60,7 +60,7 @@ def _train(options: argparse.Namespace) -> None:
         model = dense_model(untrained(workload), progress=not options.quiet)
     else:
         model = run_recipe(recipe, initial_model(workload, recipe.steps[0].seed), workload, progress=not options.quiet)
-    _save(model, workload, options)
+    _save(model, model, workload, options)
 
 
 def training(path: Path) -> Recipe:
@@ -90,10 +90,10 @@ def _run(options: argparse.Namespace) -> None:
     workload = load_workload(options.workload)
     dense = dense_model(workload, progress=not options.quiet)
     model = run_recipe(recipe, dense, workload, progress=not options.quiet)
-    _save(model, workload, options)
+    _save(model, dense, workload, options)
 
 
-def _save(model: nn.Module, workload: Workload, options: argparse.Namespace) -> None:
+def _save(model: nn.Module, dense: nn.Module, workload: Workload, options: argparse.Namespace) -> None:
     """Write the file, and one line, or one object, that says what is in it."""
     from compress.artifact import load, save
     from compress.exported.executorch import PteModel
@@ -102,7 +102,7 @@ def _save(model: nn.Module, workload: Workload, options: argparse.Namespace) -> 
 
     path: Path = options.output
     save(model, path, workload.inputs)
-    judged = workload.judge(model, progress=not options.quiet) if workload.qualities else {}
+    judged = workload.judge(model, dense=dense, progress=not options.quiet)
     if options.json:
         print_json(
             {
@@ -110,13 +110,13 @@ def _save(model: nn.Module, workload: Workload, options: argparse.Namespace) -> 
                 "num_params": count_params(model),
                 "file_bytes": path.stat().st_size,
                 **{name: one.value for name, one in judged.items()},
-                "num_examples": len(workload.dataset.test) if judged else 0,
+                "num_examples": len(workload.dataset.test),
             }
         )
         return
     figures = [f"{one.quality.metric.title} {write_value(one.quality.metric, one.value)}" for one in judged.values()]
-    known = f", {', '.join(figures)} on {len(workload.dataset.test):,} test examples" if figures else ""
-    print(f"{path}: {count_params(model):,} parameters, {path.stat().st_size / 1e6:.2f} MB{known}")
+    known = f"{', '.join(figures)} on {len(workload.dataset.test):,} test examples"
+    print(f"{path}: {count_params(model):,} parameters, {path.stat().st_size / 1e6:.2f} MB, {known}")
     if path.suffix == ".pte":
         written = load(path)
         assert isinstance(written, PteModel)  # noqa: S101 - what such a file holds

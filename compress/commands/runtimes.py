@@ -68,6 +68,7 @@ def _runtimes(options: argparse.Namespace) -> None:
     from compress.data import ImageData
     from compress.measure.runtimes import Examples, prepare_rows, time_rows
     from compress.pairs import pinned_threads
+    from compress.quality import parity_of
     from compress.recipe import load_recipe, run_recipe
     from compress.workload import dense_model, load_workload
 
@@ -83,7 +84,8 @@ def _runtimes(options: argparse.Namespace) -> None:
     with pinned_threads(options.threads):
         examples = None
         if options.examples and isinstance(workload.dataset, ImageData):
-            examples = Examples.of(models, workload.dataset.test, options.examples, workload.outputs)
+            quality = parity_of(workload.qualities)
+            examples = Examples.of(models, workload.dataset.test, options.examples, quality, workload.outputs)
         for batch in options.batch:
             inputs = next(iter(workload.dataset.test.batches(batch)))[0]
             new = prepare_rows(

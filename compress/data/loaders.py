@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -34,8 +34,8 @@ class LoaderSplit:
     """Batches of inputs and targets of any structure; whole batches are what is drawn, set apart or shared out.
 
     Attributes:
-        loader: can be gone over again, as a list or a DataLoader can; gives pairs (inputs, targets). The batches of a
-            list are shuffled in training, a loader shuffles as it will.
+        loader: can be gone over again, as a list or a DataLoader can; gives pairs (inputs, targets), or inputs
+            alone. The batches of a list are shuffled in training, a loader shuffles as it will.
         name: what messages call it.
     """
 
@@ -162,8 +162,9 @@ def from_loaders(
 
     Args:
         name: what a report calls it.
-        train, test: iterables of pairs (inputs, targets) that can be gone over again; the test batches come in the same
-            order each time.
+        train, test: iterables that can be gone over again of pairs (inputs, targets), or of inputs alone, tensors or
+            mappings, for what needs no targets (a pair of inputs and None says the same, whatever the inputs); the test
+            batches come in the same order each time.
         sha256, train_sha256: what identifies both; left out, they are found by going over all batches.
 
     Raises:
@@ -213,8 +214,14 @@ def count_examples(inputs: Any) -> int:
 
 
 def _pair(batch: Any, name: str) -> Pair:
+    """Inputs and targets; of a batch of inputs alone None for these."""
+    if isinstance(batch, (Tensor, Mapping)):
+        return batch, None
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:  # noqa: PLR2004 - inputs and targets
-        raise DataError(f"a batch must be a pair (inputs, targets), got {type(batch).__name__} ({name})")
+        raise DataError(
+            "a batch must be a pair (inputs, targets), or inputs alone: a tensor or a mapping, got"
+            f" {type(batch).__name__} ({name})"
+        )
     return batch[0], batch[1]
 
 
@@ -222,7 +229,10 @@ def _digests(inputs: Any, targets: Any, count: int) -> Iterator[bytes]:
     """Of each example; of the whole batch where its parts cannot be told apart."""
     arguments = inputs_of(inputs, "a batch")
     leaves = tree_leaves([arguments.args, dict(arguments.kwargs)])
-    parts = [*leaves, targets] if _is_rows(targets, count) else [*leaves, *tree_leaves(targets)]
+    if targets is None:
+        parts = leaves
+    else:
+        parts = [*leaves, targets] if _is_rows(targets, count) else [*leaves, *tree_leaves(targets)]
     if all(_is_rows(part, count) for part in parts):
         for number in range(count):
             yield hashlib.sha256(b"".join(_bytes(part[number]) for part in parts)).digest()

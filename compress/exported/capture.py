@@ -81,7 +81,12 @@ def repeated(inputs: Inputs, count: int) -> Inputs:
 
 def first_of(inputs: Inputs, count: int) -> Inputs:
     """The first ``count`` of the inputs, or all."""
-    return _batchwise(inputs, lambda tensor: tensor[:count])
+    return piece_of(inputs, 0, count)
+
+
+def piece_of(inputs: Inputs, start: int, end: int) -> Inputs:
+    """The inputs from the place ``start`` up to ``end``, as many as there are."""
+    return _batchwise(inputs, lambda tensor: tensor[start:end])
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import ArtifactError, MeasureError, ModelError, first_line
-from compress.exported.capture import batch_size, first_of, repeated
+from compress.exported.capture import batch_size, first_of, piece_of, repeated
 from compress.exported.structure import Signature
 from compress.inputs import Inputs
 
@@ -71,7 +71,7 @@ class FileModel(nn.Module):
             return self._run(tensors)
         pieces = []
         for start in range(0, size, self.batch):
-            piece = _rows(given, start, start + self.batch)
+            piece = piece_of(given, start, start + self.batch)
             outputs = self._run(repeated(piece, self.batch).args)
             pieces.append(first_of(Inputs(args=tuple(outputs)), batch_size(piece)).tensors)
         return [torch.cat(parts) for parts in zip(*pieces, strict=True)]
@@ -116,8 +116,3 @@ def signature_in(nesting: str | None, place: str) -> Signature | None:
         return Signature(**json.loads(nesting))
     except (TypeError, ValueError) as cause:
         raise ArtifactError(f"{place} is damaged: {first_line(cause)}") from cause
-
-
-def _rows(inputs: Inputs, start: int, end: int) -> Inputs:
-    size = batch_size(inputs)
-    return Inputs(args=tuple(one[start:end] if one.ndim and len(one) == size else one for one in inputs.args))

@@ -27,12 +27,11 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from compress.cpu import cpu_class
 from compress.errors import MeasureError
-from compress.exported.file_model import check_seen
 from compress.inputs import Inputs, inputs_of
 from compress.measure.children import Children, Conditions, RebuildError, ready, saved
 from compress.pairs import Call, Pairs, elapsed_ms, pair_ms, pinned_threads, take_pairs
 from compress.results import METRICS, Measurement
-from compress.runtimes import prepare
+from compress.runtimes import OUTSIDE_TORCH, prepare
 
 Take = Callable[[int], Pairs]
 Enough = Callable[[Sequence[Pairs]], bool]
@@ -42,6 +41,7 @@ MAX_PAIRS = 400
 WARMUP_CALLS = 5
 # One process's pairs before the next one's turn: even, so that either model goes first equally often.
 _TURN = 10
+_NOT_PROFILED = "torch.profiler sees nothing of what the recipe's runtime executes"
 _RANGE = "compress.measure: one forward pass"
 
 
@@ -135,16 +135,18 @@ def cpu_time(
 ) -> Measurement:
     """Milliseconds of CPU time of one forward pass, summed over all operations that torch.profiler records.
 
+    Nothing is measured under a runtime that runs no such operations.
+
     Args:
         compressed, dense: the models; without ``children`` moved to the CPU and put into eval mode.
         conditions: how a fresh process finds them, what they are called with, runtime and threads.
         children: the processes to measure in, as for :func:`cpu_latency`; they share the pairs among them.
 
     Raises:
-        MeasureError: if a process fails, is killed or hangs, or ``compressed`` is a file that another runtime runs, of
-            which torch.profiler sees nothing.
+        MeasureError: if a process fails, is killed or hangs.
     """
-    check_seen(compressed, "operations")
+    if conditions.runtime in OUTSIDE_TORCH:
+        return Measurement(metric="cpu_time_ms", unmeasured=_NOT_PROFILED, inapplicable=True)
 
     def elsewhere(children: Children) -> Sequence[Pairs]:
         # One process after the other, for none is to wait for another; either model goes first equally often.

@@ -17,9 +17,11 @@ from compress.errors import CompressError
 from compress.exported.executorch import PteModel
 from compress.exported.file_model import FileModel
 from compress.exported.packages import Package
+from compress.measure.parity import Answered, answered, parity
 from compress.measure.size import count_file_bytes
-from compress.outputs import Outputs, selected
+from compress.outputs import Outputs
 from compress.pairs import elapsed_ms
+from compress.quality import Quality
 from compress.runtimes import Call, prepare
 
 MIN_ROUNDS = 10
@@ -69,37 +71,34 @@ class RuntimeRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Examples:
-    """Test examples, and the class that each model gives them in eager mode.
+    """Test examples, and what each model itself puts out for them in eager mode.
 
     Attributes:
-        images: ``[n, ...]``.
-        outputs: which of what the models put out are logits.
-        classes: ``[n]`` of each model, by precision.
+        quality: what a runtime is held to the model by.
+        outputs: which of what the models put out counts.
+        answers: of each model, by precision.
     """
 
-    images: Tensor
+    quality: Quality
     outputs: Outputs | None
-    classes: Mapping[str, Tensor]
+    answers: Mapping[str, Sequence[Answered]]
 
     @staticmethod
-    def of(models: Mapping[str, nn.Module], split: Split, count: int, outputs: Outputs | None = None) -> Examples:
+    def of(
+        models: Mapping[str, nn.Module], split: Split, count: int, quality: Quality, outputs: Outputs | None = None
+    ) -> Examples:
         """The first ``count`` examples of a split."""
-        batches = itertools.islice(split.batches(_BATCH), -(-count // _BATCH))
-        images = torch.cat([images for images, _ in batches])[:count]
-        classes = {}
+        images = torch.cat([images for images, _ in itertools.islice(split.batches(_BATCH), -(-count // _BATCH))])
+        batches = torch.split(images[:count], _BATCH)
+        answers = {}
         for precision, model in models.items():
-            call = prepare(model, images[:_BATCH], runtime="eager")
-            classes[precision] = _classes(call, images, _BATCH, outputs)
-        return Examples(images=images, outputs=outputs, classes=classes)
+            call = prepare(model, batches[0], runtime="eager")
+            answers[precision] = list(answered(call, batches, outputs))
+        return Examples(quality=quality, outputs=outputs, answers=answers)
 
     def share_changed(self, call: Call, precision: str, batch: int) -> float:
-        """How many of them ``call``, which takes ``batch`` at once, puts into another class than the model itself."""
-        # A runtime may be ready for one batch size alone: what does not fill a batch is left out.
-        count = len(self.images) // batch * batch
-        if not count:
-            return math.nan
-        found = _classes(call, self.images[:count], batch, self.outputs)
-        return int((found != self.classes[precision][:count]).sum()) / count
+        """How many of them ``call``, which takes ``batch`` at once, answers otherwise than the model itself."""
+        return parity(call, self.answers[precision], self.quality, batch=batch, outputs=self.outputs).value
 
 
 def prepare_rows(
@@ -170,9 +169,3 @@ def _file_bytes(prepared: Call, model: nn.Module) -> int:
     if isinstance(prepared, Package):
         return prepared.path.stat().st_size
     return len(prepared.content) if isinstance(prepared, FileModel) else count_file_bytes(model)
-
-
-def _classes(call: Call, images: Tensor, batch: int, outputs: Outputs | None) -> Tensor:
-    """``[n]``: the likeliest class of each image."""
-    with torch.inference_mode():
-        return torch.cat([selected(call(some), outputs).argmax(dim=1) for some in torch.split(images, batch)])

@@ -115,13 +115,13 @@ def _hidden(run: PytestRun, session: GateSession) -> Iterator[str]:
 
 
 def _unmeasured(session: GateSession) -> Iterator[Gap]:
-    """What the table shows as not measured, but for what a missing device or no strictness excuses."""
+    """What the table shows as not measured, but for what a missing device, no sense in it or no strictness excuses."""
     for node_id, verdicts in session.judged.items():
         for verdict in verdicts:
             undecided = verdict.status is Status.INCONCLUSIVE and session.rules.strict
             if not undecided and verdict.status is not Status.NOT_MEASURED:
                 continue
-            if not session.lacks_device(verdict):
+            if not session.lacks_device(verdict) and not session.is_inapplicable(verdict):
                 why = "; ".join(verdict.reasons)
                 yield Gap(metric=verdict.metric.name, recipe=verdict.recipe, test=node_id, why=why)
 

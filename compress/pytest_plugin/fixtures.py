@@ -9,7 +9,7 @@ dense model and returns a :class:`compress.results.Measurement`, which makes it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from compress.measure.memory import MemoryReport
     from compress.pytest_plugin.gate_session import Gate
     from compress.pytest_plugin.model_files import ModelFile
-    from compress.quality import Judged
+    from compress.quality import Judged, Quality
     from compress.recipe import Recipe
     from compress.results import Measurement
     from compress.workload import Workload
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 Found = TypeVar("Found")
 
 
-Judge = Callable[["nn.Module"], "dict[str, Judged]"]
+Judge = Callable[["nn.Module", "nn.Module"], "dict[str, Judged]"]
 
 
 @pytest.fixture(scope="session")
@@ -270,6 +270,35 @@ def top5_error(workload: Workload, _judge: Judge) -> Meter:
     return _quality_meter("top5_error", workload, _judge)
 
 
+@pytest.fixture(scope="session")
+def outputs_agree(workload: Workload, pytestconfig: pytest.Config, _judge: Judge) -> Meter:
+    """Relative error of the compressed model's outputs to the dense model's on the test examples, of any structure."""
+    from compress.quality import output_error
+
+    agreement = output_error()
+    is_judged_by_it = any(quality.name == agreement.name for quality in workload.qualities)
+    return _meter_of(agreement, _judge if is_judged_by_it else _judging(workload, (agreement,), pytestconfig))
+
+
+@pytest.fixture
+def artifact_parity(workload: Workload, _conditions: Conditions) -> Meter:
+    """How the file that the recipe's runtime executes answers on the test examples, against the model it is made of.
+
+    Of classifiers it is the share of answers that changed, of others the relative error of the outputs.
+    """
+    from compress.measure.parity import artifact_parity
+    from compress.quality import parity_of
+    from compress.workload import EVALUATED_AT_ONCE
+
+    quality = parity_of(workload.qualities)
+
+    def measure(compressed: nn.Module, _dense: nn.Module) -> Measurement:
+        batches = workload.dataset.test.batches(EVALUATED_AT_ONCE)
+        return artifact_parity(compressed, _conditions, batches, quality, outputs=workload.outputs)
+
+    return Meter(metric=quality.name, measure=measure)
+
+
 @pytest.fixture
 def _own_metric_name(request: pytest.FixtureRequest) -> str:
     """What ``own_metric`` is parametrized by."""
@@ -472,17 +501,8 @@ def _children(pytestconfig: pytest.Config) -> Iterator[Children]:
 
 @pytest.fixture(scope="session")
 def _judge(workload: Workload, pytestconfig: pytest.Config) -> Judge:
-    """Judges a model on the test split by all qualities, once however often it is asked."""
-    # The model is kept with its result: another one could be given the same id once this one is gone.
-    known: dict[int, tuple[nn.Module, dict[str, Judged]]] = {}
-
-    def judged(model: nn.Module) -> dict[str, Judged]:
-        if id(model) not in known:
-            with at_work(pytestconfig, "evaluating"):
-                known[id(model)] = (model, workload.judge(model, progress=True))
-        return known[id(model)][1]
-
-    return judged
+    """Judges a model, and the dense one it came from, on the test split by all qualities."""
+    return _judging(workload, workload.qualities, pytestconfig)
 
 
 def _recipe_of(path: Path, file: ModelFile | None) -> Recipe:
@@ -498,18 +518,42 @@ def _recipe_of(path: Path, file: ModelFile | None) -> Recipe:
 def _quality_meter(name: str, workload: Workload, judge: Judge) -> Meter:
     """Measures the quality of that name, if the workload has one."""
     from compress.errors import MeasureError
+
+    own = {quality.name: quality for quality in workload.qualities}
+    if name not in own:
+        known = ", ".join(own)
+        raise MeasureError(f"workload {workload.name!r} is not judged by {name}, its qualities are {known}")
+    return _meter_of(own[name], judge)
+
+
+def _meter_of(quality: Quality, judge: Judge) -> Meter:
     from compress.measure.quality import quality_measurement
     from compress.results import METRICS
 
-    own = {quality.name: quality.metric for quality in workload.qualities}
-    if name not in own:
-        known = ", ".join(own) or "none"
-        raise MeasureError(f"workload {workload.name!r} is not judged by {name}, its qualities are {known}")
+    name = quality.name
     return Meter(
         metric=name,
-        declared=None if name in METRICS else own[name],
-        measure=lambda small, large: quality_measurement(judge(small)[name], judge(large)[name]),
+        declared=None if name in METRICS else quality.metric,
+        measure=lambda small, large: quality_measurement(judge(small, large)[name], judge(large, large)[name]),
     )
+
+
+def _judging(workload: Workload, qualities: Sequence[Quality], config: pytest.Config) -> Judge:
+    """Judges a model and the dense one it came from by some qualities, once however often it is asked."""
+    from compress.workload import judge_on
+
+    # The models are kept with the result: another one could be given the same id once one is gone.
+    known: dict[tuple[int, int], tuple[nn.Module, nn.Module, dict[str, Judged]]] = {}
+
+    def judged(model: nn.Module, dense: nn.Module) -> dict[str, Judged]:
+        key = (id(model), id(dense))
+        if key not in known:
+            with at_work(config, "evaluating"):
+                split = workload.dataset.test
+                known[key] = (model, dense, judge_on(workload, model, split, qualities, dense=dense, progress=True))
+        return known[key][2]
+
+    return judged
 
 
 def _once_a_model(find_out: Callable[[nn.Module], Found]) -> Callable[[nn.Module], Found]:

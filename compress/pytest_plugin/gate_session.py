@@ -137,11 +137,18 @@ class GateSession:
         """Why it may stay unmeasured or undecided, if it may."""
         if self.lacks_device(verdict):
             return Excuse(text=f"{NO_CUDA}; with --require-cuda this fails")
+        if self.is_inapplicable(verdict):
+            return Excuse(text=verdict.measurement.unmeasured or "")
         return self.rules.excuse(Gap(why="", metric=verdict.metric.name, recipe=verdict.recipe, test=node_id))
 
     def lacks_device(self, verdict: Verdict) -> bool:
         """Whether it was not measured for want of a CUDA device that nobody requires."""
         return verdict.measurement.unmeasured == NO_CUDA and not self.rules.require_cuda
+
+    def is_inapplicable(self, verdict: Verdict) -> bool:
+        """Whether there is nothing that the metric could be of, and neither a limit nor the baseline asks for it."""
+        recorded = self.baseline is not None and self.baseline.entries(verdict.recipe, verdict.metric.name)
+        return verdict.measurement.inapplicable and verdict.limit is None and not recorded
 
     def record(self, name: str) -> Recorded:
         """Write all that was measured into the baseline called ``name``.

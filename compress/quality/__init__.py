@@ -9,6 +9,10 @@ torchmetrics (the extra ``metrics``) where it gives a number for each example::
         return (outputs - targets).abs()
 """
 
+from compress.quality.agreement import artifact_answer_error as artifact_answer_error
+from compress.quality.agreement import artifact_output_error as artifact_output_error
+from compress.quality.agreement import output_error as output_error
+from compress.quality.agreement import parity_of as parity_of
 from compress.quality.classification import auroc as auroc
 from compress.quality.classification import f1 as f1
 from compress.quality.classification import topk_error as topk_error

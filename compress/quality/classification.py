@@ -27,7 +27,9 @@ def topk_error(k: int, num_classes: int | None = None) -> Quality:
     def rows(outputs: Any, targets: Any) -> Tensor:
         return true_class_ranks(*logits_and_labels(outputs, targets, num_classes)) >= k
 
-    return Quality(name=f"top{k}_error", rows=rows, better="lower", title=f"top-{k} error", is_error=True)
+    return Quality(
+        name=f"top{k}_error", rows=rows, better="lower", title=f"top-{k} error", is_error=True, of_classes=True
+    )
 
 
 def true_class_ranks(logits: Tensor, labels: Tensor) -> Tensor:
@@ -67,7 +69,9 @@ def f1(num_classes: int) -> Quality:
         logits, labels = logits_and_labels(outputs, targets)
         return counts_of(logits[..., None], labels[..., None], num_classes)
 
-    return Quality(name="f1", rows=rows, better="higher", reduce=f1_of_counts, unit="fraction", title="F1")
+    return Quality(
+        name="f1", rows=rows, better="higher", reduce=f1_of_counts, unit="fraction", title="F1", of_classes=True
+    )
 
 
 def counts_of(logits: Tensor, labels: Tensor, num_classes: int, ignore_index: int | None = None) -> Tensor:

@@ -44,6 +44,7 @@ def judge_model(
     batches: Iterable[Any],
     qualities: Sequence[Quality],
     *,
+    reference: nn.Module | None = None,
     outputs: Outputs | None = None,
     groups: Groups | None = None,
     device: torch.device | None = None,
@@ -54,8 +55,10 @@ def judge_model(
 
     Args:
         model: comes out as it went in, every module in the mode it was in.
-        batches: pairs of inputs, as :func:`compress.inputs.inputs_of` takes them, and targets of any structure.
+        batches: pairs of inputs, as :func:`compress.inputs.inputs_of` takes them, and targets of any structure; inputs
+            alone where no quality takes targets.
         qualities: what it is judged by.
+        reference: the dense model, of qualities that are held against it; may be ``model`` itself.
         outputs: which of what the model puts out counts; all of it if left out.
         groups: which examples belong together.
         device: where to run; a model that lies elsewhere is copied there. Left out: where the model lies.
@@ -65,20 +68,28 @@ def judge_model(
     Raises:
         DataError: if there is no example.
         ModelError: if the model does not run on them.
-        ConfigError: if a quality gives no row of numbers for each example.
+        ConfigError: if a quality gives no row of numbers for each example, or is held against a reference that is not
+            given.
     """
+    compared = next((quality.name for quality in qualities if quality.against == "dense"), None)
+    if compared is not None and reference is None:
+        raise ConfigError(f"the quality {compared!r} is held against the dense model, which must be given as reference")
+    by_targets = any(quality.against == "targets" for quality in qualities)
     target = device_of(model) if device is None else device
-    if target != device_of(model):
-        model = copied(model).to(target)
+    itself = reference is model or compared is None
+    model = _on(model, target)
+    exact_model = model if itself or reference is None else _on(reference, target)
     rows: dict[str, list[NDArray[np.float64]]] = {quality.name: [] for quality in qualities}
     keys: list[Any] = []
     # Not in inference mode: its tensors are of a kind of their own, for which a compiled model is compiled once more.
-    with evaluating(model), torch.no_grad(), torch.autocast(target.type, enabled=False):
-        for batch in track(_read(batches, target), "evaluating", total=total, shown=progress):
+    with evaluating(model), evaluating(exact_model), torch.no_grad(), torch.autocast(target.type, enabled=False):
+        for batch in track(_read(batches, target, by_targets), "evaluating", total=total, shown=progress):
             output = _put_out(model, batch, outputs)
+            exact = output if exact_model is model else _put_out(exact_model, batch, outputs)
             count = num_examples(batch)
             for quality in qualities:
-                rows[quality.name].append(rows_of(quality, output, batch.targets, count))
+                wanted = batch.targets if quality.against == "targets" else exact
+                rows[quality.name].append(rows_of(quality, output, wanted, count))
             if groups is not None:
                 keys += _keys(groups, batch.targets, count)
     if not keys and not any(rows.values()):
@@ -122,9 +133,14 @@ def num_examples(batch: Batch) -> int:
     return len(first)
 
 
-def _read(batches: Iterable[Any], device: torch.device) -> Iterator[Batch]:
+def _on(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model; a copy of one that lies elsewhere."""
+    return model if device_of(model) == device else copied(model).to(device)
+
+
+def _read(batches: Iterable[Any], device: torch.device, by_targets: bool) -> Iterator[Batch]:  # noqa: FBT001
     for batch in each_batch(batches, name="test examples", device=device):
-        if batch.targets is None:
+        if by_targets and batch.targets is None:
             raise DataError("a quality takes pairs (inputs, targets), got a batch without targets")
         yield batch
 

@@ -18,6 +18,7 @@ Rows = Callable[[Any, Any], Any]
 """What a model put out for a batch, and the batch's targets, to ``[n]`` or ``[n, width]``: a row for each example."""
 
 Direction = Literal["higher", "lower"]
+Reference = Literal["targets", "dense"]
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _SHARE_TOLERANCE = 0.005
@@ -39,6 +40,10 @@ class Quality:
         is_error: whether rows are 1 where the example is wrong and 0 where it is right: then chance is told by those
             that changed sides.
         tolerance: how much worse than its baseline it may be: of a fraction in its own unit, else as a share of it.
+        against: what outputs are held against: the batch's "targets", or what the "dense" model puts out for the batch,
+            which ``rows`` is then given in their place.
+        of_classes: whether outputs are logits ``[n, num_classes]`` whose likeliest class is the answer: a file is then
+            held to the model it was made of by answers that changed, and not by its outputs' error.
 
     Raises:
         ConfigError: if a value breaks its rule.
@@ -52,6 +57,8 @@ class Quality:
     title: str = ""
     is_error: bool = False
     tolerance: float | None = None
+    against: Reference = "targets"
+    of_classes: bool = False
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -61,6 +68,8 @@ class Quality:
             )
         if self.unit not in ("fraction", "number"):
             raise ConfigError(f"unit must be fraction or number, got {self.unit!r} ({self.name})")
+        if self.against not in ("targets", "dense"):
+            raise ConfigError(f"against must be targets or dense, got {self.against!r} ({self.name})")
         if not callable(self.rows):
             raise ConfigError(f"rows must be a function of outputs and targets, got {self.rows!r} ({self.name})")
         if self.is_error and (self.better != "lower" or self.reduce is not mean):

@@ -11,21 +11,25 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from compress import train
 from compress.copying import copied
 from compress.cpu import has_vnni
-from compress.data import ImageData
+from compress.data import Data, ImageData
+from compress.data.loaders import drawn
 from compress.data.splits import stratified
 from compress.exported import capture
 from compress.exported.libraries import require_torchao
 from compress.fidelity import snr_db
-from compress.inputs import evaluating
+from compress.inputs import Inputs, infer, inputs_of
 from compress.masks import make_permanent_
+from compress.outputs import Outputs
+from compress.quality import Quality
 from compress.quantization import checks
 from compress.quantization.annotation import annotate_
 from compress.quantization.canonical import canonical_
+from compress.quantization.contract import Contract, against
 from compress.quantization.folding import fold_batch_norms_
 from compress.quantization.model import count_int8_kernels, layers_with_kernels, quantized_model
 from compress.quantization.observed import converted, layers_of, operations_of, prepared, specifications
@@ -34,6 +38,8 @@ from compress.quantization.scaling import Scaled, fold_scaled_, scale_weights_
 from compress.quantization.static import Quantized
 from compress.train import FitConfig
 from compress.train.config import Autocast
+from compress.train.fit import MakeOptimizer
+from compress.train.objective import Loss
 
 _EXAMPLES = 32
 _JUDGED = 1000  # training images that the report's accuracies are of
@@ -71,8 +77,8 @@ class _Rounded(nn.Module):
         self.graph = graph
         self.scaled = scaled
 
-    def forward(self, inputs: Tensor) -> Any:
-        return self.graph(inputs)
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.graph(*args, **kwargs)
 
     def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 - torch's own signature
         # torchao's own way to do this looks for whole patterns, takes seconds, and knows one momentum and epsilon.
@@ -86,20 +92,27 @@ class _Rounded(nn.Module):
 
 def quantize_aware_fit(
     model: nn.Module,
-    data: ImageData,
+    data: Data,
     config: QuantizeAwareConfig = _DEFAULT,
     *,
+    loss: Loss | None = None,
+    optimizer: MakeOptimizer | None = None,
+    outputs: Outputs | None = None,
+    quality: Quality | None = None,
     checkpoint: str | Path | None = None,
     progress: bool = True,
 ) -> Quantized:
     """An int8 model of ``model``, fine-tuned on ``data.train`` so that it is used to its own rounding.
 
-    ``model`` is left as it is. The report's accuracies are on training images, for the test images judge later.
+    ``model`` is left as it is. The report's accuracies are on training examples, for the test examples judge later: of
+    labelled images how many are right, of other data how near the outputs come to the float model's, as in
+    :func:`compress.quantize`.
 
     Args:
-        model: trained, in float32 on the CPU; puts out logits ``[n, num_classes]``.
-        data: what it was trained on.
+        model: trained, in float32 on the CPU; puts out logits ``[n, num_classes]``, or what ``loss`` takes.
+        data: what it was trained on: labelled images, or batches as :func:`compress.data.from_loaders` takes them.
         config: how to fine-tune.
+        loss, optimizer, outputs, quality: see :func:`compress.fit`.
         checkpoint: see :func:`compress.fit`.
         progress: whether to show how far the training is.
 
@@ -112,10 +125,22 @@ def quantize_aware_fit(
     checks.check_device("cpu", model)
     checks.check_model(model)
     model = make_permanent_(copied(model))
-    images = next(iter(data.train.batches(_EXAMPLES, training=True, seed=config.seed)))[0]
+    given = next(iter(data.train.batches(_EXAMPLES, training=True, seed=config.seed)))[0]
+    examples = inputs_of(given, "a training batch")
     reduce_range = not has_vnni()
-    rounded = _rounded(model, images, reduce_range=reduce_range)
-    trained = train.fit(rounded, data, config, checkpoint=checkpoint, progress=progress, device="cpu").model
+    rounded = _rounded(model, examples, reduce_range=reduce_range)
+    trained = train.fit(
+        rounded,
+        data,
+        config,
+        loss=loss,
+        optimizer=optimizer,
+        outputs=outputs,
+        quality=quality,
+        checkpoint=checkpoint,
+        progress=progress,
+        device="cpu",
+    ).model
     assert isinstance(trained, _Rounded)  # noqa: S101 - what was trained
     graph = _folded(trained)
     layers = tuple(
@@ -124,31 +149,43 @@ def quantize_aware_fit(
         else LayerReport(name=layer.name, precision=FLOAT, reason=no_kernel(layer.operation))
         for layer in layers_of(graph)
     )
-    quantized = quantized_model(converted(graph), images)
-    kernels = count_int8_kernels(quantized, images)
+    quantized = quantized_model(converted(graph), examples)
+    kernels = count_int8_kernels(quantized, examples)
     if kernels < sum(layer.precision == INT8 for layer in layers):
-        lowered = iter(layers_with_kernels(quantized, images))
+        lowered = iter(layers_with_kernels(quantized, examples))
         layers = tuple(
             layer
             if layer.precision == FLOAT or next(lowered)
             else LayerReport(name=layer.name, precision=FLOAT, reason=NOT_LOWERED)
             for layer in layers
         )
-    with evaluating(model), torch.no_grad():
-        exact = model(images)
-    _, chosen = stratified(data.train.labels, min(len(data.train), _JUDGED), config.seed)
-    judged = data.train.subset(chosen)
+    accuracy, measure = _contract(model, data, config, outputs)
     report = QuantizationReport(
         layers=layers,
         int8_kernels=kernels,
-        accuracy_float=1 - train.evaluate(model, judged).top1_error,
-        accuracy_int8=1 - train.evaluate(quantized, judged).top1_error,
-        accuracy_measure="accuracy on training images",
-        output_snr_db=snr_db(exact, quantized(images)),
+        accuracy_float=accuracy(model),
+        accuracy_int8=accuracy(quantized),
+        accuracy_measure=measure,
+        output_snr_db=snr_db(infer(model, examples), infer(quantized, examples)),
         reduce_range=reduce_range,
     )
     quantized.notes["report"] = report.to_json()
     return Quantized(quantized, report)
+
+
+def _contract(model: nn.Module, data: Data, config: QuantizeAwareConfig, outputs: Outputs | None) -> Contract:
+    """What the report's accuracies are, on training examples."""
+    if not isinstance(data, ImageData):
+        return against(
+            model, [inputs_of(inputs) for inputs, _ in drawn(data.train, _JUDGED, config.seed).batches(_EXAMPLES)]
+        )
+    _, chosen = stratified(data.train.labels, min(len(data.train), _JUDGED), config.seed)
+    judged = data.train.subset(chosen)
+
+    def accuracy(candidate: nn.Module) -> float:
+        return 1 - train.evaluate(candidate, judged, outputs=outputs).top1_error
+
+    return Contract(accuracy, "accuracy on training images")
 
 
 def _without_counters(graph: fx.GraphModule) -> fx.GraphModule:
@@ -163,9 +200,9 @@ def _without_counters(graph: fx.GraphModule) -> fx.GraphModule:
     return graph
 
 
-def _rounded(model: nn.Module, images: Tensor, *, reduce_range: bool) -> _Rounded:
-    """``model`` as a graph in its training form, with fake quantization whose ranges fit ``images``."""
-    graph = _without_counters(operations_of(capture(model.train(), images)))
+def _rounded(model: nn.Module, examples: Inputs, *, reduce_range: bool) -> _Rounded:
+    """``model`` as a graph in its training form, with fake quantization whose ranges fit ``examples``."""
+    graph = _without_counters(operations_of(capture(model.train(), examples)))
     canonical_(graph, training=True)
     scaled = scale_weights_(graph)
     nodes = {node.name: node for node in graph.graph.nodes}
@@ -175,7 +212,7 @@ def _rounded(model: nn.Module, images: Tensor, *, reduce_range: bool) -> _Rounde
     # The ranges of weights get their shape from the first forward pass; statistics of norms are not to move with it.
     rounded.train(mode=False)
     with torch.no_grad():
-        rounded(images)
+        examples.call(rounded)
     return rounded.train()
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, fx
+from torch._ops import OpOverload
 from torch.export import ExportedProgram
 
 from compress.errors import ConfigError
@@ -25,7 +26,9 @@ Observer = Literal["histogram", "minmax"]
 
 _CALL = "@"  # between the name of a module and that of one of its operations
 _EPS = 2**-12  # the least scale, as torchao's own default has it
-_LAYERS = {*CONVOLUTIONS, LINEAR, *FLOAT_LAYERS}
+_WITH_KERNELS = {*CONVOLUTIONS, LINEAR}
+_LAYERS = {*_WITH_KERNELS, *FLOAT_LAYERS}
+_MATRIX = 2  # dimensions of more than one number that a weight has; a scale or a shift for each channel is no layer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -152,11 +155,13 @@ def converted(graph: fx.GraphModule) -> fx.GraphModule:
 def layers_of(graph: fx.GraphModule) -> list[Layer]:
     """All operations with weights in an observed graph, in the order they run in."""
     found = []
+    weights = _weights_of(graph)
     for node in graph.graph.nodes:
-        if node.target not in _LAYERS:
+        reads = node.op == "call_function" and node not in weights and not weights.isdisjoint(node.all_input_nodes)
+        if node.target not in _LAYERS and not reads:
             continue
         inputs = node.args[:2]
-        seen = node.target not in FLOAT_LAYERS and all(one.op == "call_module" for one in inputs)
+        seen = node.target in _WITH_KERNELS and all(one.op == "call_module" for one in inputs)
         stack = list(node.meta.get("nn_module_stack", {}).values())
         found.append(
             Layer(
@@ -171,6 +176,21 @@ def layers_of(graph: fx.GraphModule) -> list[Layer]:
         layer if layer.name and names.count(layer.name) == 1 else dataclasses.replace(layer, name=_full(layer))
         for layer in found
     ]
+
+
+def _weights_of(graph: fx.GraphModule) -> set[fx.Node]:
+    """The nodes of weights that no observer watches, and of other views of them: whatever reads one computes in float.
+
+    Recurrent layers, embeddings and products written out by hand, whose weights int8 knows nothing of.
+    """
+    named = graph.named_parameters(remove_duplicate=False)
+    parameters = {name for name, one in named if sum(size > 1 for size in one.shape) >= _MATRIX}
+    found: set[fx.Node] = set()
+    for node in graph.graph.nodes:
+        is_view = isinstance(node.target, OpOverload) and node.target.is_view and node.args[0] in found
+        if is_view or (node.op == "get_attr" and node.target in parameters):
+            found.add(node)
+    return found
 
 
 def _full(layer: Layer) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from compress.data import AnySplit, ImageData, LoaderSplit
+from compress.data import AnySplit, LoaderSplit
 from compress.data.splits import generator, stratified
 from compress.errors import ConfigError
 from compress.inputs import Inputs
@@ -70,10 +70,18 @@ def apply_quantize(settings: Quantize, model: nn.Module, context: Context) -> Qu
 
 def apply_quantize_aware_fit(settings: QuantizeAwareConfig, model: nn.Module, context: Context) -> QuantizedModel:
     """Fine-tuning in int8."""
-    dataset = context.workload.dataset
-    if not isinstance(dataset, ImageData):
-        raise ConfigError("quantize_aware_fit takes labelled images, of other data use the steps fit and quantize")
-    return quantize_aware_fit(model, dataset, settings, checkpoint=context.checkpoint, progress=context.progress).model
+    known = context.workload.training
+    return quantize_aware_fit(
+        model,
+        context.workload.dataset,
+        settings,
+        loss=known["loss"],
+        optimizer=known["optimizer"],
+        outputs=known["outputs"],
+        quality=known["quality"],
+        checkpoint=context.checkpoint,
+        progress=context.progress,
+    ).model
 
 
 def apply_half(settings: Half, model: nn.Module, _: Context) -> HalfModel:
@@ -82,18 +90,18 @@ def apply_half(settings: Half, model: nn.Module, _: Context) -> HalfModel:
 
 
 def _accuracy(model: nn.Module, held_out: AnySplit, context: Context) -> Accuracy | None:
-    """What a model keeps of the workload's first quality, in 0..1; None where it has none.
+    """What a model keeps of the workload's first quality of its own, in 0..1; None where it has none.
 
     Of a share it is the share that is right; of any other figure one less the part by which it is worse than that of
     the model in float.
     """
-    quality = next(iter(context.workload.qualities), None)
+    quality = context.workload.own_quality
     if quality is None:
         return None
-    metric, name = quality.metric, quality.name
+    metric = quality.metric
 
     def value(candidate: nn.Module) -> float:
-        return judge_on(context.workload, candidate, held_out)[name].value
+        return judge_on(context.workload, candidate, held_out, [quality])[quality.name].value
 
     if metric.unit is Unit.FRACTION:
         return value if metric.higher_is_better else lambda candidate: 1 - value(candidate)

@@ -25,7 +25,7 @@ def tradeoff_section(
     Raises:
         ConfigError: if the sweep is of another workload or other test data.
     """
-    dense, candidates, device = models_of(verdicts)
+    dense, candidates, device = models_of(verdicts, _judged_by(verdicts) if sweep is None else sweep.dense.metric.name)
     notes: list[str] = []
     if sweep is not None:
         if sweep.workload != workload:
@@ -39,37 +39,39 @@ def tradeoff_section(
             )
         dense, candidates = _with_sweep(dense, candidates, sweep, device, notes)
     if dense is None:
-        return {"scatters": [], "models": [], "has_trials": False, "scatter_notes": notes}
+        return {"scatters": [], "models": [], "judged_by": "", "has_trials": False, "scatter_notes": notes}
     scatters = []
     for cost in Cost:
         marks = marks_of(dense, candidates, cost)
         if len(marks) > 1:
             title = TITLES[cost].capitalize()
-            scatters.append({"title": title, "picture": draw_scatter(marks, cost, title=title)})
+            scatters.append({"title": title, "picture": draw_scatter(marks, cost, title=title, metric=dense.metric)})
     everyone = [dense, *candidates]
     return {
         "scatters": scatters,
+        "judged_by": dense.metric.title,
         "models": [_row(one, best=best) for one, best in zip(everyone, on_front(everyone), strict=True)],
         "has_trials": any(not one.is_seed for one in candidates),
         "scatter_notes": notes,
     }
 
 
-def models_of(verdicts: Sequence[Verdict]) -> tuple[Candidate | None, list[Candidate], str]:
+def models_of(verdicts: Sequence[Verdict], judged_by: str) -> tuple[Candidate | None, list[Candidate], str]:
     """The dense model, each recipe's, and the class of device of their times; None and none if too little is known."""
     latest = {(verdict.recipe, verdict.metric.name): verdict for verdict in verdicts}
     recipes = dict.fromkeys(verdict.recipe for verdict in verdicts)
     dense, candidates, device = None, [], ""
     for recipe in recipes:
         error, size, params = (
-            _measured(latest.get((recipe, name))) for name in ("top1_error", "file_bytes", "num_params")
+            _measured(latest.get((recipe, name))) for name in (judged_by, "file_bytes", "num_params")
         )
         if error is None or size is None or params is None:
             continue
         time = next((one for name in _TIMES if (one := latest.get((recipe, name))) and one.ratio), None)
         candidate = Candidate(
             recipe=recipe,
-            top1_error=error.compressed or 0.0,
+            quality=error.compressed or 0.0,
+            metric=error.about,
             file_bytes=size.compressed or 0.0,
             num_params=params.compressed or 0.0,
         )
@@ -79,12 +81,19 @@ def models_of(verdicts: Sequence[Verdict]) -> tuple[Candidate | None, list[Candi
         candidates.append(candidate)
         dense = dense or Candidate(
             recipe="dense",
-            top1_error=error.dense or 0.0,
+            quality=error.dense or 0.0,
+            metric=error.about,
             file_bytes=size.dense or 0.0,
             num_params=params.dense or 0.0,
             latency_ratio=1.0,
         )
     return dense, candidates, device
+
+
+def _judged_by(verdicts: Sequence[Verdict]) -> str:
+    """The first quality of the models themselves, and not of their files, that was measured; "" without any."""
+    names = [verdict.metric.name for verdict in verdicts if verdict.metric.is_quality]
+    return next((name for name in names if not name.startswith("artifact_")), "")
 
 
 def _with_sweep(
@@ -111,7 +120,7 @@ def _measured(verdict: Verdict | None) -> Measurement | None:
 def _row(one: Candidate, *, best: bool) -> dict[str, str]:
     return {
         "label": one.label,
-        "error": write_value(METRICS["top1_error"], one.top1_error),
+        "error": write_value(one.metric, one.quality),
         "time": "" if one.latency_ratio is None else f"x{one.latency_ratio:.3f}",
         "size": write_value(METRICS["file_bytes"], one.file_bytes),
         "params": write_value(METRICS["num_params"], one.num_params),

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from compress.gate.figures import write_value
 from compress.pareto import Candidate, dominated
 from compress.report.svg import LogScale, Picture, Scale, element, log_scale_of, percent, scale_of
-from compress.results import METRICS
+from compress.results import METRICS, Metric, Unit
 
 HEIGHT = 250
 _TICKS = 5
@@ -48,7 +48,7 @@ class Mark:
     Attributes:
         role: decides its shape.
         x: its cost, in the axis's unit.
-        y: its error in percent.
+        y: its error, or another quality; shares in percent.
         interval: ends of the interval of ``x``, None if it is exact.
         beaten: whether another model is no worse in both and better in one.
         label: beside the mark, if there is room.
@@ -71,18 +71,18 @@ _AXES = {Cost.LATENCY: "time per image, compressed / dense", Cost.BYTES: "file s
 def marks_of(dense: Candidate, candidates: Sequence[Candidate], cost: Cost) -> list[Mark]:
     """The dense model and all candidates that have this cost, in order of drawing: what matters most comes last."""
     models = [dense, *(one for one in candidates if _cost(one, cost) is not None)]
-    points = [(one.top1_error, _cost(one, cost) or 0.0) for one in models]
+    points = [(one.badness, _cost(one, cost) or 0.0) for one in models]
     marks = [
         Mark(
             role=Role.DENSE if one is dense else Role.SEED if one.is_seed else Role.TRIAL,
             x=x,
-            y=100 * error,
+            y=(100 if one.metric.unit is Unit.FRACTION else 1) * one.quality,
             interval=one.latency_interval if cost is Cost.LATENCY else None,
             beaten=beaten,
             label=one.label if one.is_seed else "",
             title=describe(one),
         )
-        for one, (error, x), beaten in zip(models, points, dominated(points), strict=True)
+        for one, (_, x), beaten in zip(models, points, dominated(points), strict=True)
     ]
     return sorted(marks, key=lambda mark: (mark.role is not Role.TRIAL, not mark.beaten))
 
@@ -90,7 +90,7 @@ def marks_of(dense: Candidate, candidates: Sequence[Candidate], cost: Cost) -> l
 def describe(one: Candidate) -> str:
     """A candidate in one line."""
     parts = [
-        f"top-1 error {write_value(METRICS['top1_error'], one.top1_error)}",
+        f"{one.metric.title} {write_value(one.metric, one.quality)}",
         write_value(METRICS["file_bytes"], one.file_bytes),
         f"{one.num_params:,.0f} parameters",
     ]
@@ -99,13 +99,13 @@ def describe(one: Candidate) -> str:
     return f"{one.label}: {', '.join(parts)}"
 
 
-def draw_scatter(marks: Sequence[Mark], cost: Cost, *, title: str) -> Picture:
-    """The picture."""
+def draw_scatter(marks: Sequence[Mark], cost: Cost, *, title: str, metric: Metric = METRICS["top1_error"]) -> Picture:
+    """The picture, of models that are judged by that metric."""
     ends = [end for mark in marks for end in (mark.interval or ())]
     x = scale_of([*(mark.x for mark in marks), *ends], floor=0.0)
     y = _error_scale([mark.y for mark in marks])
     return Picture(
-        content=[*_axes(x, y, cost), *_marks(marks, x, y)],
+        content=[*_axes(x, y, cost, metric), *_marks(marks, x, y)],
         height=HEIGHT,
         left=46,
         right=16,
@@ -123,8 +123,9 @@ def _error_scale(errors: Sequence[float]) -> Scale | LogScale:
     return scale_of(errors, margin=0.12, floor=0.0)
 
 
-def _axes(x: Scale, y: Scale | LogScale, cost: Cost) -> list[Markup]:
-    unit = "top-1 error, %, logarithmic" if isinstance(y, LogScale) else "top-1 error, %"
+def _axes(x: Scale, y: Scale | LogScale, cost: Cost, metric: Metric) -> list[Markup]:
+    unit = f"{metric.title}, %" if metric.unit is Unit.FRACTION else metric.title
+    unit += ", logarithmic" if isinstance(y, LogScale) else ""
     parts = [element("text", {"x": -46, "y": -12, "class": "unit"}, unit)]
     for tick, text in y.labelled(_TICKS):
         place = HEIGHT * (1 - y(tick))

@@ -14,6 +14,8 @@ The JSON reads::
       ],
       "failures": [{"recipe": "structured", "settings": {...}, "reason": "..."}]
     }
+
+Where models are judged by something else, it stands in place of top1_error and is described under "metric".
 """
 
 from __future__ import annotations
@@ -32,9 +34,13 @@ from compress.pareto import Candidate, Failure, Sweep, on_front
 from compress.report.scatter import TITLES, Cost, draw_scatter, marks_of
 from compress.report.svg import as_file, element
 from compress.report.sweep_table import render_sweep_markdown
+from compress.results import METRICS, Kind, Metric, metric_of
 
 SCHEMA = 1
 ENDINGS = (".json", ".csv", ".md", ".svg")
+# What the models of a sweep are judged by, where the file says nothing.
+_USUAL = "top1_error"
+_COSTS = ("latency_ratio", "latency_low", "latency_high", "file_bytes", "num_params")
 _WIDTH = 560
 _MARGIN = 28
 
@@ -73,13 +79,14 @@ def read_sweep(path: Path) -> Sweep:
         schema = document["schema"]
         if schema != SCHEMA:
             raise ConfigError(f"a sweep's results must have schema {SCHEMA}, got {schema!r} ({path})")
+        metric = metric_of(document["metric"]) if "metric" in document else METRICS[_USUAL]
         return Sweep(
             workload=str(document["workload"]),
             data_sha256=str(document["data_sha256"]),
             device=str(document["device"]),
             num_examples=int(document["num_examples"]),
-            dense=_candidate(document["dense"]),
-            candidates=tuple(map(_candidate, document["candidates"])),
+            dense=_candidate(document["dense"], metric),
+            candidates=tuple(_candidate(entry, metric) for entry in document["candidates"]),
             failures=tuple(_failure(entry) for entry in document["failures"]),
         )
     except OSError as cause:
@@ -96,7 +103,9 @@ def draw_sweep(sweep: Sweep) -> str:
     parts, bottom = [], 0.0
     for number, cost in enumerate(Cost):
         left = _MARGIN + number * (_WIDTH + _MARGIN)
-        picture = draw_scatter(marks_of(sweep.dense, sweep.candidates, cost), cost, title=TITLES[cost])
+        picture = draw_scatter(
+            marks_of(sweep.dense, sweep.candidates, cost), cost, title=TITLES[cost], metric=sweep.dense.metric
+        )
         parts.append(element("text", {"x": left, "y": _MARGIN, "class": "name"}, f"{sweep.workload}: {TITLES[cost]}"))
         parts.append(picture.placed(x=left, y=1.5 * _MARGIN, width=_WIDTH))
         bottom = 1.5 * _MARGIN + picture.top + picture.height + picture.bottom
@@ -105,13 +114,19 @@ def draw_sweep(sweep: Sweep) -> str:
 
 def sweep_json(sweep: Sweep) -> str:
     """The results as JSON, which :func:`read_sweep` reads."""
+    metric = sweep.dense.metric
     document = {key: value for key, value in asdict(sweep).items() if key != "running"}
+    for entry in (document["dense"], *document["candidates"]):
+        del entry["metric"]
+        entry[metric.name] = entry.pop("quality")
+    if metric.name != _USUAL:
+        document["metric"] = asdict(metric)
     return json.dumps({"schema": SCHEMA, **document}, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def _to_csv(sweep: Sweep) -> str:
     names = list(dict.fromkeys(name for one in sweep.candidates for name in one.settings))
-    heads = ["recipe", *names, "top1_error", "latency_ratio", "latency_low", "latency_high", "file_bytes", "num_params"]
+    heads = ["recipe", *names, sweep.dense.metric.name, *_COSTS]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*heads, "on_front"])
@@ -121,17 +136,18 @@ def _to_csv(sweep: Sweep) -> str:
         low, high = one.latency_interval or ("", "")
         ratio = "" if one.latency_ratio is None else one.latency_ratio
         writer.writerow(
-            [one.recipe, *settings, one.top1_error, ratio, low, high, one.file_bytes, one.num_params, int(best)]
+            [one.recipe, *settings, one.quality, ratio, low, high, one.file_bytes, one.num_params, int(best)]
         )
     return text.getvalue()
 
 
-def _candidate(entry: Mapping[str, Any]) -> Candidate:
+def _candidate(entry: Mapping[str, Any], metric: Metric) -> Candidate:
     interval: Sequence[Any] | None = entry.get("latency_interval")
     ratio = entry.get("latency_ratio")
     return Candidate(
         recipe=str(entry["recipe"]),
-        top1_error=_number(entry["top1_error"]),
+        quality=_finite(entry[metric.name]) if metric.kind is Kind.SCORE else _number(entry[metric.name]),
+        metric=metric,
         file_bytes=_number(entry["file_bytes"]),
         num_params=_number(entry["num_params"]),
         latency_ratio=None if ratio is None else _number(ratio),
@@ -148,6 +164,11 @@ def _settings(value: object) -> dict[str, object]:
     if not isinstance(value, dict):
         raise TypeError(f"settings must be a table, got {value!r}")
     return value
+
+
+def _finite(value: object) -> float:
+    # A score may lie below 0.
+    return _number(abs(value)) * (1 if value >= 0 else -1) if isinstance(value, int | float) else _number(value)
 
 
 def _number(value: object) -> float:

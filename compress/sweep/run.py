@@ -75,15 +75,8 @@ def run_sweep(
     A study goes on where it was left off, whoever left it; several processes share one.
 
     Raises:
-        ConfigError: if the study is another one's, a grid is asked for over a range, or the workload is not judged by
-            top-1 error.
+        ConfigError: if the study is another one's, or a grid is asked for over a range.
     """
-    judged_by = [quality.name for quality in workload.qualities]
-    if "top1_error" not in judged_by:
-        known = ", ".join(judged_by) or "nothing"
-        raise ConfigError(
-            f"a sweep weighs top1_error against size and speed, the workload {workload.name!r} is judged by {known}"
-        )
     points = all_points(plans) if config.sampler == "grid" or is_finite(plans) else seeds(plans)
     most = config.trials or len(points)
     if is_finite(plans):
@@ -166,11 +159,13 @@ class _Attempt:
         )
 
     def measure(self, model: nn.Module) -> Candidate:
-        """Error and size, of nobody's yet."""
-        judged = self.workload.judge(model, progress=self.progress)
+        """The workload's first quality and size, of nobody's yet."""
+        first = self.workload.qualities[0]
+        judged = self.workload.judge(model, dense=self.dense, progress=self.progress)
         return Candidate(
             recipe="",
-            top1_error=judged["top1_error"].value,
+            quality=judged[first.name].value,
+            metric=first.metric,
             file_bytes=count_file_bytes(model),
             num_params=count_params(model),
         )

@@ -20,7 +20,7 @@ from compress.errors import ConfigError, first_line
 from compress.sweep.plans import Plan
 
 STUDY_NAME = "compress-sweep"
-OBJECTIVES = ("top1_error", "latency_ratio", "file_bytes")
+OBJECTIVES = ("quality", "latency_ratio", "file_bytes")
 
 _BEGUN_WITH = "begun_with"
 _SQLITE = b"SQLite format 3"

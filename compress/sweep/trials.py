@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from compress.pareto import Candidate, Failure
 from compress.processes import start_time, still_runs
+from compress.results import metric_of
 from compress.sweep.parameters import Choices, Parameter, own_settings
 from compress.sweep.plans import Plan, Point, all_points
 
@@ -74,7 +75,7 @@ def unseen(study: optuna.Study, plans: Sequence[Plan], *, seed: int) -> list[Poi
 def finish(study: optuna.Study, trial: optuna.Trial, candidate: Candidate) -> None:
     """Keep what a trial came to."""
     trial.set_user_attr(_RESULT, asdict(candidate))
-    study.tell(trial, [candidate.top1_error, candidate.latency_ratio or 0.0, candidate.file_bytes])
+    study.tell(trial, [candidate.badness, candidate.latency_ratio or 0.0, candidate.file_bytes])
 
 
 def fail(study: optuna.Study, trial: optuna.Trial, reason: str) -> None:
@@ -135,8 +136,9 @@ def _results(trials: Sequence[FrozenTrial]) -> list[Candidate | Failure]:
         point = point_of(trial)
         if trial.state is TrialState.COMPLETE:
             result = dict(trial.user_attrs[_RESULT])
-            interval = result.pop("latency_interval")
-            done.append(Candidate(**result, latency_interval=None if interval is None else tuple(interval)))
+            interval, metric = result.pop("latency_interval"), metric_of(result.pop("metric"))
+            interval = None if interval is None else tuple(interval)
+            done.append(Candidate(**result, metric=metric, latency_interval=interval))
         elif trial.state is TrialState.FAIL and _REASON in trial.user_attrs and point is not None:
             done.append(Failure(recipe=point.recipe, settings=point.settings, reason=trial.user_attrs[_REASON]))
     return done

@@ -94,12 +94,15 @@ class Objective:
             wanted = self._teachers_outputs(inputs)
             found = outputs_of(self.forward, inputs, self.num_classes, outputs=self.outputs)
         # In float32 whatever the model ran in: a softmax over many classes loses too much in bfloat16.
-        loss = applied(self.loss, _in_float32(found), targets, "the loss")
+        alpha = 0.0 if self.teacher is None else self.config.alpha
+        # Where the teacher alone counts, there may be no targets.
+        loss = torch.zeros((), device=device)
+        if alpha < 1:
+            loss = (1 - alpha) * applied(self.loss, _in_float32(found), targets, "the loss")
         if self.teacher is None:
             return loss
-        alpha = self.config.alpha
         apart = applied(self.distance, _in_float32(found), _in_float32(wanted), "the distance to the teacher")
-        loss = (1 - alpha) * loss + alpha * apart
+        loss = loss + alpha * apart
         if self.config.hints:
             loss = loss + self.config.hint_weight * hint_loss(self.teacher.student_features, self.teacher.features)
         return loss

@@ -34,9 +34,10 @@ def test_a_sweep_prints_its_table_and_writes_its_files(tmp_path, zero, capsys):
     assert heads[:2] == ["model", "dense"]
     assert set(heads[2:]) == {"zero", "zero: prune_weights.sparsity=0.1"}
     assert [line.split(", ")[0] for line in printed.err.splitlines()] == [
-        f"1: zero: top-1 error {read_sweep(outputs[0]).candidates[0].top1_error:.2%}".replace("%", " %"),
-        f"2: zero: prune_weights.sparsity=0.1: top-1 error "
-        f"{read_sweep(outputs[0]).candidates[1].top1_error:.2%}".replace("%", " %"),
+        f"1: zero: top-1 error {read_sweep(outputs[0]).candidates[0].quality:.2%}".replace("%", " %"),
+        f"2: zero: prune_weights.sparsity=0.1: top-1 error {read_sweep(outputs[0]).candidates[1].quality:.2%}".replace(
+            "%", " %"
+        ),
     ]
     assert all(path.stat().st_size for path in outputs)
     assert main([*words, "--quiet"]) == 0

@@ -82,6 +82,18 @@ def test_targets_of_any_structure_count_too():
     assert from_loaders("own", train=one, test=one).sha256 != from_loaders("own", train=one, test=other).sha256
 
 
+def test_batches_of_inputs_alone_need_no_targets():
+    """They count and are identified example by example, and whoever goes over them finds no targets."""
+    inputs = torch.arange(6.0)[:, None]
+    tensors, pairs = [inputs[:4], inputs[4:]], [(inputs[:4], None), (inputs[4:], None)]
+    data = from_loaders("own", train=tensors, test=[{"x": inputs}])
+    assert (len(data.train), len(data.test)) == (6, 6)
+    assert [targets for _, targets in data.train.batches()] == [None, None]
+    assert data.train_sha256 == from_loaders("own", train=pairs, test=pairs).train_sha256
+    assert data.train_sha256 == from_loaders("own", train=[inputs.flip(0)], test=pairs).train_sha256
+    assert len(data.train.apart(1, seed=0)[1]) in (2, 4)
+
+
 @pytest.mark.parametrize(
     ("test", "message"),
     [
@@ -98,12 +110,12 @@ def test_what_can_be_gone_over_once_is_refused(test, message):
 @pytest.mark.parametrize(
     ("test", "message"),
     [
-        ([torch.zeros(2, 1)], r"must be a pair \(inputs, targets\), got Tensor"),
+        ([[torch.zeros(2, 1)] * 3], r"must be a pair \(inputs, targets\), or inputs alone: .*, got list"),
         ([({"a": 3}, torch.zeros(1))], "must hold a tensor whose first dimension"),
         ([], "at least one example"),
     ],
 )
 def test_batches_that_are_none_are_refused(test, message):
-    """A batch without targets, or of nothing."""
+    """Three of something, or nothing."""
     with pytest.raises(DataError, match=message):
         len(from_loaders("own", train=batches(), test=test).test)

@@ -228,6 +228,14 @@ def test_cpu_time_is_positive_and_paired():
     assert torch.get_num_threads() == 2
 
 
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "executorch"])
+def test_a_profiler_that_sees_nothing_measures_nothing(runtime):
+    """Under a runtime outside PyTorch there is no operation to count, whatever the models are."""
+    measured = latency.cpu_time(tiny_net(width=2), tiny_net(), conditions(runtime=runtime))
+    assert (measured.metric, measured.compressed, measured.inapplicable) == ("cpu_time_ms", None, True)
+    assert measured.unmeasured == "torch.profiler sees nothing of what the recipe's runtime executes"
+
+
 def test_fresh_processes_share_the_profiled_pairs():
     """As many from each, one process after the other, and no fewer than this process takes alone."""
 

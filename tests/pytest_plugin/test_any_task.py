@@ -35,6 +35,21 @@ def compressed(compressed):
     compressed.head.weight.data.neg_()
     return compressed
 """
+INPUTS_ALONE = """
+import scenes
+
+import compress
+
+def workload():
+    whole = scenes.workload()
+    train, test = whole.data()
+    return compress.Workload(
+        name="inputs",
+        model_factory=scenes.Net,
+        data=lambda: ([images for images, _ in train], [images for images, _ in test]),
+        example_inputs=whole.example_inputs,
+    )
+"""
 
 
 @pytest.fixture
@@ -74,11 +89,11 @@ def test_a_segmentation_network_is_recorded_held_and_found_worse(project):
 
 
 def test_a_limit_of_no_metric_of_the_workload_is_refused_with_the_list(project):
-    """What images are judged by is no quality of scenes."""
-    project.recipe.write_text(RECIPE.replace("miou", "top1_error"), encoding="utf-8")
+    """What texts are judged by is no quality of scenes."""
+    project.recipe.write_text(RECIPE.replace("miou", "perplexity"), encoding="utf-8")
     run = project.run(WORKLOAD, "-k", "num_params")
     assert run.status == pytest.ExitCode.USAGE_ERROR
-    assert "metric 'top1_error' is unknown, known are num_params" in run.text
+    assert "metric 'perplexity' is unknown, known are num_params" in run.text
     assert "miou" in run.text
 
 
@@ -96,3 +111,41 @@ def test_a_project_without_recipes_is_not_asked_for_an_error_that_it_has_not(pro
     run = project.run(WORKLOAD, "-k", "test_quality or test_num_params")
     assert (run.status, run.failures) == (0, {}), run.text
     assert {"test_quality[miou-structured]", "test_num_params[structured]"} <= run.passed
+
+
+def test_a_workload_without_targets_is_held_by_its_outputs(project):
+    """Inputs alone are enough: outputs are held against the dense model's, and a model made worse turns the run red."""
+    (project.path / "inputs.py").write_text(INPUTS_ALONE, encoding="utf-8")
+    workload = "--compress-workload=inputs:workload"
+    project.recipe.write_text(
+        RECIPE.replace("miou = { max_drop", "output_error = { max_increase")
+        .replace("bias_bytes = { max_ratio = 0.95 }", "")
+        .replace("0.05", "0.5"),
+        encoding="utf-8",
+    )
+    recorded = project.run(workload, "-k", QUICK, "--benchmark-save=inputs")
+    assert (recorded.status, recorded.failures) == (0, {}), recorded.text
+    assert "test_quality[output_error]" in recorded.passed
+    assert "output error" in recorded.text
+    content = json.loads((project.path / "baselines" / "inputs.json").read_text(encoding="utf-8"))
+    entry = content["recipes"]["quarter"]["output_error"]
+    assert entry["dense"] == 0
+    assert 0 < entry["compressed"] < 0.5
+    project.pytester.makeconftest(HARM)
+    worse = project.run(workload, "-k", QUICK, "--benchmark-compare", "--compress-partial")
+    assert (worse.status, set(worse.failures)) == (1, {"test_quality[output_error]"}), worse.text
+    assert "at most dense + 50.00 pt" in worse.failures["test_quality[output_error]"]
+
+
+def test_outputs_agree_is_a_fixture_of_any_workload(project):
+    """A test of one's own holds outputs beside the workload's own qualities, by a limit of its recipe."""
+    (project.path / "benchmarks" / "test_own.py").write_text(
+        "def test_outputs(gate, outputs_agree, compressed, dense):\n"
+        "    assert gate(outputs_agree, compressed, dense).measurement.compressed > 0\n",
+        encoding="utf-8",
+    )
+    project.recipe.write_text(RECIPE + "output_error = { max_increase = 0.0001 }\n", encoding="utf-8")
+    run = project.run(WORKLOAD, "-k", "test_outputs or test_quality")
+    assert (run.status, set(run.failures)) == (1, {"test_outputs"}), run.text
+    assert "output_error of recipe 'quarter' REGRESSED" in run.failures["test_outputs"]
+    assert "test_quality[miou]" in run.passed

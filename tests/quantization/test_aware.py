@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from compress.data import from_tensors
+from compress.data import from_loaders, from_tensors
 from compress.errors import ModelError
 from compress.exported import capture
 from compress.exported.libraries import require_torchao
 from compress.fidelity import snr_db
+from compress.inputs import inputs_of
 from compress.quantization.aware import (
     QuantizeAwareConfig,
     _folded,
@@ -72,7 +73,7 @@ def test_norms_that_cannot_be_folded_learn_beside_their_layers():
     model.b[1].weight.data[0] = 0.0
     images = torch.randn(16, 3, 8, 8)
     model(images)
-    rounded = _rounded(copy.deepcopy(model), images, reduce_range=False)
+    rounded = _rounded(copy.deepcopy(model), inputs_of(images), reduce_range=False)
     assert [one.layer for one in rounded.scaled] == ["conv2d", "conv2d_3"]
     with torch.no_grad():
         expected = copy.deepcopy(model).eval()(images)
@@ -97,6 +98,47 @@ def test_a_grey_network_trained_with_its_rounding_runs_for_each_batch_size():
     assert report.int8_kernels == 3
     images = torch.randn(9, 1, 8, 8)
     assert [len(model(images[:count])) for count in (1, 2, 9)] == [1, 2, 9]
+
+
+def test_numbers_are_learned_with_their_rounding():
+    """Batches of another task, by a loss of its own, of named inputs; the report tells how near outputs come."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(64, 6, generator=generator)
+    batches = [({"x": some}, some.sum(dim=1)) for some in inputs.split(16)]
+    asked = []
+
+    def loss(outputs, targets):
+        asked.append(len(targets))
+        return (outputs - targets).square().mean()
+
+    torch.manual_seed(0)
+    network = Sums()
+    model, report = quantize_aware_fit(
+        network,
+        from_loaders("sums", train=batches, test=batches),
+        QuantizeAwareConfig(epochs=2, learning_rate=0.01, validation_fraction=0.0),
+        loss=loss,
+        optimizer=lambda groups: torch.optim.Adam(groups, lr=0.01),
+        outputs=lambda out: out["sum"],
+        progress=False,
+    )
+    assert asked == [16] * 8
+    assert report.float_layers == ()
+    assert report.accuracy_measure == "1 - relative squared error of the outputs"
+    with torch.no_grad():
+        error, untrained = ((one(x=inputs)["sum"] - inputs.sum(dim=1)).abs().mean() for one in (model, network.eval()))
+    assert error < untrained
+
+
+class Sums(nn.Module):
+    """``[n, 6] -> [n]``, by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 1))
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"sum": self.layers(x)[:, 0]}
 
 
 @pytest.mark.nightly

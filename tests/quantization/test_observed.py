@@ -42,6 +42,35 @@ def test_layers_go_by_the_names_of_their_modules():
     assert all(len(layer.observers) == 2 for layer in layers)
 
 
+def test_weights_that_int8_knows_nothing_of_are_layers_in_float():
+    """Recurrent layers, an embedding, a product with a turned parameter and one that is added; no scale of a norm."""
+
+    class Reader(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding, self.places = nn.Embedding(9, 8), nn.Parameter(torch.randn(5, 8))
+            self.lstm, self.gru, self.rnn = (kind(8, 8, batch_first=True) for kind in (nn.LSTM, nn.GRU, nn.RNN))
+            self.norm, self.head = nn.LayerNorm(8), nn.Linear(8, 3)
+
+        def forward(self, x):
+            x = self.embedding(x) + self.places
+            for layer in (self.lstm, self.gru, self.rnn):
+                x = layer(x)[0]
+            return self.head(self.norm(x))
+
+    tokens = torch.randint(9, (2, 5), generator=torch.Generator().manual_seed(0))
+    graph = observed(capture(Reader().eval(), tokens), observer="minmax", reduce_range=False)
+    layers = layers_of(graph)
+    assert [(layer.name, layer.operation) for layer in layers if not layer.observers] == [
+        ("embedding", "embedding.default"),
+        ("add", "add.Tensor"),
+        ("lstm", "lstm.input"),
+        ("gru", "gru.input"),
+        ("rnn", "rnn_tanh.input"),
+    ]
+    assert [layer.name for layer in layers if layer.observers] == ["head"]
+
+
 def test_a_module_used_twice_is_two_layers():
     """Each call has ranges of its own."""
     net = Net(lambda n, x: n.h(pooled(n.a(n.a(n.s(x))))), s=conv(3, 4), a=conv(4, 4, 3), h=head(4))

@@ -130,7 +130,7 @@ def sweep(trials: int = 40) -> Sweep:
     candidates = [
         _candidate("structured", 0.2, generator, settings={}),
         Candidate(
-            recipe="unstructured", top1_error=0.022, file_bytes=DENSE_BYTES, num_params=6_402_564, latency_ratio=1.0
+            recipe="unstructured", quality=0.022, file_bytes=DENSE_BYTES, num_params=6_402_564, latency_ratio=1.0
         ),
     ]
     for ratio in generator.uniform(0.02, 0.7, trials):
@@ -141,9 +141,7 @@ def sweep(trials: int = 40) -> Sweep:
         data_sha256=DATA,
         device=ENVIRONMENT.cpu_class,
         num_examples=500,
-        dense=Candidate(
-            recipe="dense", top1_error=0.016, file_bytes=DENSE_BYTES, num_params=6_402_564, latency_ratio=1.0
-        ),
+        dense=Candidate(recipe="dense", quality=0.016, file_bytes=DENSE_BYTES, num_params=6_402_564, latency_ratio=1.0),
         candidates=tuple(candidates),
         failures=(Failure(recipe="structured", settings={"fit.epochs": 9}, reason="the loss is no number"),),
     )
@@ -154,7 +152,7 @@ def _candidate(recipe: str, ratio: float, generator: np.random.Generator, *, set
     time = (0.35 + 0.65 * left) * float(np.exp(generator.normal(0, 0.03)))
     return Candidate(
         recipe=recipe,
-        top1_error=round(500 * (0.014 + 0.09 * ratio**2.5 + float(generator.exponential(0.006)))) / 500,
+        quality=round(500 * (0.014 + 0.09 * ratio**2.5 + float(generator.exponential(0.006)))) / 500,
         file_bytes=round(DENSE_BYTES * left),
         num_params=round(6_402_564 * left),
         latency_ratio=time,

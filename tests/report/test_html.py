@@ -140,9 +140,9 @@ def test_pictures_are_described(page):
 def test_the_later_of_two_measurements_is_drawn():
     """Of what was measured twice the second counts, and a recipe without size or error is no mark."""
     first, second = (held(one) for one in (params(5_000_000), params(4_000_000)))
-    assert models_of([first, second])[0] is None
+    assert models_of([first, second], "top1_error")[0] is None
     rest = [held(one) for one in RUNS["structured"]]
-    dense, (model,), device = models_of([first, *rest, second])
+    dense, (model,), device = models_of([first, *rest, second], "top1_error")
     assert (model.num_params, dense.num_params, dense.file_bytes) == (4_000_000, 6_402_564, DENSE_BYTES)
     assert (dense.latency_ratio, device) == (1.0, "cpu-avx2-1t")
     low, high = model.latency_interval

@@ -13,7 +13,7 @@ from tests.report.page_samples import sweep
 def candidate(name="r", error=0.02, size=10e6, ratio=0.5, **settings):
     """A model of 10 MB, twice as fast as the dense one."""
     return Candidate(
-        recipe=name, top1_error=error, file_bytes=size, num_params=1000, latency_ratio=ratio, settings=settings
+        recipe=name, quality=error, file_bytes=size, num_params=1000, latency_ratio=ratio, settings=settings
     )
 
 

@@ -9,7 +9,7 @@ from compress.report.sweep_table import render_sweep_markdown, render_sweep_term
 def model(recipe, error, time, size, **settings):
     """A model with a million parameters."""
     return Candidate(
-        recipe=recipe, top1_error=error, file_bytes=size, num_params=1e6, latency_ratio=time, settings=settings
+        recipe=recipe, quality=error, file_bytes=size, num_params=1e6, latency_ratio=time, settings=settings
     )
 
 

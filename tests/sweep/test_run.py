@@ -12,7 +12,8 @@ import pytest
 
 import compress
 from compress.errors import ConfigError, MeasureError, ModelError
-from compress.quality import mae
+from compress.quality import Quality, topk_error
+from compress.report.sweep_file import ENDINGS, read_sweep, write_sweep
 from compress.sweep import run
 from compress.sweep.parameters import Choices, Range
 from compress.sweep.plans import all_points, plan_sweep
@@ -73,7 +74,7 @@ def test_a_grid_is_measured_point_by_point(tmp_path, sweep, dense):
     for one in done.candidates:
         low, high = one.latency_interval
         assert 0 < low <= one.latency_ratio <= high
-        assert 0 <= one.top1_error <= 1
+        assert 0 <= one.quality <= 1
     assert done.candidates[0].file_bytes < done.candidates[2].file_bytes < done.dense.file_bytes
 
 
@@ -179,14 +180,30 @@ def workers(journal: Path) -> list[int]:
     return [line["user_attr"]["worker"][1] for line in lines if "worker" in line.get("user_attr", {})]
 
 
-def test_a_workload_that_is_judged_by_something_else_is_refused(tmp_path, dense, workload):
-    """Before anything is tried, in a sentence that says by what."""
-    other = dataclasses.replace(workload, quality=[mae()])
-    plans = plan_sweep([recipe(tmp_path, "zero", ZERO)], {})
-    with pytest.raises(ConfigError, match=r"^a sweep weighs top1_error .*, the workload 'tiny' is judged by mae$"):
-        run_sweep(
-            plans, dense, other, SweepConfig(study=str(tmp_path / "study.journal"), sampler="grid"), progress=False
-        )
+def test_models_of_another_task_are_weighed_by_its_own_quality(tmp_path, dense, workload):
+    """The first one that it is judged by, which way better may be: in the table, in files, and among the best."""
+    share = Quality(name="share_right", rows=_right, better="higher", unit="fraction")
+    other = dataclasses.replace(workload, quality=[share, topk_error(1)])
+    plans = plan_sweep([recipe(tmp_path, "zero", ZERO)], {"prune_weights.sparsity": Choices(values=(0.1, 0.99))})
+    config = SweepConfig(study=str(tmp_path / "study.journal"), sampler="grid", seconds=0.001, processes=0)
+    found = run_sweep(plans, dense, other, config, progress=False)
+    right = 1 - other.judge(dense)["top1_error"].value
+    assert (found.dense.metric.name, found.dense.quality) == ("share_right", pytest.approx(right))
+    assert found.dense.badness == -found.dense.quality
+    assert len(found.candidates) == 3
+    for ending in ENDINGS:
+        write_sweep(found, tmp_path / f"found{ending}")
+    again = read_sweep(tmp_path / "found.json")
+    assert again.dense == found.dense
+    assert again.candidates == found.candidates
+    assert "share right" in (tmp_path / "found.md").read_text()
+    assert "share right, %" in (tmp_path / "found.svg").read_text()
+    assert "share_right" in (tmp_path / "found.csv").read_text().splitlines()[0]
+    assert run_sweep(plans, dense, other, config, progress=False).candidates == found.candidates
+
+
+def _right(outputs, targets):
+    return outputs.argmax(dim=1) == targets
 
 
 def test_two_processes_share_one_study(tmp_path, dense, workload):

@@ -41,7 +41,7 @@ def finish(study, trial, point):
     done = Candidate(
         recipe=point.recipe,
         settings=point.settings,
-        top1_error=0.1,
+        quality=0.1,
         file_bytes=10,
         num_params=5,
         latency_ratio=0.5,
