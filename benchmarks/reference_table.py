@@ -34,7 +34,8 @@ COLUMNS = (
 )
 SHORT = ("num_params", "file_bytes", "top1_error")
 SHORT_ROWS = ("structured", "lowrank", "int8", "compose")
-DRAWN = ("top1_error", "file_bytes", "num_params", "cpu_latency_ms")
+# Field of a candidate -> the metric that it shows.
+DRAWN = {"quality": "top1_error", "file_bytes": "file_bytes", "num_params": "num_params"}
 # As they stand in the report: PyTorch 2.0, one Tesla T4.
 EXPERIMENT = (
     ("experiment: dense", "6.4 M", "25 MB", "22.96 %", "6.19 %", "58.66 MB", "15.74 ms", "27.4 ms"),
@@ -97,18 +98,21 @@ def short_table(baseline: Baseline, device: str) -> list[str]:
 def trade_offs(baseline: Baseline, device: str) -> Sweep:
     """Every recipe as a candidate, beside the dense model."""
     recipes = [recipe for _, group in GROUPS for recipe in group]
-    measured = {recipe: {name: entry_of(baseline, recipe, name, device) for name in DRAWN} for recipe in recipes}
+    names = (*DRAWN.values(), "cpu_latency_ms")
+    measured = {recipe: {name: entry_of(baseline, recipe, name, device) for name in names} for recipe in recipes}
     dense = measured[recipes[0]]
     return Sweep(
         workload=baseline.workload,
         data_sha256=baseline.data_sha256,
         device=device,
         num_examples=baseline.num_examples,
-        dense=Candidate(recipe="dense", **{name: dense[name].dense for name in DRAWN[:3]}, latency_ratio=1.0),
+        dense=Candidate(
+            recipe="dense", **{field: dense[name].dense for field, name in DRAWN.items()}, latency_ratio=1.0
+        ),
         candidates=tuple(
             Candidate(
                 recipe=recipe,
-                **{name: entries[name].compressed for name in DRAWN[:3]},
+                **{field: entries[name].compressed for field, name in DRAWN.items()},
                 latency_ratio=entries["cpu_latency_ms"].ratio,
                 latency_interval=entries["cpu_latency_ms"].ratio_interval,
             )
