@@ -6,11 +6,6 @@ def test_quality(gate, quality, compressed, dense):
     gate(quality, compressed, dense)
 
 
-def test_artifact_parity(gate, artifact_parity, compressed, dense):
-    """The file that the recipe's runtime executes answers as the model that it was made of."""
-    gate(artifact_parity, compressed, dense)
-
-
 def test_own_metric(gate, own_metric, compressed, dense):
     """Each further metric of the workload is no worse than its limit and its baseline allow."""
     gate(own_metric, compressed, dense)

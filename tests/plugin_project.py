@@ -16,6 +16,7 @@ import compress.measure.cuda
 import compress.measure.environment
 import compress.measure.latency
 import compress.measure.memory
+import compress.measure.parity
 import compress.measure.quality
 import compress.recipe  # noqa: F401
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from compress.train.objective import label_loss
 from compress.workload import Workload, dense_model, initial_model, load_workload, untrained
 from compress.workloads import EMBEDDED
 from compress.workloads.detection import detection_loss, detections
+from compress.workloads.pitch import bin_loss, cents_of, is_off, tones
 from compress.workloads.scenes import NUM_CLASSES, scattered
 from tests.workloads import tiny_data, tiny_net, tiny_workload
 
@@ -297,3 +299,48 @@ def test_what_cells_say_of_digits_comes_out_as_boxes():
     judged = load_workload("scenes-detection").qualities[0]
     assert judged.reduce(judged.rows(cells, targets).numpy(), torch.ones(1, 1).numpy())[0] == pytest.approx(1.0)
     assert detection_loss(cells, targets) < 0.1 * detection_loss(torch.zeros_like(cells), targets)
+
+
+def test_tones_are_as_high_as_they_say_and_loud_alike():
+    """A pure tone's spectrum peaks at its pitch; all have the mean and deviation that the network was trained on."""
+    samples, cents = tones(64, seed=0)
+    torch.testing.assert_close(samples.mean(dim=1), torch.zeros(64), atol=1e-5, rtol=0)
+    torch.testing.assert_close(samples.std(dim=1), torch.ones(64))
+    hertz = 10 * 2 ** (cents / 1200)
+    assert 60 < hertz.min() < hertz.max() < 1600
+    time = torch.arange(1024) / 16_000
+    # Not one of them is nearer to a tone a fourth above than to its own.
+    own, other = (
+        (samples * torch.exp(2j * torch.pi * ratio * hertz[:, None] * time)).sum(1).abs() for ratio in (1, 4 / 3)
+    )
+    assert (own > other).float().mean() > 0.8
+
+
+def test_a_pitch_is_read_off_the_bins_around_the_likeliest():
+    """Halfway between two bins that are equally likely; off is what lies more than 50 cents away."""
+    bins = torch.zeros(3, 360)
+    bins[:, 100:102] = 0.5
+    bins[:, 300] = 0.1
+    cents = cents_of(bins)
+    assert cents.tolist() == pytest.approx([1997.3794 + 20 * 100.5] * 3)
+    assert is_off(bins, cents + torch.tensor([0.0, 49.0, -51.0])).tolist() == [False, False, True]
+    assert bin_loss(bins + 0.01, cents) < bin_loss(bins.flip(1) + 0.01, cents)
+
+
+def test_the_workload_of_pitches_says_what_its_weights_come_with(monkeypatch):
+    """Without the package there is no trained network."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    with pytest.raises(
+        ConfigError, match=r"torchcrepe, which is not installed: pip install 'pytest-compress\[pitch\]'"
+    ):
+        dense_model(load_workload("pitch"))
+
+
+def test_a_network_that_others_trained_hears_pitches():
+    """As its package has it, under the names of this one's layers."""
+    if importlib.util.find_spec("torchcrepe") is None:
+        pytest.skip("needs torchcrepe")
+    workload = load_workload("pitch")
+    model = dense_model(workload)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 486_552
+    assert workload.judge(model)["pitch_error"].value < 0.02

@@ -9,7 +9,16 @@ import torch
 
 from tests.plugin_project import RECIPE, make_project
 
+# Imported here, in this process, for what a run within it is the first to import is forgotten, and some of it can be
+# imported but once.
+pytest.importorskip("onnxscript")
+pytest.importorskip("onnxruntime")
+
 ONNX = 'runtime = "onnxruntime"\n'
+TEST = """
+def test_artifact_parity(gate, artifact_parity, compressed, dense):
+    gate(artifact_parity, compressed, dense)
+"""
 OTHER_ANSWERS = """
 import pytest
 
@@ -29,6 +38,7 @@ def project(pytester, monkeypatch, tmp_path_factory):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     project = make_project(pytester, monkeypatch, tmp_path_factory.getbasetemp() / "compress-cache")
     pytester.makeconftest("")
+    (project.path / "benchmarks" / "test_artifact.py").write_text(TEST, encoding="utf-8")
     return project
 
 
