@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import pickletools
+import zipfile
 from itertools import pairwise
 from pathlib import Path
 
@@ -73,7 +75,7 @@ def crepe(weights: str | None = None) -> Crepe:
     if weights is not None:
         if weights != "tiny":
             raise ConfigError(f"weights must be 'tiny', got {weights!r}")
-        model.load_state_dict(_converted(torch.load(_weights_file(), map_location="cpu", weights_only=True)))
+        _fill_(model, _weights_file())
     return model
 
 
@@ -150,13 +152,28 @@ def _weights_file() -> Path:
     return Path(found.origin).parent / "assets" / "tiny.pth"
 
 
-def _converted(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """By the names of this network's layers."""
-    found = {}
-    for name, tensor in state.items():
-        layer, _, leaf = name.rpartition(".")
-        if layer != "classifier":
-            number = int(layer[4]) - 1  # conv1 to conv6, and conv1_BN to conv6_BN
-            layer = f"layers.{5 * number + (3 if layer.endswith('_BN') else 1)}"
-        found[f"{layer}.{leaf}"] = tensor
-    return found
+def _fill_(model: Crepe, file: Path) -> None:
+    """Give the network its tensors, whose bytes lie in a zip archive under numbers.
+
+    Which tensor has which number stands in a pickle. Its strings are read, names and numbers in turn; nothing of it is
+    executed.
+    """
+    state = model.state_dict()
+    with zipfile.ZipFile(file) as archive:
+        directory = pickletools.genops(archive.read("archive/data.pkl"))
+        words = [word for _, word, _ in directory if isinstance(word, str)]
+        names = [word for word in words if "." in word and " " not in word]
+        numbers = [word for word in words if word.isdigit()]
+        for name, number in zip(names, numbers, strict=True):
+            tensor = state[_place_of(name)]
+            content = bytearray(archive.read(f"archive/data/{number}"))
+            tensor.copy_(torch.frombuffer(content, dtype=tensor.dtype).view(tensor.shape))
+
+
+def _place_of(name: str) -> str:
+    """Where a tensor of that name lies in this network."""
+    layer, _, leaf = name.rpartition(".")
+    if layer == "classifier":
+        return name
+    number = int(layer[4]) - 1  # conv1 to conv6, and conv1_BN to conv6_BN
+    return f"layers.{5 * number + (3 if layer.endswith('_BN') else 1)}.{leaf}"
