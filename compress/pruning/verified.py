@@ -244,7 +244,7 @@ def _violations(draft: Draft, second: Trace, lasting: Sequence[Drift]) -> list[_
             units = np.concatenate([tie.first[apart], tie.second[apart]])
             found += _blame(draft, units, f"a cut would mix up channels ({tie.place})")
     for freeze in second.ledger.freezes:
-        found += _blame(draft, freeze.ids, freeze.reason)
+        found += _blame(draft, freeze.ids[~draft.channels.kept[freeze.ids]], freeze.reason)
     faults = [*second.faults, *(drift.fault for drift in lasting)]
     for fault in faults:
         for suspects in fault.suspects:
