@@ -43,11 +43,12 @@ _PREFACE = """# Coverage
 What this package makes of each network, its weights random; written by `python benchmarks/coverage.py --compare`.
 First of `prune_channels` at `pruning_ratio` 0.2, importance l1:
 
-- **left**: parameters after / before. **s**: seconds to trace, cut, verify and build, with 2 threads, one network at a
-  time.
+- **left**: parameters after / before. **s**: seconds of processor time, in one thread, to trace, cut, verify and build:
+  what else the machine does has little part in it.
 - **equal**: whether the pruned network puts out what the dense one does with zeros in place of all that was removed, to
-  1e-5 of the largest output. **batch**, **size**: the same at another batch, and at another size of image or length of
-  sequence, than it was traced on; *fixed* where the dense network does not run there either.
+  1e-5 of the largest output; in float64 where rounding to float32 makes a detector choose other places. **batch**,
+  **size**: the same at another batch, and at another size of image or length of sequence, than it was traced on;
+  *fixed* where the dense network does not run there either.
 - **trains**: a forward and a backward pass in train mode. **loads**: saved and loaded, its outputs are the same bit for
   bit, and a causal model generates the same tokens, with a cache and without.
 - **stays whole**: groups of channels kept for another reason than being the network's input or output.
@@ -103,8 +104,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tool", action="append", choices=TOOLS, help="only this; may be repeated")
     parser.add_argument("--compare", action="store_true", help="Torch-Pruning too (the extra 'comparison')")
     parser.add_argument("--again", action="store_true", help="measure also what the results hold already")
-    parser.add_argument("--jobs", type=int, default=1, help="networks at a time; times are honest only with 1")
-    parser.add_argument("--threads", type=int, default=2, help="of each network (default %(default)s)")
+    parser.add_argument("--jobs", type=int, default=1, help="networks at a time (default %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="of each network (default %(default)s)")
     parser.add_argument("--limit", type=float, default=120.0, help="seconds a network may take (default %(default)s)")
     parser.add_argument("--results", type=Path, default=ROOT / "docs" / "coverage.json", help="default %(default)s")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "coverage.md", help="default %(default)s")

@@ -13,10 +13,12 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from compress.channels.labels import NOT_A_CHANNEL, Ids, Parts, Slot
+from compress.channels.thinning import step_of
 from compress.channels.trace import Trace
 
 NOT_USED = "not used by the forward pass"
 NO_LAYER = "put out by no layer"
+_COARSE = 5  # steps that a group is thinned by, too few for a fifth of its channels
 _FINE = 10  # steps that a group is thinned by, close to any ratio
 
 
@@ -41,6 +43,7 @@ class Group:
         cells: its channels.
         members: indices of the slots that it lives in.
         reason: why it must stay whole, None if it need not.
+        step: how many channels of each cell go together; None for the same fraction of all.
         alignments: of dimensions that may keep only multiples of some width: how many of the dimension's positions are
             the group's, and the multiple.
     """
@@ -48,6 +51,7 @@ class Group:
     cells: Sequence[Cell]
     members: Sequence[int]
     reason: str | None
+    step: Sequence[int] | None = None
     alignments: Sequence[tuple[int, int]] = ()
 
     @property
@@ -57,8 +61,14 @@ class Group:
 
     @property
     def num_steps(self) -> int:
-        """How many equal steps it can be thinned by, each of which takes the same fraction of every cell."""
-        return math.gcd(*(len(cell.units) for cell in self.cells))
+        """How many equal steps it can be thinned by, the last of which would leave nothing of some cell."""
+        return min(len(cell.units) // width for cell, width in zip(self.cells, self.widths, strict=True) if width)
+
+    @property
+    def widths(self) -> Sequence[int]:
+        """How many channels of each cell a step takes."""
+        sizes = [len(cell.units) for cell in self.cells]
+        return [size // math.gcd(*sizes) for size in sizes] if self.step is None else self.step
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,6 +83,7 @@ class Channels:
         group_of: ``[channels]``, index of each channel's group.
         groups: all groups, in the order of the tensors they live in.
         bound: channels that stand in a group with others only because attention code may take one width for another.
+        kept: ``[channels]``, whether the channel stays even if its group loses others.
     """
 
     slots: Sequence[Slot]
@@ -82,6 +93,7 @@ class Channels:
     group_of: Ids
     groups: Sequence[Group]
     bound: Ids
+    kept: npt.NDArray[np.bool_]
 
     def slot_of(self, ids: Ids) -> Ids:
         """The index of the slot of each id."""
@@ -112,6 +124,8 @@ def resolve(trace: Trace) -> Channels:
     if len(loose) < len(bound):
         bound = loose
         groups, group_of = grouped(bound)
+    parts = [*trace.ledger.parts, *(one.parts for one in bound)]
+    groups = _finer(groups, parts, units, reason_of)
     for ids, multiple in trace.ledger.alignments:
         for index, count in zip(*np.unique(group_of[units[ids[ids >= 0]]], return_counts=True), strict=True):
             group = groups[index]
@@ -124,6 +138,7 @@ def resolve(trace: Trace) -> Channels:
         group_of=group_of,
         groups=groups,
         bound=np.unique(np.concatenate([np.empty(0, np.int64), *(units[one.parts.ids] for one in bound)])),
+        kept=_kept(groups, num_units),
     )
 
 
@@ -246,6 +261,44 @@ def _group(cells: Sequence[Cell], reason_of: Sequence[str | None], starts: Ids) 
         known = f"must keep its balance with channels that stay: {known}"
     slots = np.concatenate([np.searchsorted(starts, cell.ids[0], side="right") - 1 for cell in cells])
     return Group(cells=cells, members=np.unique(slots).tolist(), reason=known)
+
+
+def _finer(groups: Sequence[Group], parts: Sequence[Parts], units: Ids, reason_of: Ids) -> list[Group]:
+    """``groups``, of which those that can only be thinned coarsely, or not at all as some cells stay, lose of others.
+
+    Their parts keep equally many positions even so.
+    """
+    coarse = [at for at, group in enumerate(groups) if len(group.cells) > 1 and _is_coarse(group, reason_of)]
+    if not coarse:
+        return list(groups)
+    of_units = [units[one.ids.reshape(one.num_parts, -1)] for one in parts]
+    found = list(groups)
+    for at in coarse:
+        group = groups[at]
+        cell_of = np.full(len(reason_of), -1, dtype=np.int64)
+        for index, cell in enumerate(group.cells):
+            cell_of[cell.units] = index
+        cells = [cell_of[own] for own in of_units if cell_of[own[0, 0]] >= 0]
+        sizes = [len(cell.units) for cell in group.cells]
+        counts = [np.stack([np.bincount(row, minlength=len(sizes)) for row in own]) // sizes for own in cells]
+        free = [bool(reason_of[cell.units[0]] < 0) for cell in group.cells]
+        step = step_of(sizes, free, counts)
+        if step is not None:
+            found[at] = replace(group, step=step, reason=None)
+    return found
+
+
+def _is_coarse(group: Group, reason_of: Ids) -> bool:
+    free = [bool(reason_of[cell.units[0]] < 0) for cell in group.cells]
+    return any(free) and (not all(free) or group.num_steps < _COARSE)
+
+
+def _kept(groups: Sequence[Group], num_units: int) -> npt.NDArray[np.bool_]:
+    kept = np.zeros(num_units, dtype=np.bool_)
+    for group in groups:
+        for cell, width in zip(group.cells, group.widths, strict=True):
+            kept[cell.units] = width == 0
+    return kept
 
 
 def is_channel_group(group: Group) -> bool:

@@ -43,6 +43,10 @@ def view(call: Call) -> Labels:
             if not axis.parts:
                 bind(call, axis)
             result[place] = axis
+    # The positions beside them may stand in the same list of sizes.
+    for dim in range(len(new)):
+        if dim not in result and new[dim] > 1:
+            call.ledger.widths.append(Width(call.ledger.module, new[dim], np.empty(0, np.int64)))
     return result
 
 

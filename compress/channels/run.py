@@ -42,7 +42,7 @@ class Trace:
         used: names of the tensors that took part.
         steps: the calls, for comparison with a later run of the network cut smaller.
         output_shapes: the shapes of the output tensors that count, in order, None where they depend on values.
-        factors: products with a number that weights could make good, by the number of the step.
+        factors: what could make good a product with a number, by the number of the step.
         faults: where a replay behaved otherwise than the run it follows; empty for a first run.
         drifts: where it differed only in a number that something was multiplied by.
         writes: whether the forward pass writes into parameters.
@@ -58,7 +58,7 @@ class Trace:
     used: frozenset[str]
     steps: Sequence[Step]
     output_shapes: Sequence[Shape]
-    factors: Mapping[int, Factor] = field(default_factory=dict)
+    factors: Mapping[int, Sequence[Factor]] = field(default_factory=dict)
     faults: Sequence[Fault] = ()
     drifts: Sequence[Drift] = ()
     writes: bool = False

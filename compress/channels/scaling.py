@@ -23,11 +23,22 @@ from compress.channels.labels import Ids, Labels
 from compress.channels.notes import Notes
 from compress.channels.pointwise import is_number
 
+# The products with a number, by the number of the call, on one way from a layer to where its output is read.
+Path = frozenset[int]
+
+_MOST_PATHS = 8
+
 
 class Factor(NamedTuple):
-    """A product with a number, and the ids of all slices that its other factor grows with."""
+    """What a product with a number grows with, and could be made good in.
+
+    Attributes:
+        ids: those of all slices that do.
+        paths: to each place where what comes of them is read.
+    """
 
     ids: Ids
+    paths: frozenset[Path]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -51,12 +62,12 @@ class Growth(NamedTuple):
     Attributes:
         source: the layer's output.
         ids: those channels.
-        passed: the products with a number, by the number of the call, that lie between the layer and the tensor.
+        paths: from the layer to the tensor: a sum brings several together.
     """
 
     source: _Source
     ids: Ids
-    passed: frozenset[int] = frozenset()
+    paths: frozenset[Path] = frozenset([frozenset()])
 
 
 class Sources:
@@ -95,25 +106,21 @@ class Sources:
         note = self.notes.get(tensor)
         _read(() if note is None else note.growth)
 
-    def factors(self) -> Mapping[int, Factor]:
-        """All products of a number with what a layer put out for nothing else, by the number of the call."""
-        found = {}
-        for turn, growths in self._products.items():
-            free = [growth for growth in growths if self._serves_only(growth, turn)]
-            if free:
-                found[turn] = Factor(_slices(free[0]))
-        return found
+    def factors(self) -> Mapping[int, Sequence[Factor]]:
+        """What each product with a number grows with, by the number of the call."""
+        return {
+            turn: [Factor(_slices(growth), _read_on(growth)) for growth in growths if self._is_used_once(growth)]
+            for turn, growths in self._products.items()
+        }
 
     def is_own_or_moved(self, tensor: Tensor) -> bool:
         """Whether a tensor is one of the model's, or a part of one."""
         note = self.notes.get(tensor)
         return self.is_own(tensor) or (note is not None and note.own)
 
-    def _serves_only(self, growth: Growth, turn: int) -> bool:
+    def _is_used_once(self, growth: Growth) -> bool:
         # A layer used twice would have to be scaled for both.
-        if any(self._num_uses(int(slices[0])) != 1 for slices in growth.source.slices):
-            return False
-        return not any(turn not in read.passed and _overlap(read, growth) for read in growth.source.reads)
+        return all(self._num_uses(int(slices[0])) == 1 for slices in growth.source.slices)
 
     def _num_uses(self, some_id: int) -> int:
         """How often the tensor that ``some_id`` belongs to was used: one of a tensor's ids comes first."""
@@ -175,7 +182,7 @@ class Sources:
 
     def _met_by_number(self, growths: Sequence[Growth], turn: int) -> Sequence[Growth]:
         self._products[turn] = growths
-        return [growth._replace(passed=growth.passed | {turn}) for growth in growths]
+        return [growth._replace(paths=frozenset(path | {turn} for path in growth.paths)) for growth in growths]
 
     def _begin(self, call: Call, out: Labels) -> None:
         names = [name for name in _LAYERS[call.op] if isinstance(call.args.get(name), Tensor)]
@@ -202,11 +209,16 @@ class Sources:
         source, axis = growth[0].source, call.lookup(other).get(other.ndim - 1)
         if other.ndim != 1 or axis is None or len(axis.ids) != len(source.channels) or call.args["alpha"] != 1:
             return False
-        if growth[0].passed:
+        if any(growth[0].paths):
             return False
         source.slices = [*source.slices, axis.ids]
         self.notes.of(call.out).growth = growth
         return True
+
+
+def _read_on(growth: Growth) -> frozenset[Path]:
+    """The paths to all that is read of the channels that something grows with."""
+    return frozenset().union(*(read.paths for read in growth.source.reads if _overlap(read, growth)))
 
 
 def _read(growths: Iterable[Growth]) -> None:
@@ -228,13 +240,19 @@ def _common(growths: Sequence[Sequence[Growth]]) -> Sequence[Growth]:
 
     def joined(one: Sequence[Growth], other: Sequence[Growth]) -> Sequence[Growth]:
         return [
-            Growth(a.source, a.ids if a.ids is b.ids else np.union1d(a.ids, b.ids), a.passed & b.passed)
+            Growth(a.source, a.ids if a.ids is b.ids else np.union1d(a.ids, b.ids), _both(a.paths, b.paths))
             for a in one
             for b in other
             if a.source is b.source
         ]
 
     return reduce(joined, growths)
+
+
+def _both(some: frozenset[Path], others: frozenset[Path]) -> frozenset[Path]:
+    paths = some | others
+    # Where they are many, only what all of them pass is kept in mind.
+    return paths if len(paths) <= _MOST_PATHS else frozenset([frozenset.intersection(*paths)])
 
 
 def _chosen(growth: Growth, labels: Labels) -> Growth:
@@ -261,7 +279,7 @@ def _slices(growth: Growth) -> Ids:
 _CHOICES = frozenset({"index_select", "select", "slice", "split", "split_with_sizes", "unbind"})
 
 _MOVES = frozenset({
-    *reshaping.TABLE, *_CHOICES, "_to_copy", "alias", "clone", "detach", "flip", "mean", "neg", "roll", "sum",
+    *reshaping.TABLE, *_CHOICES, "_to_copy", "alias", "clone", "detach", "flip", "gather", "mean", "neg", "roll", "sum",
 })
 
 _SUMS = frozenset({"add", "cat", "stack", "sub"})

@@ -47,12 +47,12 @@ def other_inputs(example: Inputs) -> Iterator[Elsewhere]:
         return
     batch = tensors[0].shape[0]
     batches = {0: {batch: batch + 1 if batch < 3 else batch - 1}}  # noqa: PLR2004 - rather fewer than more, but never 1
-    spaces = [
-        {dim: {size: change(size) for size in sizes} for dim, sizes in dims.items()}
+    halved, near = (
+        [{dim: {size: change(size) for size in sizes} for dim, sizes in dims.items()} for dims in _spaces(tensors)]
         for change in (_halved, _next)
-        for dims in _spaces(tensors)
-    ]
-    spaces = [one for at, one in enumerate(spaces) if one and one not in spaces[:at]]
+    )
+    spaces = [*halved, _narrower(tensors), *near]
+    spaces = [one for at, one in enumerate(spaces) if any(one.values()) and one not in spaces[:at]]
     for space in spaces:
         yield Elsewhere(inputs=_resized(example, {**batches, **space}), changed=frozenset({BATCH, SIZE}))
     yield Elsewhere(inputs=_resized(example, batches), changed=frozenset({BATCH}))
@@ -73,6 +73,12 @@ def _spaces(tensors: list[Tensor]) -> Iterator[Mapping[int, set[int]]]:
         yield found
 
 
+def _narrower(tensors: list[Tensor]) -> dict[int, dict[int, int]]:
+    """Half as wide, as high as before: for images too small to be halved, before larger ones, which take longer."""
+    widths = {tensor.shape[-1] for tensor in tensors if tensor.ndim > 3}  # noqa: PLR2004 - batch, channels, space
+    return {-1: {size: _halved(size) for size in widths if 1 < size < _next(size)}} if widths else {}
+
+
 def _step(size: int) -> int:
     """The largest power of two up to 32 that divides ``size``."""
     return min(size & -size, _STRIDE)
@@ -89,7 +95,7 @@ def _next(size: int) -> int:
 
 
 def _resized(example: Inputs, changes: Mapping[int, Mapping[int, int]]) -> Inputs:
-    """``example`` whose dimensions from ``first`` on (dimension 0 alone for 0) have other sizes, values repeated."""
+    """``example`` whose dimensions from ``first`` on (of 0 that one alone) have other sizes, values repeated."""
 
     def resize(tensor: Tensor) -> Tensor:
         for first, sizes in changes.items():

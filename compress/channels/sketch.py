@@ -83,9 +83,11 @@ def line_of(op: OpOverload, args: Mapping[str, Any], result: Any) -> Line | None
         return None
     outs = list(tensors_in([result]))
     dim, source = args.get("dim"), args.get("self")
+    # How large an image is to be follows from how large another one is; what comes out shows it too.
+    others = {key: value for key, value in args.items() if key != "output_size"}
     return Line(
         op="view" if name in _VIEWS else name,
-        numbers=numbers_of(name, args),
+        numbers=numbers_of(name, others),
         operands=tuple(tuple(tensor.shape) for tensor in tensors_in(args.values())),
         out=tuple(outs[0].shape) if outs else None,
         moves=tuple(map(plain_value, args.values())) if name in _MOVES else None,

@@ -96,12 +96,13 @@ def _joined_at_size(found: Trace, other: Trace) -> Trace:
 
 
 def labelled_at(model: nn.Module, found: Trace, view: View) -> Trace:
-    """A run of ``model`` on the labels of ``found``, in the way ``view``, with the same choices.
+    """A run of ``model`` on the labels and with the choices of ``found``, in the way ``view``, in which it ran before.
 
     Raises:
         ModelError: if its forward pass fails.
     """
-    return _run_once(model, view, found.slots, wishes={}, alike=found)
+    lent = () if found.writes else list(model.parameters())
+    return _result(Run(_copy(model, lent), view, slots=found.slots, alike=found), lent)
 
 
 class _BrokenOffError(ModelError):
@@ -164,18 +165,12 @@ def _whole_heads(ledger: Ledger) -> dict[int, int]:
     }
 
 
-def _run_once(
-    model: nn.Module,
-    view: View,
-    slots: Sequence[Slot] | None,
-    wishes: Mapping[int, int],
-    alike: Trace | None = None,
-) -> Trace:
-    """A first run in the way ``view``: with the choices of the run ``alike`` of the same network, if there was one."""
+def _run_once(model: nn.Module, view: View, slots: Sequence[Slot] | None, wishes: Mapping[int, int]) -> Trace:
+    """A first run in the way ``view``."""
 
     def run(lent: Sequence[Tensor]) -> Trace:
         _warm_up(_copy(model, lent), view, lent)
-        return _result(Run(_copy(model, lent), view, slots=slots, wishes=wishes, alike=alike), lent)
+        return _result(Run(_copy(model, lent), view, slots=slots, wishes=wishes), lent)
 
     try:
         return run(list(model.parameters()))

@@ -107,20 +107,19 @@ def savings(
     for index in groups:
         group = channels.groups[index]
         shares = _shares(channels, group).items()
-        whole = sum(state[name].numel() * share * weight(name) for (name, _), share in shares)
-        count = steps_of(group).count
-        found[index] = [whole / count] * count
+        step = sum(state[name].numel() * share * weight(name) for (name, _), share in shares)
+        found[index] = [step] * steps_of(group).count
     return found
 
 
 def _shares(channels: Channels, group: Group) -> dict[tuple[str, int], float]:
-    """For each dimension that a group lives in, tensor and number, the fraction of it that is the group's."""
+    """For each dimension that a group lives in, tensor and number, the fraction of it that goes in a step."""
     shares: dict[tuple[str, int], float] = {}
-    for cell in group.cells:
+    for cell, width in zip(group.cells, group.widths, strict=True):
         for index in channels.slot_of(cell.ids[0]).tolist():
             slot = channels.slots[index]
             key = (slot.tensor, slot.dim)
-            shares[key] = shares.get(key, 0.0) + len(cell.units) / slot.ids.size
+            shares[key] = shares.get(key, 0.0) + width / slot.ids.size
     return shares
 
 
@@ -136,7 +135,7 @@ def _saved_ms(channels: Channels, group: Group, costs: Costs) -> list[float]:
     def milliseconds(gone: int) -> float:
         total = 0.0
         for name, product in products:
-            left = [1 - shares.get((name, dim), 0.0) * gone / count for dim in (0, 1)]
+            left = [1 - shares.get((name, dim), 0.0) * gone for dim in (0, 1)]
             rows, columns = (max(1, round(product.weight.shape[dim] * left[dim])) for dim in (0, 1))
             total += costs.milliseconds(product, rows, columns)
         return total

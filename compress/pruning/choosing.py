@@ -47,19 +47,21 @@ class Candidates:
 
 @dataclass(frozen=True, kw_only=True)
 class Steps:
-    """A group, to be thinned step by step: each takes the same fraction of every cell.
+    """A group, to be thinned step by step: each takes the same fraction of every cell, where that is fine enough.
 
     Parts that hold equally many channels of cells of several sizes still do if all lose the same fraction; nothing
     finer than one of ``count`` steps can be removed.
 
     Attributes:
-        count: how many steps there are, the last of which would leave nothing.
+        count: how many steps there are of the cell that has most.
+        least: how many of them must stay, so that something is left of every cell.
         width: channels that go in a step.
         dense: how many steps there were in the model that a ratio counts from.
         alike: whether all cells are of one size.
     """
 
     count: int
+    least: int
     width: int
     dense: float
     alike: bool
@@ -69,7 +71,9 @@ def choose(candidates: Candidates, frozen: Container[int], ratio: float, round_t
     """The channels to remove so that ``ratio`` of them are gone, of the groups not ``frozen``."""
     groups = {index: candidates.channels.groups[index] for index in candidates.scores if index not in frozen}
     steps = {index: steps_of(group, candidates.growth[index]) for index, group in groups.items()}
-    floors = {index: max(1, math.ceil(one.dense * candidates.min_kept - _EPSILON)) for index, one in steps.items()}
+    floors = {
+        index: max(one.least, math.ceil(one.dense * candidates.min_kept - _EPSILON)) for index, one in steps.items()
+    }
     if candidates.scope == "layer":
         wanted = {index: _share(one, ratio) for index, one in steps.items()}
     else:
@@ -77,18 +81,16 @@ def choose(candidates: Candidates, frozen: Container[int], ratio: float, round_t
     removed = np.zeros(len(candidates.channels.group_of), dtype=np.bool_)
     for index, group in groups.items():
         one = steps[index]
-        alignments = [(one.count * one.width, round_to), *group.alignments]
-        kept = _aligned(one, min(one.count, max(wanted[index], floors[index])), alignments)
-        for cell, scores in zip(group.cells, candidates.scores[index], strict=True):
-            block = len(cell.units) // one.count
+        kept = _aligned(group, one, min(one.count, max(wanted[index], floors[index])), round_to)
+        for cell, width, scores in zip(group.cells, group.widths, candidates.scores[index], strict=True):
             least_first = np.argsort(scores, kind="stable")
-            removed[cell.units[least_first[: block * (one.count - kept)]]] = True
+            removed[cell.units[least_first[: width * (one.count - kept)]]] = True
     return removed
 
 
 def why_all_stay(group: Group, ratio: float) -> str:
     """Why nothing of a group that may be cut was removed at ``ratio``."""
-    count = steps_of(group, 1.0).count
+    count = group.num_steps
     if count == 1:
         return f"its {group.num_channels} channels cannot be thinned in equal parts: they would go all at once"
     return f"of the {count} equal steps that it can be thinned by, a ratio of {ratio:g} leaves all"
@@ -127,8 +129,14 @@ def _is_all_of(channels: Channels, index: int, ids: Ids) -> bool:
 def steps_of(group: Group, growth: float = 1.0) -> Steps:
     """How a group can be thinned; ``growth`` times as many channels as there are were there before any cut."""
     sizes = [len(cell.units) for cell in group.cells]
-    count = group.num_steps
-    return Steps(count=count, width=sum(sizes) // count, dense=count * growth, alike=len(set(sizes)) == 1)
+    count = max(size // width for size, width in zip(sizes, group.widths, strict=True) if width)
+    return Steps(
+        count=count,
+        least=count - group.num_steps + 1,
+        width=sum(group.widths),
+        dense=count * growth,
+        alike=len(set(sizes)) == 1,
+    )
 
 
 def _share(steps: Steps, ratio: float) -> int:
@@ -195,16 +203,19 @@ def _cheapest_first(group: int, scores: Sequence[float], savings: Sequence[float
 
 def _step_scores(group: Group, candidates: Candidates, index: int, steps: Steps) -> list[float]:
     """The mean score of each step's channels, the least important step first."""
-    total = np.zeros(steps.count)
-    for cell, vector in zip(group.cells, candidates.scores[index], strict=True):
+    count = group.num_steps
+    total = np.zeros(count)
+    for width, vector in zip(group.widths, candidates.scores[index], strict=True):
         scale = 1.0 if candidates.is_absolute else float(np.sqrt(np.mean(np.square(vector))))
         ordered = np.sort(vector / scale if scale else vector)
-        total += ordered.reshape(steps.count, len(cell.units) // steps.count).sum(axis=1)
+        total += ordered[: count * width].reshape(count, width).sum(axis=1)
     return list((total / steps.width).tolist())
 
 
-def _aligned(steps: Steps, kept: int, alignments: Sequence[tuple[int, int]]) -> int:
+def _aligned(group: Group, steps: Steps, kept: int, round_to: int) -> int:
     """``kept`` rounded up, so that what stays of each number of channels is a multiple of the other, or all."""
-    units = [multiple // math.gcd(multiple, channels // steps.count) for channels, multiple in alignments]
-    unit = math.lcm(*units)
-    return min(steps.count, math.ceil(kept / unit) * unit)
+    alignments = [(group.num_channels, steps.width, round_to)]
+    alignments += [(channels, channels // steps.count, multiple) for channels, multiple in group.alignments]
+    while kept < steps.count and any((size - (steps.count - kept) * width) % unit for size, width, unit in alignments):
+        kept += 1
+    return kept

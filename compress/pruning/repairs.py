@@ -135,13 +135,17 @@ def _names(modules: Mapping[str, nn.Module], instances: Mapping[str, _Sizes], am
         and all(
             name in own
             and _replaced(own[name], sizes) is not None
-            and not (_is_unlikely(name) and own[name] in sizes.kept)
+            and not (_is_unlikely(name) and _stays(own[name], sizes))
             for own, sizes in zip(attributes, instances.values(), strict=True)
         )
     ]
     values = {name: tuple(str(own[name]) for own in attributes) for name in everywhere}
     likely = {values[name] for name in everywhere if not _is_unlikely(name)}
     return [name for name in everywhere if not _is_unlikely(name) or values[name] not in likely]
+
+
+def _stays(value: Value, sizes: _Sizes) -> bool:
+    return any(one in sizes.kept for one in ([value] if isinstance(value, int) else value))
 
 
 def _is_unlikely(name: str) -> bool:

@@ -15,6 +15,7 @@ from torch import nn
 from compress.channels.groups import Channels
 from compress.channels.history import Drift
 from compress.channels.labels import Freeze, Ids, Slot
+from compress.channels.making_good import MadeGood, made_good
 from compress.channels.sketch import Sketch, is_cut_alike, sketch
 from compress.channels.trace import Trace, labelled_at, retrace
 from compress.errors import ModelError
@@ -82,7 +83,7 @@ def verified_cut(model: nn.Module, draft: Draft, choice: Callable[[Container[int
             return Verified(draft=draft, removed=removed, kept=kept)
         told, found = _best_told(model, draft, removed, kept)
         if not found.blamed:
-            scales = _scales(draft, found.drifts, kept)
+            scales = _scales(draft, found.made_good, kept)
             return Verified(draft=draft, removed=removed, kept=kept, repairs=told, scales=scales)
         _freeze(draft, found.blamed)
 
@@ -140,12 +141,12 @@ class _Checked:
 
     Attributes:
         blamed: channels that make it another one.
-        drifts: products that weights are to make good.
+        made_good: what is to be multiplied.
         num_steps: how far it ran.
     """
 
     blamed: Sequence[_Blame]
-    drifts: Sequence[Drift]
+    made_good: Sequence[MadeGood]
     num_steps: int
 
     @property
@@ -158,26 +159,32 @@ def _checked(model: nn.Module, draft: Draft, removed: Removed, smaller: Callable
     """Run the cut network in every way in which the uncut one was run, up to the first that shows another network."""
     first, survivors = draft.first, _survivors(draft.channels, removed)
     second = retrace(smaller(first), survivors, first)
-    good = [drift for drift in second.drifts if drift.turn in first.factors]
-    blamed = _violations(draft, second, [drift for drift in second.drifts if drift not in good])
-    blamed += _other_pieces(draft, removed, first, second)
-    made_good = np.concatenate([np.empty(0, np.int64), *(first.factors[drift.turn].ids for drift in good)])
+    good = _made_good(first, second)
+    blamed = _violations(draft, second, _lasting(second, good)) + _other_pieces(draft, removed, first, second)
 
     def again(other: Trace) -> list[_Blame]:
         found = retrace(smaller(other), survivors, other)
         # What is multiplied is multiplied in every way of running the network, so here nothing new may come.
-        known = [other.factors[drift.turn].ids if drift.turn in other.factors else None for drift in found.drifts]
-        new = [ids is None or not np.isin(ids, made_good).all() for ids in known]
-        lasting = [drift for drift, is_new in zip(found.drifts, new, strict=True) if is_new]
-        return _violations(draft, found, lasting) + _other_pieces(draft, removed, other, found)
+        known = np.concatenate([np.empty(0, np.int64), *(one.ids for one in good)])
+        same = [one for one in _made_good(other, found, good) if np.isin(one.ids, known).all()]
+        return _violations(draft, found, _lasting(found, same)) + _other_pieces(draft, removed, other, found)
 
     for other in first.others:
         blamed = blamed or again(other)
     if first.elsewhere is not None and not blamed:
-        blamed, is_like = _runs_elsewhere(draft, first.elsewhere, smaller(first), second, good)
+        drifts = [drift for drift in second.drifts if drift not in _lasting(second, good)]
+        blamed, is_like = _runs_elsewhere(draft, first.elsewhere, smaller(first), second, drifts)
         if first.ledger.takes_apart and not is_like:
             blamed = again(labelled_at(model, first, first.elsewhere.view))
-    return _Checked(blamed=blamed, drifts=good, num_steps=len(second.steps))
+    return _Checked(blamed=blamed, made_good=good, num_steps=len(second.steps))
+
+
+def _made_good(first: Trace, second: Trace, before: Sequence[MadeGood] = ()) -> list[MadeGood]:
+    return made_good(first.factors, {drift.turn: drift.ratio for drift in second.drifts}, before)
+
+
+def _lasting(run: Trace, made_good: Sequence[MadeGood]) -> list[Drift]:
+    return [drift for drift in run.drifts if not any(drift.turn in one.turns for one in made_good)]
 
 
 def _runs_elsewhere(
@@ -244,7 +251,7 @@ def _violations(draft: Draft, second: Trace, lasting: Sequence[Drift]) -> list[_
             units = np.concatenate([tie.first[apart], tie.second[apart]])
             found += _blame(draft, units, f"a cut would mix up channels ({tie.place})")
     for freeze in second.ledger.freezes:
-        found += _blame(draft, freeze.ids, freeze.reason)
+        found += _blame(draft, freeze.ids[~draft.channels.kept[freeze.ids]], freeze.reason)
     faults = [*second.faults, *(drift.fault for drift in lasting)]
     for fault in faults:
         for suspects in fault.suspects:
@@ -285,12 +292,12 @@ def _blame(draft: Draft, units: Ids, reason: str) -> list[_Blame]:
     return [_Blame(units=np.unique(free), reason=reason)] if free.size else []
 
 
-def _scales(draft: Draft, drifts: Sequence[Drift], kept: Mapping[Member, Ids]) -> Scales:
+def _scales(draft: Draft, made_good: Sequence[MadeGood], kept: Mapping[Member, Ids]) -> Scales:
     """What each kept slice must be multiplied by for products with a width to be as they were."""
     channels = draft.channels
     scale = np.ones(len(channels.units))
-    for drift in drifts:
-        scale[draft.first.factors[drift.turn].ids] *= drift.ratio
+    for one in made_good:
+        scale[one.ids] *= one.ratio
     found = {}
     for slot, start in zip(channels.slots, channels.starts.tolist(), strict=True):
         own = scale[start : start + slot.ids.size]

@@ -20,18 +20,18 @@ from compress.quantization.constants import constants_of
 _aten = torch.ops.aten
 _NOTHING: Mapping[fx.Node, fx.Node] = MappingProxyType({})
 
-CONVOLUTIONS = {_aten.conv1d.default, _aten.conv2d.default}
+CONVOLUTIONS = {_aten.conv2d.default}
 LINEAR = _aten.linear.default
 # Operations with weights that no int8 kernel of x86 computes.
 FLOAT_LAYERS = {
-    _aten.conv1d.padding, _aten.conv2d.padding, _aten.conv3d.default, _aten.conv3d.padding, _aten.bilinear.default,
+    _aten.conv1d.default, _aten.conv3d.default, _aten.conv3d.padding, _aten.bilinear.default,
     _aten.conv_transpose1d.default, _aten.conv_transpose2d.input, _aten.conv_transpose3d.input,
 }  # fmt: skip
 _KEY = "quantization_annotation"  # where torchao looks
 _SUMS = {_aten.add.Tensor, _aten.add_.Tensor}
 _RELU = {_aten.relu.default, _aten.relu_.default}
 # What a kernel computes right behind its layer.
-_BEHIND_CONVOLUTION = _RELU | {
+BEHIND_CONVOLUTION = _RELU | {
     _aten.hardtanh.default, _aten.hardtanh_.default, _aten.hardswish.default, _aten.hardswish_.default,
     _aten.relu6.default, _aten.relu6_.default, _aten.silu.default, _aten.silu_.default,
 }  # fmt: skip
@@ -77,13 +77,11 @@ def _end(layer: fx.Node, out: fx.Node, config: Any) -> fx.Node:
     if user is None:
         return out
     if user.target in _SUMS and (other := _other_operand(user, out)) is not None and _KEY not in user.meta:
-        if layer.target is _aten.conv2d.default:
+        if layer.target is not LINEAR:
             _observe_(user, {other: config.input_activation})
-        elif layer.target is not LINEAR:
-            return out
         after = _only_user(user)
         return after if after is not None and after.target in _RELU else user
-    return user if user.target in (_BEHIND_LINEAR if layer.target is LINEAR else _BEHIND_CONVOLUTION) else out
+    return user if user.target in (_BEHIND_LINEAR if layer.target is LINEAR else BEHIND_CONVOLUTION) else out
 
 
 def _only_user(node: fx.Node) -> fx.Node | None:

@@ -1,7 +1,8 @@
 """A captured graph in the form in which Inductor finds its int8 kernels, computing what it did before.
 
-Each way to write a layer becomes one: ``x @ w`` a linear layer, padding by name a padding in numbers, a weight that
-follows from parameters alone a parameter, and a number read from a tensor of the model that number.
+Each way to write a layer becomes one: ``x @ w`` a linear layer, padding by name a padding in numbers, a convolution
+over time one over images of height 1, a weight that follows from parameters alone a parameter, and a number read from
+a tensor of the model that number.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import torch
 from torch import fx
 from torch.fx.node import map_arg
 
-from compress.quantization.constants import add_constant, constant, constants_of, tensor_of, writes
+from compress.quantization.annotation import BEHIND_CONVOLUTION
+from compress.quantization.constants import add_constant, constant, constants_of, num_uses, tensor_of, writes
 
 _aten = torch.ops.aten
 _LINEAR = _aten.linear.default
@@ -44,6 +46,8 @@ def canonical_(graph: fx.GraphModule, *, training: bool = False) -> None:
     for node in list(graph.graph.nodes):
         if node.target in _BY_NAME:
             _number_padding_(graph, node)
+        if node.target is _aten.conv1d.default:
+            _over_images_(graph, node, training=training)
     _dense_inputs_(graph)
     graph.graph.eliminate_dead_code()
     graph.recompile()
@@ -135,6 +139,50 @@ def _number_padding_(graph: fx.GraphModule, node: fx.Node) -> None:
         source, total = padded, [0] * len(total)
     node.target = _BY_NAME[node.target]  # type: ignore[index]  # one of its keys
     node.args = (source, weight, bias, stride, [one // 2 for one in total], dilation, groups)
+
+
+def _over_images_(graph: fx.GraphModule, node: fx.Node, *, training: bool) -> None:
+    """A convolution over time, of a batch, as one over images of height 1; what its kernel computes too stays with it.
+
+    Inductor takes the int8 kernel of a convolution over time for one of width 1, and so its output for longer than it
+    is: what is compiled behind it would read past the end.
+    """
+    _positional_(node)
+    arguments: Any = node.args
+    source, weight, bias, stride, padding, dilation, groups = arguments
+    if source.meta["val"].ndim < 3:  # noqa: PLR2004 - [n, c, length]
+        return
+    with graph.graph.inserting_before(node):
+        image, kernel = (graph.graph.call_function(_aten.unsqueeze.default, (one, 2)) for one in (source, weight))
+    for new, old in ((image, source), (kernel, weight)):
+        _describe_(new, old)
+        new.meta["val"] = old.meta["val"].unsqueeze(2)
+    # A batch norm is folded into what is read. One that others read too, and that is trained, stays the same for all.
+    known = weight in constants_of(graph)
+    if training:
+        own = tensor_of(graph, weight)
+        known = own is not None and num_uses(graph, own) == 2  # noqa: PLR2004 - here, and in the line above
+    if known:
+        kernel = add_constant(graph, node, "weight", constant(graph, weight).unsqueeze(2), trained=training)
+    sizes = ([first, *_for_each(one, 1)] for first, one in ((1, stride), (0, padding), (1, dilation)))
+    node.target = _aten.conv2d.default
+    node.args = (image, kernel, bias, *sizes, groups)
+    last = _heighten_(node)
+    with graph.graph.inserting_after(last):
+        line = graph.graph.call_function(_aten.squeeze.dim, (last, 2))
+    last.replace_all_uses_with(line, delete_user_cb=lambda user: user is not line)
+    _describe_(line, last)
+    line.meta["val"] = last.meta["val"].squeeze(2)
+
+
+def _heighten_(layer: fx.Node) -> fx.Node:
+    """Give what ``layer`` puts out a height, and what its kernel may compute behind it; returns the last of those."""
+    while True:
+        layer.meta["val"] = layer.meta["val"].unsqueeze(2)
+        user = next(iter(layer.users)) if len(layer.users) == 1 else None
+        if user is None or user.target not in _BATCH_NORMS | BEHIND_CONVOLUTION or user.args[0] is not layer:
+            return layer
+        layer = user
 
 
 def _shape(graph: fx.GraphModule, node: fx.Node) -> torch.Size:

@@ -32,7 +32,7 @@ def num_uses(graph: fx.GraphModule, tensor: Tensor) -> int:
     return found
 
 
-def add_constant(graph: fx.GraphModule, near: fx.Node, leaf: str, tensor: Tensor) -> fx.Node:
+def add_constant(graph: fx.GraphModule, near: fx.Node, leaf: str, tensor: Tensor, *, trained: bool = False) -> fx.Node:
     """A node before ``near`` that reads ``tensor``, registered as ``leaf`` of the module that ``near`` belongs to."""
     stack = list(near.meta.get("nn_module_stack", {}).values())
     place = str(stack[-1][0]) if stack else ""
@@ -42,7 +42,7 @@ def add_constant(graph: fx.GraphModule, near: fx.Node, leaf: str, tensor: Tensor
     while hasattr(home, name):
         count += 1
         name = f"{leaf}_{count}"
-    home.register_parameter(name, nn.Parameter(tensor.detach(), requires_grad=False))
+    home.register_parameter(name, nn.Parameter(tensor.detach(), requires_grad=trained))
     with graph.graph.inserting_before(near):
         node = graph.graph.get_attr(f"{place}.{name}" if place else name)
     fake = near.meta["val"].fake_mode if isinstance(near.meta.get("val"), Tensor) else None

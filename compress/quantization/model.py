@@ -22,7 +22,6 @@ from compress.quantization.naming import DEQUANTIZE
 from compress.quantization.report import QuantizationReport
 
 KIND = "int8"
-_CONVOLUTIONS = (torch.ops.aten.conv1d.default, torch.ops.aten.conv2d.default)
 _INT8_KERNELS = ("onednn::qconv", "onednn::qlinear")
 
 
@@ -68,7 +67,7 @@ def _sees_one_channel(node: fx.Node) -> bool:
     Such an input lies in memory both as channels first and as channels last. Compiling for batches of any size,
     Inductor takes it for the former and plans an output in that order, but the kernel puts out the latter.
     """
-    if node.target not in _CONVOLUTIONS:
+    if node.target is not torch.ops.aten.conv2d.default:
         return False
     weight, groups = node.args[1], node.args[6:7]
     assert isinstance(weight, fx.Node)  # noqa: S101 - what an exported graph's arguments are

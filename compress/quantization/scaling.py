@@ -17,7 +17,7 @@ from compress.quantization.constants import add_constant, constant, tensor_of
 from compress.quantization.folding import Norm, along_outputs, foldable_norms, statistics_of
 
 _aten = torch.ops.aten
-_LAYERS = {_aten.conv1d.default, _aten.conv2d.default, _aten.linear.default}
+_LAYERS = {_aten.conv2d.default, _aten.linear.default}
 
 
 @dataclass(frozen=True, kw_only=True)

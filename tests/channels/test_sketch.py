@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from compress.channels.sketch import is_alike, is_cut_alike, sketch
 from compress.channels.trace import retrace, trace
@@ -34,6 +35,11 @@ def picked(n: Net, x: Tensor) -> Tensor:
     return n.h(torch.cat([x[:, : x.shape[2]], x[:, x.shape[2] :]], 1).mean((2, 3)))
 
 
+def resized(n: Net, x: Tensor) -> Tensor:
+    """Heads behind an image made as large as another one."""
+    return heads(n, functional.interpolate(x[..., ::2, ::2], x.shape[-2:]))
+
+
 def net(forward) -> nn.Module:
     """A convolution of 32 channels and a head."""
     return lively(Net(forward, a=conv(3, 32), h=head(32))).eval()
@@ -44,7 +50,7 @@ def at(size: int, batch: int = 2) -> View:
     return View(example=inputs_of(torch.randn(batch, 3, size, size).double()))
 
 
-@pytest.mark.parametrize(("forward", "alike"), [(heads, True), (mixed, False), (picked, False)])
+@pytest.mark.parametrize(("forward", "alike"), [(heads, True), (resized, True), (mixed, False), (picked, False)])
 def test_labels_go_alike_where_channels_are_taken_apart_alike(forward, alike):
     """More or fewer positions change nothing, unless they say which channels are picked, or how those are factored."""
     model = net(forward)

@@ -192,3 +192,19 @@ def test_the_random_importance_follows_its_seed():
     assert weights[0].equal(weights[1])
     assert not weights[0].equal(weights[2])
     assert num_params(model) > weights[0].numel()
+
+
+def test_halves_keep_their_balance_beside_channels_that_stay():
+    """Of two halves that must stay alike, what is put out stays, and both lose of the rest."""
+    torch.manual_seed(0)
+
+    def forward(n: Net, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        first, second = n.a(x).chunk(2, 1)
+        return pooled(first)[:, :5], n.h(pooled(n.b(first * second.sigmoid())))
+
+    net = lively(Net(forward, a=conv(3, 48, 3), b=conv(24, 10), h=head(10)))
+    plan = plan_pruning(net, X.double(), 0.2)
+    small = apply_plan(net, plan)
+    for one, other in zip(small(X.double()), masked_dense(net, plan)(X.double()), strict=True):
+        assert one.allclose(other, rtol=0, atol=1e-12)
+    assert (small.a.out_channels, small.b.in_channels) == (42, 21)

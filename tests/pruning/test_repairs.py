@@ -60,3 +60,23 @@ def test_a_width_that_stands_nowhere_is_not_repaired():
     assert ("0.0.weight", 0) not in plan.kept
     assert ("2.0.weight", 0) in plan.kept
     assert "the cut breaks the forward pass: shape '[-1, 16, 64]'" in str(plan)
+
+
+def test_a_list_of_positions_and_a_width_follows_the_cut():
+    """Tokens that become an image by a shape kept in a list: its last number changes, the others stay."""
+
+    class Folded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shape, self.order = [4, 4, 16], (0, 3, 1, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x.flatten(2).transpose(1, 2)
+            return x.view([x.size(0), *self.shape]).permute(self.order).contiguous()
+
+    torch.manual_seed(0)
+    model = lively(nn.Sequential(conv_bn(3, 16, stride=2), Folded(), conv_bn(16, 8), nn.Flatten(), head(128)))
+    plan = plan_pruning(model, X, 0.25)
+    small = apply_plan(model, plan)
+    assert [str(repair) for repair in plan.repairs] == ["1.shape: [4, 4, 16] -> [4, 4, 12]"]
+    assert largest_difference(small, masked_dense(model, plan), X) < 1e-12

@@ -88,3 +88,52 @@ def test_queries_read_elsewhere_take_no_temperature():
     assert not plan.scales
     assert ("mlp.0.weight", 0) in plan.kept
     assert largest_difference(apply_plan(net, plan), masked_dense(net, plan), X) < 1e-9
+
+
+def _own_pair(n, q, k):
+    """Content with content, content with position, and position with content, each by the temperature."""
+    width, at = q.shape[-1], torch.arange(q.shape[-2])
+    a, b = (
+        layer(n.places[: q.shape[-2]]).unflatten(-1, (n.heads, width)).transpose(0, 1) for layer in (n.at_q, n.at_k)
+    )
+    index = (at[:, None] - at[None]).abs().expand(*q.shape[:2], -1, -1)
+    content = (q @ b.mT).gather(-1, index) / width**0.5
+    position = (k @ a.mT).gather(-1, index).mT / width**0.5
+    return q @ (k / width**0.5).mT + (content + position)
+
+
+class Disentangled(Spelled):
+    """Attention that takes positions for themselves, as DeBERTa's does."""
+
+    def __init__(self, scores=_own_pair) -> None:
+        super().__init__(scores)
+        self.at_q, self.at_k = nn.Linear(32, 32), nn.Linear(32, 32)
+        self.register_buffer("places", torch.randn(16, 32, generator=torch.Generator().manual_seed(0)))
+
+
+def _directly(n, q, k):
+    """The same queries in two products, whose sum is read."""
+    at = n.at_k(n.places[: q.shape[-2]]).unflatten(-1, (n.heads, q.shape[-1])).transpose(0, 1)
+    return q @ k.mT / q.shape[-1] ** 0.5 + q @ at.mT / q.shape[-1] ** 0.5
+
+
+@pytest.mark.parametrize("scores", [_own_pair, _directly])
+def test_layers_that_several_temperatures_meet_make_them_good_together(scores):
+    """Of queries, keys and positions some are scaled, so that each product is scaled once."""
+    torch.manual_seed(0)
+    net = lively(Encoder(Disentangled(scores)))
+    plan = plan_pruning(net, X, 0.25)
+    small, dense = apply_plan(net, plan), masked_dense(net, plan)
+    for x in (torch.cat([X, X.flip(1)]), X[:, :9]):
+        assert largest_difference(small, dense, x) < 1e-9
+    assert plan.scales
+    assert small.attention.q.out_features == 24
+
+
+def test_temperatures_that_differ_are_not_made_good_by_one_layer():
+    """Queries that a root and the width itself divide would have to be scaled by both: heads stay as they are."""
+    torch.manual_seed(0)
+    net = lively(Encoder(Spelled(lambda _, q, k: q @ q.mT / q.shape[-1] ** 0.5 + k @ k.mT / q.shape[-1])))
+    plan = plan_pruning(net, X, 0.25)
+    assert largest_difference(apply_plan(net, plan), masked_dense(net, plan), X) < 1e-9
+    assert ("attention.q.weight", 0) not in plan.kept

@@ -114,3 +114,41 @@ def test_turned_halves_of_heads_are_cut_in_pairs():
     small = apply_plan(net, plan)
     assert largest_difference(small, masked_dense(net, plan), torch.cat([X, X.flip(1)])) < 1e-12
     assert (small.e.out_features, small.q.out_features, small.v.out_features) == (24, 24, 24)
+
+
+class PartlyRotary(nn.Module):
+    """The first six of each head's twenty dimensions are turned, by angles that all layers share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.e, self.h = nn.Linear(3, 40), head(40)
+        self.qkv, self.o = nn.Linear(40, 120), nn.Linear(40, 40)
+        self.head_size = 20
+        self.register_buffer("frequencies", torch.tensor([1.0, 0.5, 0.25]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.e(x)
+        angles = (self.frequencies[:, None] @ torch.arange(x.shape[1], dtype=x.dtype)[None]).T
+        table = torch.cat([angles, angles], -1)
+        q, k, v = self.qkv(x).view(*x.shape[:2], -1, 3 * self.head_size).transpose(1, 2).chunk(3, -1)
+        q, k = self.turned(q, table), self.turned(k, table)
+        y = (q @ k.mT * self.head_size**-0.5).softmax(-1) @ v
+        logits: Tensor = self.h(x + self.o(y.transpose(1, 2).flatten(2)))
+        return logits
+
+    def turned(self, z: Tensor, table: Tensor) -> Tensor:
+        width = table.shape[-1]
+        first, second = z[..., :width].chunk(2, -1)
+        turned = z[..., :width] * table.cos() + torch.cat([-second, first], -1) * table.sin()
+        return torch.cat([turned, z[..., width:]], -1)
+
+
+def test_heads_of_which_a_few_dimensions_are_turned_lose_others():
+    """Three pairs are too few to lose a fifth: of queries, keys and values four of twenty go, and all pairs stay."""
+    torch.manual_seed(0)
+    net = lively(PartlyRotary())
+    plan = plan_pruning(net, X, 0.2)
+    small = apply_plan(net, plan)
+    assert largest_difference(small, masked_dense(net, plan), torch.cat([X, X.flip(1)])) < 1e-12
+    assert (small.e.out_features, small.qkv.out_features, small.o.in_features) == (32, 96, 32)
+    assert len(small.frequencies) == 3

@@ -7,6 +7,7 @@ from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from compress.exported import capture
 from compress.quantization.canonical import canonical_
+from compress.quantization.folding import foldable_norms
 from compress.quantization.observed import operations_of
 from tests.nets import Net, conv, head, pooled
 
@@ -116,3 +117,33 @@ def test_a_number_read_from_a_constant_becomes_that_number():
     graph = graph_of(model)
     assert not count(graph, torch.ops.aten.item.default)
     same(graph, model)
+
+
+class Sound(nn.Module):
+    """Convolutions over the width of an image, each row for itself, some with a norm and an activation behind them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv1d(3, 4, 3, 2, padding=1), nn.Conv1d(4, 6, 3, padding="same", dilation=2, groups=2)
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.norm(self.a(x.mean(2))).relu()
+        return y.mean(-1, keepdim=True) + self.b(y).flatten(1)[:, None]
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_convolution_over_time_becomes_one_over_images(training):
+    """Of height 1, for what its kernel computes behind it too; one without a batch stays."""
+    model = Sound().eval()
+    graph = operations_of(capture(model, IMAGES))
+    canonical_(graph, training=training)
+    assert count(graph, torch.ops.aten.conv2d.default) == 2
+    relu = next(node for node in graph.graph.nodes if node.target is torch.ops.aten.relu.default)
+    assert relu.args[0].target is torch.ops.aten.batch_norm.default
+    assert relu.meta["val"].shape[2:] == (1, 4)
+    assert [norm.layer.target for norm in foldable_norms(graph)] == [torch.ops.aten.conv2d.default]
+    assert any(parameter.ndim == 4 for parameter in graph.parameters() if parameter.requires_grad) == training
+    same(graph, model)
+    single = graph_of(Net(lambda n, x: n.c(x[0, 0]).sum() + x, c=nn.Conv1d(8, 4, 3)))
+    assert count(single, torch.ops.aten.conv1d.default) == 1

@@ -13,6 +13,7 @@ from compress.quantization import search, static
 from compress.quantization.model import count_int8_kernels
 from compress.quantization.report import INT8, QuantizationReport
 from compress.quantization.static import QuantizeConfig, quantize, quantize_by
+from tests.nets import Net
 from tests.workloads import tiny_net
 
 
@@ -247,3 +248,20 @@ def test_what_the_compiler_cannot_run_is_said_in_a_sentence(monkeypatch):
         ModelError, match=r"^the int8 model does not run as Inductor compiles it: expected .* at dim=1$"
     ):
         static._kernels(None, torch.zeros(1))
+
+
+def test_padded_convolutions_over_time_run_in_int8():
+    """What comes out is as long as in float, also where it meets what knows that length, as positions of a sequence."""
+
+    def forward(net: Net, x: torch.Tensor) -> torch.Tensor:
+        y = torch.nn.functional.gelu(net.b(torch.nn.functional.gelu(net.a(x)))).transpose(1, 2)
+        return net.h(y + net.p.weight)
+
+    torch.manual_seed(0)
+    layers = {"a": nn.Conv1d(8, 16, 3, padding=1), "b": nn.Conv1d(16, 16, 3, stride=2, padding=1)}
+    model = Net(forward, **layers, p=nn.Embedding(15, 16), h=nn.Linear(16, 5)).eval()
+    sound = torch.randn(4, 8, 30)
+    quantized, report = quantize(model, sound, max_accuracy_drop=1.0)
+    assert (report.int8_kernels, report.float_layers) == (3, ())
+    with torch.no_grad():
+        assert snr_db(model(sound[:3]), quantized(sound[:3])) > 25
