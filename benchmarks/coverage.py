@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # benchmarks is
 from benchmarks.coverage_models import FAMILIES, is_installed, module_of, names_of
 from benchmarks.coverage_table import markdown
 from benchmarks.zoo_models import ZOO
-from compress.files import write_atomically
+from compress.system.files import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 # What is done to a network. Those that are not small are pruned, unless more is asked for.

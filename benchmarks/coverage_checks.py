@@ -19,9 +19,9 @@ import compress
 from benchmarks.coverage_models import subject
 from benchmarks.masked import masked_dense
 from benchmarks.subjects import Arguments, Subject
+from compress.calling.inputs import infer, inputs_of, tensors_in
+from compress.calling.outputs import selected
 from compress.errors import first_line
-from compress.inputs import infer, inputs_of, tensors_in
-from compress.outputs import selected
 from compress.pruning.structured import apply_plan, plan_pruning
 
 Row = dict[str, Any]

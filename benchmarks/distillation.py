@@ -20,11 +20,11 @@ from torch import nn
 
 from compress import evaluate, fit
 from compress.errors import CompressError
-from compress.files import cache_folder, write_atomically
 from compress.measure.size import count_params
 from compress.models import googlenet
+from compress.system.files import cache_folder, write_atomically
 from compress.train import FitConfig
-from compress.workload import Workload, dense_model, load_workload
+from compress.workload.workload import Workload, dense_model, load_workload
 
 ROOT = Path(__file__).resolve().parent.parent
 PREFACE = """# A student of the dense model

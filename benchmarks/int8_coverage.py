@@ -16,15 +16,15 @@ import torch
 import torchvision
 from torch import nn
 
+from compress.calling.fidelity import snr_db
+from compress.calling.inputs import inputs_of
 from compress.errors import ArtifactError, CompressError
 from compress.exported import capture
 from compress.exported.libraries import require_torchao
-from compress.fidelity import snr_db
-from compress.files import write_atomically
-from compress.inputs import inputs_of
 from compress.quantization.checks import has_vnni
 from compress.quantization.model import count_int8_kernels, quantized_model
 from compress.quantization.observed import calibrate_, converted, layers_of, observed
+from compress.system.files import write_atomically
 
 MODELS = (
     "resnet18",

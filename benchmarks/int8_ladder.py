@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from compress import evaluate, fit
+from compress.calling.fidelity import snr_db
+from compress.calling.inputs import Inputs
 from compress.data import ImageData, load_data
-from compress.fidelity import snr_db
-from compress.inputs import Inputs
 from compress.quantization import ladder, search
 from compress.quantization.checks import calibration_batches
 from compress.train import FitConfig

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from compress.copying import copied
+from compress.modules.copying import copied
 from compress.pruning.plan import PruningPlan
 
 

@@ -25,9 +25,9 @@ from torch.nn import functional
 import compress
 from compress.data import ImageData, Split
 from compress.errors import ConfigError
-from compress.files import write_atomically
 from compress.models import googlenet
 from compress.recipe.training_batches import TrainingBatches
+from compress.system.files import write_atomically
 
 _BATCH_SIZE = 64
 _TARGETS = (4_090_000, 2_500_000, 1_500_000)

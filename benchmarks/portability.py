@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
-from compress.cpu import cpu_class
 from compress.errors import CompressError
-from compress.files import write_atomically
+from compress.system.cpu import cpu_class
+from compress.system.files import write_atomically
 
 HERE = Path(__file__).parent
 # From the oldest to the newest: (ATen's bound, oneDNN's).

@@ -17,8 +17,8 @@ from pathlib import Path
 from compress.errors import CompressError
 from compress.gate.baseline import Baseline, Entry, load_baseline
 from compress.gate.figures import write_change, write_value
-from compress.pareto import Candidate, Sweep
 from compress.report.markdown import pipe_table
+from compress.report.pareto import Candidate, Sweep
 from compress.report.sweep_file import write_sweep
 from compress.results import METRICS
 

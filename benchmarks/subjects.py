@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.inputs import inputs_of
+from compress.calling.inputs import inputs_of
 
 Arguments = tuple[Any, ...] | dict[str, Any]
 

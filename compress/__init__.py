@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from compress import quality as quality
-    from compress.artifact import load as load
-    from compress.artifact import save as save
+    from compress.artifacts.artifact import load as load
+    from compress.artifacts.artifact import save as save
     from compress.data import ImageData as ImageData
     from compress.data import from_loaders as from_loaders
     from compress.data import from_tensors as from_tensors
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from compress.lowrank import LowRankConfig as LowRankConfig
     from compress.lowrank import factorize as factorize
     from compress.lowrank import plan_factorization as plan_factorization
-    from compress.masks import make_permanent_ as make_permanent_
+    from compress.modules.masks import make_permanent_ as make_permanent_
     from compress.pruning.options import PruneOptions as PruneOptions
     from compress.pruning.recalibration import recalibrate as recalibrate
     from compress.pruning.reconstruct import reconstruct as reconstruct
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from compress.train import FitConfig as FitConfig
     from compress.train import evaluate as evaluate
     from compress.train.fit import fit as fit
-    from compress.workload import Workload as Workload
-    from compress.workload import dense_model as dense_model
-    from compress.workload import load_workload as load_workload
+    from compress.workload.workload import Workload as Workload
+    from compress.workload.workload import dense_model as dense_model
+    from compress.workload.workload import load_workload as load_workload
 
 _HOME = {
     "CompressError": "compress.errors",
@@ -50,19 +50,19 @@ _HOME = {
     "LowRankConfig": "compress.lowrank",
     "PruneOptions": "compress.pruning.options",
     "QuantizeAwareConfig": "compress.quantization.aware",
-    "Workload": "compress.workload",
-    "dense_model": "compress.workload",
+    "Workload": "compress.workload.workload",
+    "dense_model": "compress.workload.workload",
     "evaluate": "compress.train",
     "factorize": "compress.lowrank",
     "fit": "compress.train",
     "from_loaders": "compress.data",
     "from_tensors": "compress.data",
     "image_folder": "compress.data",
-    "load": "compress.artifact",
+    "load": "compress.artifacts.artifact",
     "load_data": "compress.data",
     "load_recipe": "compress.recipe",
-    "load_workload": "compress.workload",
-    "make_permanent_": "compress.masks",
+    "load_workload": "compress.workload.workload",
+    "make_permanent_": "compress.modules.masks",
     "plan_factorization": "compress.lowrank",
     "plan_pruning": "compress.pruning.structured",
     "prune_channels": "compress.pruning.structured",
@@ -72,7 +72,7 @@ _HOME = {
     "recalibrate": "compress.pruning.recalibration",
     "reconstruct": "compress.pruning.reconstruct",
     "run_recipe": "compress.recipe",
-    "save": "compress.artifact",
+    "save": "compress.artifacts.artifact",
     "to_half": "compress.quantization.half",
     "to_semi_structured_": "compress.pruning.semi_structured",
 }

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 import compress
+from compress.calling.pairs import pinned_threads
 from compress.commands import cli
 from compress.data import from_tensors
-from compress.pairs import pinned_threads
 from tests.plugin_project import make_project
 from tests.test_readme import README, example_of
 from tests.workloads import tiny_net

@@ -29,7 +29,8 @@ def test_importing_the_package_imports_no_torch():
 def test_images_in_memory_need_no_torchvision():
     """A workload whose images lie in memory never imports it: that takes longer than the rest of the package."""
     code = (
-        "import sys; from compress.workload import load_workload; assert len(load_workload('digits').dataset.test);"
+        "import sys; from compress.workload.workload import load_workload;"
+        "assert len(load_workload('digits').dataset.test);"
         "assert 'torchvision' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from benchmarks import portability, worsened
-from compress import cpu
 from compress.errors import CompressError
 from compress.models import googlenet
+from compress.system import cpu
 from tests.gate.samples import latency, top1
 
 

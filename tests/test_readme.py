@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import compress
-from compress.pairs import pinned_threads
+from compress.calling.pairs import pinned_threads
 from tests.plugin_project import make_project
 from tests.workloads import tiny_net
 

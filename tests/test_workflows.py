@@ -15,7 +15,7 @@ import yaml
 
 import compress
 from compress.pytest_plugin.options import COULD_NOT_MEASURE
-from compress.workloads import EMBEDDED
+from compress.workload import EMBEDDED
 from tests.asleep_project import ENTRIES, ENTRY, make_asleep_project
 
 ROOT = Path(compress.__file__).parents[1]

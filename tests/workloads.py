@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from compress.data import Augmentation, ImageData, from_tensors
 from compress.train import FitConfig
-from compress.workload import Workload
+from compress.workload.workload import Workload
 
 QUICK = FitConfig(epochs=1, batch_size=16, learning_rate=0.05, validation_fraction=0.0, autocast="off")
 

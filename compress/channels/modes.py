@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from compress.inputs import tensors_in
+from compress.calling.inputs import tensors_in
 
 Record = Callable[[OpOverload, Sequence[Any], Mapping[str, Any], Any], None]
 

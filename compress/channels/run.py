@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.nn.modules.conv import _ConvNd
 
+from compress.calling.inputs import tensors_in
 from compress.channels import rules, statistics
 from compress.channels.aliases import Write, after_write
 from compress.channels.call import Call
@@ -26,7 +27,6 @@ from compress.channels.pointwise import FILLS
 from compress.channels.scaling import Factor, Sources
 from compress.channels.sketch import Seen, Sketch, line_of, meets
 from compress.channels.view import View
-from compress.inputs import tensors_in
 
 _NO_WISHES: Mapping[int, int] = MappingProxyType({})
 

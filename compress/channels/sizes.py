@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from compress.inputs import Inputs
+from compress.calling.inputs import Inputs
 
 _STRIDE = 32  # by how much a network may shrink an image, if it is to be divided evenly
 

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch._ops import OpOverload
 
+from compress.calling.inputs import tensors_in
 from compress.channels import pointwise, reshaping, rules, selection
 from compress.channels.folding import folds
 from compress.channels.history import SILENT, Drift, Step, arguments, numbers_of, plain_value
 from compress.channels.modes import FunctionWatch, LentWrittenError, Recorder, memory_of, plain_forward
 from compress.channels.view import View
 from compress.errors import ModelError, first_line
-from compress.inputs import tensors_in
 
 Sizes = tuple[int, ...]
 

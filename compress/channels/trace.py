@@ -14,6 +14,8 @@ from typing import Literal
 import numpy as np
 from torch import Tensor, nn
 
+from compress.calling.inputs import Inputs
+from compress.calling.outputs import Outputs
 from compress.channels.history import ids_of
 from compress.channels.labels import Ids, Ledger, Slot
 from compress.channels.modes import LentWrittenError
@@ -21,10 +23,8 @@ from compress.channels.run import Run, Trace
 from compress.channels.sizes import other_inputs, sizes_of
 from compress.channels.sketch import is_alike, sketch, warm_up
 from compress.channels.view import View
-from compress.copying import copied
 from compress.errors import CompressError, ModelError, first_line
-from compress.inputs import Inputs
-from compress.outputs import Outputs
+from compress.modules.copying import copied
 
 __all__ = ["Heads", "Trace", "labelled_at", "retrace", "trace"]
 

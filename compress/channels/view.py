@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
-from compress.inputs import Inputs, tensors_in
-from compress.outputs import Outputs, named_tensors, selected
+from compress.calling.inputs import Inputs, tensors_in
+from compress.calling.outputs import Outputs, named_tensors, selected
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

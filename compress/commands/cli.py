@@ -18,7 +18,7 @@ from compress.commands.runtimes import add_runtimes_parser
 from compress.commands.selfcheck import add_selfcheck_parser
 from compress.commands.sweep import add_sweep_parser
 from compress.errors import CompressError
-from compress.termination import TERMINATED_STATUS, Terminated, terminable
+from compress.system.termination import TERMINATED_STATUS, Terminated, terminable
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 

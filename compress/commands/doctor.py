@@ -94,7 +94,7 @@ def machine(threads: int) -> dict[str, str | int | float | None]:
     """The processor and its class, cores, load and GPU."""
     import torch
 
-    from compress.cpu import cpu_class, cpu_name
+    from compress.system.cpu import cpu_class, cpu_name
 
     return {
         "system": f"{platform.system()} {platform.machine()}",
@@ -110,8 +110,8 @@ def abilities(threads: int) -> Iterator[Ability]:
     """What works here, a metric, a technique or a runtime each."""
     import torch
 
-    from compress.cpu import cpu_class, has_bfloat16, has_vnni
     from compress.measure.memory import why_no_cpu_memory
+    from compress.system.cpu import cpu_class, has_bfloat16, has_vnni
 
     has_cuda = torch.cuda.is_available()
     no_cuda = "torch sees no CUDA device"
@@ -176,7 +176,7 @@ def _facts(found: Mapping[str, str | None], can: list[Ability], extras: Mapping[
 def _quietness(seconds: float, threads: int) -> Quietness:
     from compress.measure.children import Conditions
     from compress.selfcheck.quiet import measure_quietness
-    from compress.workload import load_workload
+    from compress.workload.workload import load_workload
 
     workload = load_workload("digits")
     conditions = Conditions(

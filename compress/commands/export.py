@@ -31,9 +31,9 @@ def _export(options: argparse.Namespace) -> None:
     In the folder are also the names of the classes, what is done to pixels, ten test inputs with the outputs of the
     model in PyTorch, and a manifest with sizes and hashes.
     """
-    from compress.artifact import load
+    from compress.artifacts.artifact import load
     from compress.deploy import export
-    from compress.workload import load_workload
+    from compress.workload.workload import load_workload
 
     workload = load_workload(options.workload)
     model = load(options.file, workload.build).eval()

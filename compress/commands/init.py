@@ -14,7 +14,7 @@ from typing import Literal
 from compress.commands.arguments import add_json, print_json
 from compress.commands.ini import Value, added_settings
 from compress.errors import ConfigError
-from compress.files import write_atomically
+from compress.system.files import write_atomically
 
 RECIPES = ("structured", "unstructured", "int8")
 

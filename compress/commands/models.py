@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from compress.recipe import Recipe
-    from compress.workload import Workload
+    from compress.workload.workload import Workload
 
 WORKLOAD_HELP = (
     "model and data: digits, cifar10, cifar100, imagefolder:DIR, or module:function returning a compress.Workload"
@@ -51,7 +51,7 @@ def _add_options(command: argparse.ArgumentParser) -> None:
 def _train(options: argparse.Namespace) -> None:
     """Train the dense model of a workload, or take it from the cache, and save it. Stopped, it goes on when rerun."""
     from compress.recipe import run_recipe
-    from compress.workload import dense_model, initial_model, load_workload, untrained
+    from compress.workload.workload import dense_model, initial_model, load_workload, untrained
 
     # Read first: a typing error in it should not show after the data are loaded.
     recipe = None if options.recipe is None else training(options.recipe)
@@ -83,7 +83,7 @@ def training(path: Path) -> Recipe:
 def _run(options: argparse.Namespace) -> None:
     """Compress the dense model of a workload by a recipe and save the result."""
     from compress.recipe import load_recipe, run_recipe
-    from compress.workload import dense_model, load_workload
+    from compress.workload.workload import dense_model, load_workload
 
     # Read first: a typing error in it should not show after an hour of training.
     recipe = load_recipe(options.recipe)
@@ -95,7 +95,7 @@ def _run(options: argparse.Namespace) -> None:
 
 def _save(model: nn.Module, dense: nn.Module, workload: Workload, options: argparse.Namespace) -> None:
     """Write the file, and one line, or one object, that says what is in it."""
-    from compress.artifact import load, save
+    from compress.artifacts.artifact import load, save
     from compress.exported.executorch import PteModel
     from compress.gate.figures import write_value
     from compress.measure.size import count_params

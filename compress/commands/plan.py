@@ -13,7 +13,7 @@ from compress.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from compress.outputs import Outputs
+    from compress.calling.outputs import Outputs
     from compress.pruning.plan import PlannedGroup, PruningPlan
 
 _DESCRIPTION = """\
@@ -115,7 +115,7 @@ def _subject(name: str, shape: list[int] | None) -> tuple[nn.Module, Tensor, Out
     """The model, what it is called with, and which of its outputs count."""
     import torch
 
-    from compress.workload import load_workload
+    from compress.workload.workload import load_workload
 
     if shape is None:
         workload = load_workload(name)

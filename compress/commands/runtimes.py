@@ -64,13 +64,13 @@ def _runtimes(options: argparse.Namespace) -> None:
     """
     from rich.console import Console
 
-    from compress.cpu import cpu_class
+    from compress.calling.pairs import pinned_threads
     from compress.data import ImageData
     from compress.measure.runtimes import Examples, prepare_rows, time_rows
-    from compress.pairs import pinned_threads
     from compress.quality import parity_of
     from compress.recipe import load_recipe, run_recipe
-    from compress.workload import dense_model, load_workload
+    from compress.system.cpu import cpu_class
+    from compress.workload.workload import dense_model, load_workload
 
     runtimes = _checked(options)
     recipes = [load_recipe(path) for path in options.recipe]
@@ -106,7 +106,7 @@ def _checked(options: argparse.Namespace) -> list[str]:
     Raises:
         ConfigError: if an option is out of range.
     """
-    from compress.runtimes import RUNTIMES, check_runtime
+    from compress.artifacts.runtimes import RUNTIMES, check_runtime
 
     runtimes = options.runtime or list(RUNTIMES)
     for runtime in runtimes:

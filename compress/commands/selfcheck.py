@@ -67,14 +67,14 @@ def add_selfcheck_parser(commands: argparse._SubParsersAction[argparse.ArgumentP
 
 def _selfcheck(options: argparse.Namespace) -> int:
     """Take the trials, show the table, and say by the exit status whether the gate held its promise."""
-    from compress.cpu import cpu_class
     from compress.errors import CompressError
-    from compress.files import write_atomically
     from compress.measure.children import Conditions
     from compress.selfcheck.rates import held, rates
     from compress.selfcheck.table import render
     from compress.selfcheck.trials import Plan, run_trials
-    from compress.workload import load_workload
+    from compress.system.cpu import cpu_class
+    from compress.system.files import write_atomically
+    from compress.workload.workload import load_workload
 
     workload = load_workload(options.workload)
     plan = Plan(

@@ -14,7 +14,7 @@ from compress.commands.models import WORKLOAD_HELP
 from compress.errors import ConfigError
 
 if TYPE_CHECKING:
-    from compress.pareto import Sweep
+    from compress.report.pareto import Sweep
 
 _DESCRIPTION = """\
 Run recipes with many settings, measure error, file size and time of each model against the dense one, and show which
@@ -123,7 +123,7 @@ def _run(options: argparse.Namespace) -> Sweep:
     from compress.sweep.parameters import parse_parameter
     from compress.sweep.plans import plan_sweep
     from compress.sweep.run import SweepConfig, run_sweep
-    from compress.workload import dense_model, load_workload
+    from compress.workload.workload import dense_model, load_workload
 
     config = SweepConfig(
         study=options.study,

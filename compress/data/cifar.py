@@ -23,7 +23,7 @@ from compress.data.folder import image_folder
 from compress.data.memory import TensorSplit, from_tensors
 from compress.data.splits import ImageData
 from compress.errors import DataError
-from compress.files import cache_folder
+from compress.system.files import cache_folder
 
 _URL = "https://www.cs.toronto.edu/~kriz/"
 _SHAPE = (3, 32, 32)

@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 from compress.data.memory import Normalization
 from compress.data.splits import generator, index_batches
 from compress.errors import DataError
-from compress.processes import num_usable_cpus
-from compress.progress import track
+from compress.system.processes import num_usable_cpus
+from compress.system.progress import track
 
 if TYPE_CHECKING:
     from torchvision.transforms import v2

@@ -18,7 +18,7 @@ from compress.data.memory import from_tensors
 from compress.data.splits import ImageData
 from compress.data.storage import load_tensors, save_tensors
 from compress.errors import ConfigError, DataError
-from compress.files import cache_folder
+from compress.system.files import cache_folder
 
 _SMALL_SIDE = 64
 _SMALL_BYTES = 512 * 2**20

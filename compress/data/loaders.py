@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from compress.calling.inputs import inputs_of
 from compress.data.splits import Split, generator, stratified
 from compress.errors import ConfigError, DataError
-from compress.inputs import inputs_of
 
 Pair = tuple[Any, Any]
 

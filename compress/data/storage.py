@@ -10,7 +10,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from compress.errors import CompressError
-from compress.files import write_atomically
+from compress.system.files import write_atomically
 
 
 def save_tensors(

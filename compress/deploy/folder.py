@@ -15,17 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compress.artifacts.runtimes import prepare
+from compress.calling.inputs import evaluating
+from compress.calling.outputs import selected
 from compress.data import ImageData, Normalization
 from compress.errors import ArtifactError, ConfigError, ModelError
 from compress.exported.executorch import PteModel
 from compress.exported.file_model import FileModel
 from compress.exported.model import uncompiled
 from compress.exported.openvino import OpenVinoModel
-from compress.files import write_atomically
-from compress.inputs import evaluating
-from compress.outputs import selected
-from compress.runtimes import prepare
-from compress.workload import Workload
+from compress.system.files import write_atomically
+from compress.workload.workload import Workload
 
 FORMATS: Mapping[str, str] = {"onnxruntime": "model.onnx", "openvino": "model.onnx", "executorch": "model.pte"}
 """The runtimes that a folder can be for, and the file that each runs."""

@@ -21,9 +21,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from compress.cpu import class_of
 from compress.device.address import Address
 from compress.errors import MeasureError
+from compress.system.cpu import class_of
 
 TIMEOUT_S = 330.0
 _BEGIN_TIMEOUT_S = 60.0
@@ -72,7 +72,7 @@ class Device:
         return self._machine
 
     def cpu_class(self, threads: int) -> str:
-        """``cpu-armv8.2_dotprod-arm41.d0b-4t``: as :func:`compress.cpu.cpu_class`, of what is read there."""
+        """``cpu-armv8.2_dotprod-arm41.d0b-4t``: as :func:`compress.system.cpu.cpu_class`, of what is read there."""
         return class_of(self.machine["cpuinfo"], self.machine["machine"], threads)
 
     def ask(self, request: Mapping[str, Any], *, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:

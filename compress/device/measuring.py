@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from compress.cpu import has_bfloat16
+from compress.calling.pairs import Pairs
 from compress.device.connection import Device
 from compress.errors import MeasureError
 from compress.exported.file_model import FileModel
@@ -17,8 +17,8 @@ from compress.exported.openvino import OpenVinoModel
 from compress.measure.children import Conditions, ready
 from compress.measure.latency import Effort, take_runs, time_measurement
 from compress.measure.memory import model_bytes
-from compress.pairs import Pairs
 from compress.results import Measurement
+from compress.system.cpu import has_bfloat16
 
 DEVICE_RUNTIMES = ("onnxruntime", "openvino", "executorch")
 """Those that run a file without PyTorch, as the device does; ExecuTorch's Python package brings it along."""

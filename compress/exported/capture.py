@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, ShapesCollection
 from torch.utils._pytree import SUPPORTED_NODES, tree_is_leaf, tree_map, tree_map_only
 
-from compress.copying import check_given
+from compress.calling.inputs import Inputs, inputs_of
 from compress.errors import ModelError, first_line
-from compress.inputs import Inputs, inputs_of
+from compress.modules.copying import check_given
 
 _TORCH = Path(torch.__file__).parent
 _HERE = Path(__file__).parent
@@ -37,7 +37,7 @@ def capture(
 
     Args:
         model: on the device of the inputs.
-        example_inputs: as :func:`compress.inputs.inputs_of` takes them; the batch is the first dimension.
+        example_inputs: as :func:`compress.calling.inputs.inputs_of` takes them; the batch is the first dimension.
         alike: further inputs; a size in which these differ is left open too.
         fixed: for the sizes of ``example_inputs`` alone.
 

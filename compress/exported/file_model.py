@@ -10,10 +10,10 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from compress.calling.inputs import Inputs
 from compress.errors import ArtifactError, MeasureError, ModelError, first_line
 from compress.exported.capture import batch_size, first_of, piece_of, repeated
 from compress.exported.structure import Signature
-from compress.inputs import Inputs
 
 
 class FileModel(nn.Module):

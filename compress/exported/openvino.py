@@ -11,12 +11,12 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from compress.cpu import has_bfloat16
 from compress.errors import ArtifactError, ConfigError, first_line
 from compress.exported.capture import quiet_torch
 from compress.exported.file_model import FileModel, signature_in
 from compress.exported.onnx import NESTING
 from compress.exported.structure import Signature
+from compress.system.cpu import has_bfloat16
 
 _EXTRA = "pip install 'pytest-compress[openvino]'"
 

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from compress.cpu import cpu_class, cpu_name
+from compress.calling.inputs import Inputs
 from compress.errors import ModelError
 from compress.exported.capture import capture, quiet_torch
-from compress.files import made_cache_folder
-from compress.inputs import Inputs
+from compress.system.cpu import cpu_class, cpu_name
+from compress.system.files import made_cache_folder
 
 _SETTINGS = {
     # Only with the weights as constants do int8 and layout rewrites happen.

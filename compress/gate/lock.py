@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from compress.errors import BaselineError
-from compress.files import made_cache_folder
+from compress.system.files import made_cache_folder
 
 
 @contextlib.contextmanager

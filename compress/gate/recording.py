@@ -13,7 +13,6 @@ from types import MappingProxyType
 import numpy as np
 
 from compress.errors import BaselineError, MeasureError
-from compress.files import write_atomically
 from compress.gate.baseline import Baseline, Entry, as_recorded, load_baseline
 from compress.gate.checks import recorded_ratio
 from compress.gate.lock import locked
@@ -21,6 +20,7 @@ from compress.gate.models import merged_models
 from compress.gate.rows import KeptRows, keep, write_rows
 from compress.gate.schema import SCHEMA
 from compress.results import METRICS, Environment, Identity, Kind, Measurement, Metric, Unit
+from compress.system.files import write_atomically
 
 
 @dataclass(frozen=True, kw_only=True)

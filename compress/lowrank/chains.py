@@ -11,7 +11,7 @@ from torch.nn.utils import skip_init
 
 from compress.lowrank.decompositions import Stage
 from compress.lowrank.sites import Layer, Site
-from compress.substitute import Substitute, type_name
+from compress.modules.substitute import Substitute, type_name
 
 _POINTWISE: Mapping[type[nn.Module], type[nn.Module]] = {
     nn.Conv1d: nn.Conv1d,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from compress.copying import check_given
 from compress.errors import ModelError
+from compress.modules.copying import check_given
 
 
 def check_model(model: nn.Module) -> None:

@@ -10,9 +10,9 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from compress.copying import copied
+from compress.calling.inputs import Inputs, each_batch, infer, inputs_of
+from compress.calling.outputs import Outputs, selected
 from compress.errors import ConfigError, DataError, ModelError
-from compress.inputs import Inputs, each_batch, infer, inputs_of
 from compress.lowrank.chains import chains
 from compress.lowrank.checks import check_model
 from compress.lowrank.config import LowRankConfig
@@ -23,9 +23,9 @@ from compress.lowrank.ranks import Choice, Table, cheapest_within, shared_out, t
 from compress.lowrank.reads import reads_in_the_way
 from compress.lowrank.sites import Layer, Site, find_sites, pass_of, watched
 from compress.macs import Macs, macs_of
-from compress.outputs import Outputs, selected
-from compress.progress import track
-from compress.substitute import Substitute, replace_
+from compress.modules.copying import copied
+from compress.modules.substitute import Substitute, replace_
+from compress.system.progress import track
 
 Measure = Callable[[nn.Module, nn.Module], float]
 """``(compressed, dense)`` to the ratio of their latencies."""
@@ -55,8 +55,9 @@ def factorize(
         model: any model that runs on ``example_inputs``.
         example_inputs: a tensor, a tuple of positional arguments, or a mapping of keyword arguments.
         config: which ranks.
-        calibration: batches, see :func:`~compress.inputs.each_batch`, gone through twice. With them the error of the
-            layers' outputs is made small and not that of their weights, and biases take up what their mean loses.
+        calibration: batches, see :func:`~compress.calling.inputs.each_batch`, gone through twice. With them the error
+            of the layers' outputs is made small and not that of their weights, and biases take up what their mean
+            loses.
         measure: the latency of one model over another's; needed for the target "latency" alone.
         outputs: names the outputs that count, as in :class:`~compress.PruneOptions`: those must be there still.
         progress: whether to show a bar, if stderr is a terminal.

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from compress.inputs import Inputs, infer
+from compress.calling.inputs import Inputs, infer
 from compress.lowrank.decompositions import Stage
 from compress.lowrank.sites import Layer, Site, batched, watched
 

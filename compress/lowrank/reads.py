@@ -7,13 +7,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from compress.composed import composed_at_need
-from compress.copying import copied
+from compress.calling.inputs import Inputs, infer
+from compress.calling.outputs import named_tensors
 from compress.errors import ModelError
-from compress.inputs import Inputs, infer
 from compress.lowrank.sites import Site
-from compress.outputs import named_tensors
-from compress.substitute import READABLE, Substitute, replace_
+from compress.modules.composed import composed_at_need
+from compress.modules.copying import copied
+from compress.modules.substitute import READABLE, Substitute, replace_
 
 _ROUNDING = 1e-3  # of the largest output
 

@@ -14,8 +14,8 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from compress.errors import ConfigError, ModelError
 from compress.lowrank.config import LowRankConfig
-from compress.masks import is_masked
-from compress.substitute import Substitute
+from compress.modules.masks import is_masked
+from compress.modules.substitute import Substitute
 
 Layer = nn.Linear | _ConvNd
 

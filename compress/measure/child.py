@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from torch import nn
 
-    from compress.inputs import Inputs
-    from compress.pairs import Call, Timer
+    from compress.calling.inputs import Inputs
+    from compress.calling.pairs import Call, Timer
 
 WARMUP_CALLS = 3
 # The kernel's counters lag by up to some hundred kilobytes on each core; the median of several rounds does not.
@@ -93,7 +93,7 @@ def _begin(request: Mapping[str, Any], _state: _State) -> dict[str, Any]:
 
 def _load(request: Mapping[str, Any], state: _State) -> dict[str, Any]:
     """Rebuild both models, warm them, and say how long a pair of calls takes."""
-    from compress.pairs import pair_ms  # noqa: PLC0415
+    from compress.calling.pairs import pair_ms  # noqa: PLC0415
 
     # What was loaded before is to make room first.
     state.pair = None
@@ -132,7 +132,7 @@ def _determined_by(request: Mapping[str, Any], role: str) -> str:
 
 def _take_pairs(request: Mapping[str, Any], state: _State) -> dict[str, Any]:
     """Times of so many more pairs."""
-    from compress.pairs import take_pairs  # noqa: PLC0415
+    from compress.calling.pairs import take_pairs  # noqa: PLC0415
 
     dense, compressed = _timers(state)
     # While others took their turn, the caches have forgotten both models.
@@ -154,7 +154,7 @@ def _loaded(state: _State) -> tuple[Call, Call]:
 
 
 def _timers(state: _State) -> tuple[Timer, Timer]:
-    from compress.pairs import elapsed_ms  # noqa: PLC0415
+    from compress.calling.pairs import elapsed_ms  # noqa: PLC0415
 
     dense, compressed = _loaded(state)
     return partial(elapsed_ms, dense), partial(elapsed_ms, compressed)
@@ -195,7 +195,7 @@ _REQUESTS: dict[str, Callable[[Mapping[str, Any], _State], dict[str, Any]]] = {
 
 def _ready(request: Mapping[str, Any], role: str, inputs: Inputs) -> Callable[..., Any]:
     """The model of that role as the runtime executes it."""
-    from compress.runtimes import call_of, prepare  # noqa: PLC0415
+    from compress.artifacts.runtimes import call_of, prepare  # noqa: PLC0415
 
     if request["packages"]:
         scratch, bfloat16 = Path(request["packages"]), role in request["bfloat16"]
@@ -207,7 +207,7 @@ def _model(request: Mapping[str, Any], role: str) -> nn.Module:
     """The saved model of that role, rebuilt by the factory that the request names."""
     import torch  # noqa: PLC0415
 
-    from compress import artifact  # noqa: PLC0415
+    from compress.artifacts import artifact  # noqa: PLC0415
 
     module, _, name = request["factory"].partition(":")
     try:
@@ -225,7 +225,7 @@ def _inputs(request: Mapping[str, Any]) -> Inputs:
     import torch  # noqa: PLC0415
     from safetensors.torch import load_file  # noqa: PLC0415
 
-    from compress.inputs import from_json  # noqa: PLC0415
+    from compress.calling.inputs import from_json  # noqa: PLC0415
 
     stored = load_file(request["inputs"])
     tensors = [stored[str(i)] for i in range(len(stored))]

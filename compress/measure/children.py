@@ -21,15 +21,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from compress import artifact
+from compress.artifacts import artifact
+from compress.artifacts.runtimes import PACKAGING, Call, prepare
+from compress.calling.inputs import Inputs, as_json, inputs_of
+from compress.calling.pairs import Pairs, pinned_threads
 from compress.errors import ArtifactError, MeasureError
 from compress.exported.file_model import FileModel
 from compress.exported.openvino import OpenVinoModel
 from compress.exported.packages import Package
-from compress.inputs import Inputs, as_json, inputs_of
-from compress.pairs import Pairs, pinned_threads
-from compress.processes import kill_group
-from compress.runtimes import PACKAGING, Call, prepare
+from compress.system.processes import kill_group
 
 # Compiling a large network for a runtime is the longest that any answer takes.
 TIMEOUT_S = 300.0
@@ -45,8 +45,8 @@ class Conditions:
     Attributes:
         model_factory: builds the network that both were before compression; a fresh process imports it by its name.
         model_args: its keyword arguments, of types that JSON knows.
-        example_input: what both are called with, as :func:`compress.inputs.inputs_of` takes it.
-        runtime: what executes them, one of :data:`compress.runtimes.RUNTIMES`.
+        example_input: what both are called with, as :func:`compress.calling.inputs.inputs_of` takes it.
+        runtime: what executes them, one of :data:`~compress.artifacts.runtimes.RUNTIMES`.
         threads: how many CPU threads an operation may use.
         packages: what the runtime has made of models so far, where it makes files of them; they are not made again.
     """

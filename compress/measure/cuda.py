@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity
 from torch.utils._pytree import tree_map_only
 
+from compress.calling.inputs import Inputs, inputs_of
+from compress.calling.pairs import Call, Timer, elapsed_ms, pair_ms, take_pairs
 from compress.errors import MeasureError
-from compress.inputs import Inputs, inputs_of
 from compress.measure.environment import cuda_class
 from compress.measure.latency import WARMUP_CALLS, Effort, forward, profiled_pairs, take_runs, time_measurement
 from compress.measure.nvml import GpuState, gpu_state, load_nvml
-from compress.pairs import Call, Timer, elapsed_ms, pair_ms, take_pairs
 from compress.results import Measurement
 
 # So many copies of a small input are as good as more.

@@ -6,8 +6,8 @@ import platform
 
 import torch
 
-from compress.cpu import cpu_class, cpu_name
 from compress.results import Environment
+from compress.system.cpu import cpu_class, cpu_name
 
 
 def environment(threads: int) -> Environment:

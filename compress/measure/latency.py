@@ -25,13 +25,13 @@ from torch import nn
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from compress.cpu import cpu_class
+from compress.artifacts.runtimes import OUTSIDE_TORCH, prepare
+from compress.calling.inputs import Inputs, inputs_of
+from compress.calling.pairs import Call, Pairs, elapsed_ms, pair_ms, pinned_threads, take_pairs
 from compress.errors import MeasureError
-from compress.inputs import Inputs, inputs_of
 from compress.measure.children import Children, Conditions, RebuildError, ready, saved
-from compress.pairs import Call, Pairs, elapsed_ms, pair_ms, pinned_threads, take_pairs
 from compress.results import METRICS, Measurement
-from compress.runtimes import OUTSIDE_TORCH, prepare
+from compress.system.cpu import cpu_class
 
 Take = Callable[[int], Pairs]
 Enough = Callable[[Sequence[Pairs]], bool]

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, fx, nn
 
-from compress.copying import copied
 from compress.exported.file_model import FileModel
-from compress.masks import make_permanent_
+from compress.modules.copying import copied
+from compress.modules.masks import make_permanent_
 from compress.results import LayerChange
 
 _MATRIX = 2  # dimensions that a weight has at least; a bias or a statistic has fewer

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from compress.inputs import inputs_of
+from compress.calling.inputs import inputs_of
 
 
 def peak_live_bytes(model: nn.Module, example_inputs: Any) -> int:
@@ -24,7 +24,7 @@ def peak_live_bytes(model: nn.Module, example_inputs: Any) -> int:
 
     Args:
         model: in eval mode, on the device of the inputs; what it is called as decides what is made.
-        example_inputs: as :func:`compress.inputs.inputs_of` takes them.
+        example_inputs: as :func:`compress.calling.inputs.inputs_of` takes them.
     """
     inputs = inputs_of(example_inputs)
     live = _LiveStorages()

@@ -18,19 +18,19 @@ import memory_profiler
 import torch
 from torch import nn
 
-from compress.copying import copied
-from compress.cpu import cpu_class
+from compress.calling.inputs import device_of, evaluating, inputs_of
 from compress.errors import MeasureError
 from compress.exported.file_model import FileModel, check_seen
 from compress.exported.model import ExportedModel, dequantize_late_
-from compress.inputs import device_of, evaluating, inputs_of
-from compress.masks import make_permanent_
 from compress.measure import children
 from compress.measure.children import Child, Conditions, saved
 from compress.measure.environment import cuda_class
 from compress.measure.live_tensors import peak_live_bytes
 from compress.measure.malloc_peak import ENVIRONMENT
+from compress.modules.copying import copied
+from compress.modules.masks import make_permanent_
 from compress.results import Measurement
+from compress.system.cpu import cpu_class
 
 _SAMPLING_INTERVAL_S = 0.01
 _CLEAR_REFS = "/proc/self/clear_refs"

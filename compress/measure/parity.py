@@ -14,16 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from compress.artifacts.runtimes import PACKAGING, Call
+from compress.calling.inputs import Inputs, each_batch
+from compress.calling.outputs import Outputs, selected
+from compress.calling.pairs import pinned_threads
 from compress.exported.capture import batch_size, piece_of, repeated
 from compress.exported.file_model import FileModel
-from compress.inputs import Inputs, each_batch
 from compress.measure.children import Conditions, ready
 from compress.measure.quality import quality_measurement
-from compress.outputs import Outputs, selected
-from compress.pairs import pinned_threads
 from compress.quality import Judged, Quality, judge_model
 from compress.results import Measurement
-from compress.runtimes import PACKAGING, Call
 
 _NO_FILE = "the recipe's runtime makes no file of a model"
 _NO_MODEL = "the model that the file was made of is not known"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from torch import nn
 
-from compress.cpu import cpu_class
 from compress.errors import MeasureError, first_line
 from compress.quality import Judged, OwnMetric
 from compress.results import METRICS, Kind, Measurement, Scores
+from compress.system.cpu import cpu_class
 
 
 def quality_measurement(compressed: Judged, dense: Judged) -> Measurement:

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from compress.artifacts.runtimes import Call, prepare
+from compress.calling.outputs import Outputs
+from compress.calling.pairs import elapsed_ms
 from compress.data import Split
 from compress.errors import CompressError
 from compress.exported.executorch import PteModel
@@ -19,10 +22,7 @@ from compress.exported.file_model import FileModel
 from compress.exported.packages import Package
 from compress.measure.parity import Answered, answered, parity
 from compress.measure.size import count_file_bytes
-from compress.outputs import Outputs
-from compress.pairs import elapsed_ms
 from compress.quality import Quality
-from compress.runtimes import Call, prepare
 
 MIN_ROUNDS = 10
 _BATCH = 64
@@ -33,7 +33,7 @@ class RuntimeRow:
     """One model under one runtime at one batch size.
 
     Attributes:
-        runtime: one of :data:`compress.runtimes.RUNTIMES`.
+        runtime: one of :data:`~compress.artifacts.runtimes.RUNTIMES`.
         precision: which model: "float32" for the dense one, else the recipe's name.
         batch: inputs at once.
         prepare_s: seconds until it was ready, compilation included.
@@ -114,7 +114,7 @@ def prepare_rows(
     Args:
         models: by precision.
         inputs: typical ones, for agreement on noise says little.
-        runtimes: of :data:`compress.runtimes.RUNTIMES`.
+        runtimes: of :data:`~compress.artifacts.runtimes.RUNTIMES`.
         note: told what is being prepared.
         examples: to count changed answers on; None not to.
     """

@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from compress import artifact
+from compress.artifacts import artifact
+from compress.calling.inputs import device_of, evaluating, inputs_of
 from compress.exported.file_model import check_seen
 from compress.exported.model import parameters_of, uncompiled
 from compress.exported.onnx import OnnxModel
 from compress.exported.onnx_counts import macs_in, parameters_in
 from compress.exported.openvino import OpenVinoModel
-from compress.inputs import device_of, evaluating, inputs_of
 from compress.macs import macs_of
-from compress.masks import without_masks
+from compress.modules.masks import without_masks
 from compress.results import Measurement
 
 # Whose graph can be read, whatever runs it.

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from compress.calling.inputs import Inputs
+from compress.calling.pairs import elapsed_ms, pinned_threads
 from compress.channels.groups import Channels, Group
 from compress.channels.modes import plain_forward
-from compress.copying import copied
-from compress.inputs import Inputs
-from compress.masks import make_permanent_
-from compress.pairs import elapsed_ms, pinned_threads
+from compress.modules.copying import copied
+from compress.modules.masks import make_permanent_
 from compress.pruning.choosing import steps_of
 from compress.pruning.places import state_of
 from compress.reconstruction.passes import ForwardPass

@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import nn
 
-from compress.copying import check_given
+from compress.calling.inputs import Inputs, inputs_of
 from compress.errors import ConfigError, ModelError
 from compress.exported import ExportedModel
-from compress.inputs import Inputs, inputs_of
-from compress.masks import is_masked
+from compress.modules.copying import check_given
+from compress.modules.masks import is_masked
 
 _QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")
 

@@ -11,9 +11,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 
-from compress.copying import copied
-from compress.inputs import device_of, each_batch
-from compress.masks import make_permanent_
+from compress.calling.inputs import device_of, each_batch
+from compress.modules.copying import copied
+from compress.modules.masks import make_permanent_
 from compress.pruning.elimination import consumer, eliminated
 from compress.pruning.places import Place, State, number_, producing, rows, state_of
 from compress.pruning.readings import Evidence, Rows

@@ -9,9 +9,9 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from torch import nn
 
+from compress.calling.outputs import Outputs
 from compress.channels.trace import Heads
 from compress.errors import ConfigError
-from compress.outputs import Outputs
 from compress.pruning.checks import check_ratio
 from compress.pruning.choosing import ChannelScope
 from compress.pruning.readings import Loss

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from torch import nn
 
 from compress.channels.labels import Ids
-from compress.copying import PLANS
+from compress.modules.copying import PLANS
 from compress.pruning.repairs import Repair
 
 

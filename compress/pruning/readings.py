@@ -16,10 +16,10 @@ from torch.nn import functional as F  # noqa: N812
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-from compress.copying import copied
+from compress.calling.inputs import BATCH, device_of, each_batch, run
+from compress.calling.outputs import Outputs, selected
 from compress.errors import ModelError
-from compress.inputs import BATCH, device_of, each_batch, run
-from compress.outputs import Outputs, selected
+from compress.modules.copying import copied
 from compress.pruning.places import Place, State, producing, rows, state_of
 
 Loss = Callable[[Any, Any], Tensor]
@@ -31,7 +31,7 @@ class Evidence:
     """What a reading may use beside the model.
 
     Attributes:
-        batches: see :func:`~compress.inputs.each_batch`.
+        batches: see :func:`~compress.calling.inputs.each_batch`.
         loss: ``(outputs, labels) -> scalar``; :func:`cross_entropy` if None.
         outputs: which of the model's outputs those are; all if None.
         seed: of what is left to chance.

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from compress.copying import check_given, copied
-from compress.inputs import BATCH, device_of, each_batch, run
-from compress.outputs import Outputs, selected
-from compress.progress import track
+from compress.calling.inputs import BATCH, device_of, each_batch, run
+from compress.calling.outputs import Outputs, selected
+from compress.modules.copying import check_given, copied
+from compress.system.progress import track
 
 M = TypeVar("M", bound=nn.Module)
 

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from compress.copying import check_given, copied
+from compress.calling.inputs import device_of, each_batch
 from compress.errors import ConfigError, ModelError
-from compress.inputs import device_of, each_batch
-from compress.masks import MASK, make_permanent_
-from compress.progress import track
+from compress.modules.copying import check_given, copied
+from compress.modules.masks import MASK, make_permanent_
+from compress.modules.substitute import Substitute
 from compress.pruning.plan import Member, PruningPlan, note_plans_, plans_of
 from compress.pruning.surgery import kept_of
 from compress.reconstruction.lockstep import fit_layers_
 from compress.reconstruction.report import ReconstructionReport
-from compress.substitute import Substitute
+from compress.system.progress import track
 
 M = TypeVar("M", bound=nn.Module)
 

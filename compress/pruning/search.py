@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from compress.copying import copied
+from compress.calling.inputs import Inputs
+from compress.calling.pairs import Pairs, pinned_threads, ratio_of
 from compress.errors import ConfigError
-from compress.inputs import Inputs
 from compress.macs import macs_of
-from compress.pairs import Pairs, pinned_threads, ratio_of
-from compress.progress import track
+from compress.modules.copying import copied
 from compress.pruning.options import Goal, PruneOptions
 from compress.pruning.verified import Verified
+from compress.system.progress import track
 
 _HALVINGS = 9  # of the range of ratios, each for the price of a verified cut: to within 0.2 % of the channels
 _MILDER = (0.75, 0.5)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.sparse import to_sparse_semi_structured
 
+from compress.calling.inputs import device_of
 from compress.errors import ModelError
-from compress.inputs import device_of
-from compress.masks import make_permanent_
+from compress.modules.masks import make_permanent_
 from compress.pruning.patterns import Pattern, holds
 
 _TWO_OF_FOUR = Pattern(2, 4)

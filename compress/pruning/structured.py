@@ -13,11 +13,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from compress.calling.inputs import Inputs
 from compress.channels.groups import Group, is_channel_group, resolve
 from compress.channels.labels import Ids
 from compress.channels.trace import Trace, trace
 from compress.errors import ConfigError, ModelError
-from compress.inputs import Inputs
 from compress.pruning.budget import costs_of, savings
 from compress.pruning.checks import check_example, check_ignore, check_model
 from compress.pruning.choosing import Candidates, choose, growth_since, why_all_stay

@@ -16,7 +16,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from compress.channels.labels import Ids
-from compress.copying import copied
+from compress.modules.copying import copied
 from compress.pruning.plan import Member
 from compress.pruning.repairs import Repair
 

@@ -8,8 +8,8 @@ from functools import partial
 import torch
 from torch import nn
 
-from compress.inputs import Inputs, device_of
-from compress.pairs import Pairs, Timer, elapsed_ms, pair_ms, take_pairs
+from compress.calling.inputs import Inputs, device_of
+from compress.calling.pairs import Pairs, Timer, elapsed_ms, pair_ms, take_pairs
 
 PairedLatency = Callable[[nn.Module, nn.Module, Inputs], Pairs]
 """``(compressed, dense, example) -> ((dense_ms, compressed_ms), ...)``, the two called in turn."""

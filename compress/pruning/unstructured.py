@@ -16,9 +16,9 @@ from typing import Literal, TypeVar, get_args
 import torch
 from torch import Tensor, nn
 
-from compress.copying import check_given, copied
 from compress.errors import ConfigError, ModelError
-from compress.masks import make_permanent_, mask_
+from compress.modules.copying import check_given, copied
+from compress.modules.masks import make_permanent_, mask_
 from compress.pruning.patterns import fits, keep_by_pattern, pattern_of
 
 Scope = Literal["layer", "global"]

@@ -20,7 +20,7 @@ from compress.pytest_plugin.model_files import model_files
 from compress.pytest_plugin.options import Settings, add_options, read_settings
 from compress.pytest_plugin.outcomes import NotMeasured
 from compress.pytest_plugin.run import RECIPE_PARAMETER, RUN, PytestRun, asks_for_gate
-from compress.termination import TERMINATED_STATUS, Terminated, terminable
+from compress.system.termination import TERMINATED_STATUS, Terminated, terminable
 
 pytest_plugins = ["compress.pytest_plugin.fixtures"]
 

@@ -9,7 +9,7 @@ import pytest
 from compress.pytest_plugin.run import RUN
 
 if TYPE_CHECKING:
-    from compress.workload import Workload
+    from compress.workload.workload import Workload
 
 # What tests are parametrized by.
 QUALITY_PARAMETER = "_quality_name"
@@ -28,7 +28,7 @@ def load_workload(config: pytest.Config) -> Workload:
         CompressError: if there is none, or it cannot be loaded.
     """
     if _WORKLOAD not in config.stash:
-        from compress.workload import load_workload, untrained
+        from compress.workload.workload import load_workload, untrained
 
         settings = config.stash[RUN].settings
         workload = load_workload(settings.workload)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from compress.quality import Judged, Quality
     from compress.recipe import Recipe
     from compress.results import Measurement
-    from compress.workload import Workload
+    from compress.workload.workload import Workload
 
 Found = TypeVar("Found")
 
@@ -56,7 +56,7 @@ def workload(pytestconfig: pytest.Config) -> Workload:
 @pytest.fixture(scope="session")
 def dense(request: pytest.FixtureRequest, workload: Workload, pytestconfig: pytest.Config) -> nn.Module:
     """The trained dense model of the workload; trained on first use, with a progress bar."""
-    from compress.workload import dense_model
+    from compress.workload.workload import dense_model
 
     if "gate" in request.fixturenames:
         # A baseline that cannot be read is to be known before hours of training too.
@@ -104,7 +104,7 @@ def compressed(
 ) -> nn.Module:
     """What the recipe makes of the dense model, or what stands in the file that takes its place."""
     from compress.recipe import run_recipe
-    from compress.workload import compressed_model
+    from compress.workload.workload import compressed_model
 
     key = (recipe.path, id(dense))
     if key not in _compressed_models:
@@ -195,7 +195,7 @@ def gate(
 @pytest.fixture(scope="session")
 def _fingerprint() -> Callable[[nn.Module], str]:
     """Which model it is, found out once however often it is asked."""
-    from compress.fingerprint import fingerprint
+    from compress.modules.fingerprint import fingerprint
 
     return _once_a_model(fingerprint)
 
@@ -288,7 +288,7 @@ def artifact_parity(workload: Workload, _conditions: Conditions) -> Meter:
     """
     from compress.measure.parity import artifact_parity
     from compress.quality import parity_of
-    from compress.workload import EVALUATED_AT_ONCE
+    from compress.workload.workload import EVALUATED_AT_ONCE
 
     quality = parity_of(workload.qualities)
 
@@ -540,7 +540,7 @@ def _meter_of(quality: Quality, judge: Judge) -> Meter:
 
 def _judging(workload: Workload, qualities: Sequence[Quality], config: pytest.Config) -> Judge:
     """Judges a model and the dense one it came from by some qualities, once however often it is asked."""
-    from compress.workload import judge_on
+    from compress.workload.workload import judge_on
 
     # The models are kept with the result: another one could be given the same id once one is gone.
     known: dict[tuple[int, int], tuple[nn.Module, nn.Module, dict[str, Judged]]] = {}

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 
 from compress.errors import BaselineError, CompressError
-from compress.files import write_atomically
 from compress.gate.baseline import Baseline, load_baseline
 from compress.gate.checks import Status
 from compress.gate.demands import Excuse, Gap, Rules, demand_comparison
@@ -28,6 +27,7 @@ from compress.pytest_plugin.outcomes import NotMeasured
 from compress.report.markdown import render_markdown
 from compress.report.table import MARKS, build_table
 from compress.results import Identity, Kind, Measurement
+from compress.system.files import write_atomically
 
 if TYPE_CHECKING:
     from torch import nn

@@ -17,8 +17,8 @@ from compress.errors import CompressError
 from compress.pytest_plugin.options import Settings
 
 if TYPE_CHECKING:
-    from compress.pareto import Sweep
     from compress.pytest_plugin.gate_session import GateSession
+    from compress.report.pareto import Sweep
     from compress.results import LayerChange
 
 
@@ -70,9 +70,9 @@ class HtmlSession:
         Raises:
             CompressError: if the file cannot be written, or the sweep is of another workload or other test data.
         """
-        from compress.files import write_atomically
         from compress.gate.history import baseline_history
         from compress.report.html import Report, render_html
+        from compress.system.files import write_atomically
 
         where = gate.provenance
         versions = (

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import ArtifactError, ConfigError, first_line
-from compress.files import made_cache_folder, write_atomically
 from compress.pytest_plugin.options import Settings, is_remote, named_file
+from compress.system.files import made_cache_folder, write_atomically
 
 _SUFFIXES = (".safetensors", ".pt2", ".onnx", ".pte")
 # Under which alone such a file runs, where a recipe does not choose.

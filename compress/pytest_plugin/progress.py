@@ -106,7 +106,7 @@ class RunProgress:
             return
         from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-        from compress.progress import stderr_console
+        from compress.system.progress import stderr_console
 
         self._erase()
         doing, left = (

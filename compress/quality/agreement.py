@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from compress.fidelity import powers
+from compress.calling.fidelity import powers
 from compress.quality.quality import Quality
 from compress.quality.reductions import of_means
 from compress.quality.tensors import tensor_of
@@ -20,7 +20,7 @@ def output_error() -> Quality:
     """Relative error of a model's outputs, of any structure, to those of the dense model, over all examples.
 
     The root of the mean, over the tensors that are put out, of the error's power over the dense tensor's own; see
-    :func:`compress.fidelity.relative_error`. Every tensor has a row for each example; where not all have,
+    :func:`compress.calling.fidelity.relative_error`. Every tensor has a row for each example; where not all have,
     ``outputs=`` of the workload names those that do. The dense model's own is 0.
     """
     return Quality(

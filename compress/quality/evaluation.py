@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from compress.copying import copied
+from compress.calling.inputs import Batch, device_of, each_batch, evaluating, run, tensors_in
+from compress.calling.outputs import Outputs, selected
 from compress.errors import ConfigError, DataError, ModelError, first_line
-from compress.inputs import Batch, device_of, each_batch, evaluating, run, tensors_in
-from compress.outputs import Outputs, selected
-from compress.progress import track
+from compress.modules.copying import copied
 from compress.quality.quality import Quality
+from compress.system.progress import track
 
 Groups = Callable[[Any], Any]
 """A batch's targets to which examples belong together: a number or a name for each."""
@@ -55,8 +55,8 @@ def judge_model(
 
     Args:
         model: comes out as it went in, every module in the mode it was in.
-        batches: pairs of inputs, as :func:`compress.inputs.inputs_of` takes them, and targets of any structure; inputs
-            alone where no quality takes targets.
+        batches: pairs of inputs, as :func:`compress.calling.inputs.inputs_of` takes them, and targets of any structure;
+            inputs alone where no quality takes targets.
         qualities: what it is judged by.
         reference: the dense model, of qualities that are held against it; may be ``model`` itself.
         outputs: which of what the model puts out counts; all of it if left out.

@@ -14,17 +14,16 @@ import torch
 from torch import fx, nn
 
 from compress import train
-from compress.copying import copied
-from compress.cpu import has_vnni
+from compress.calling.fidelity import snr_db
+from compress.calling.inputs import Inputs, infer, inputs_of
+from compress.calling.outputs import Outputs
 from compress.data import Data, ImageData
 from compress.data.loaders import drawn
 from compress.data.splits import stratified
 from compress.exported import capture
 from compress.exported.libraries import require_torchao
-from compress.fidelity import snr_db
-from compress.inputs import Inputs, infer, inputs_of
-from compress.masks import make_permanent_
-from compress.outputs import Outputs
+from compress.modules.copying import copied
+from compress.modules.masks import make_permanent_
 from compress.quality import Quality
 from compress.quantization import checks
 from compress.quantization.annotation import annotate_
@@ -36,6 +35,7 @@ from compress.quantization.observed import converted, layers_of, operations_of, 
 from compress.quantization.report import FLOAT, INT8, NOT_LOWERED, LayerReport, QuantizationReport, no_kernel
 from compress.quantization.scaling import Scaled, fold_scaled_, scale_weights_
 from compress.quantization.static import Quantized
+from compress.system.cpu import has_vnni
 from compress.train import FitConfig
 from compress.train.config import Autocast
 from compress.train.fit import MakeOptimizer

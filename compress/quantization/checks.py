@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from compress import exported
-from compress.copying import check_given
+from compress.calling.inputs import Inputs, each_batch, inputs_of
 from compress.errors import ConfigError, DataError, ModelError
 from compress.exported import ExportedModel
-from compress.inputs import Inputs, each_batch, inputs_of
+from compress.modules.copying import check_given
 
 CUDA_INT8 = (
     "PyTorch has no int8 convolution on CUDA: use the step 'half' (bfloat16 or float16, channels-last, CUDA graphs),"

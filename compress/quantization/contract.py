@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from compress.calling.fidelity import relative_error
+from compress.calling.inputs import BATCH, Inputs, infer
 from compress.errors import ConfigError, ModelError
-from compress.fidelity import relative_error
-from compress.inputs import BATCH, Inputs, infer
 
 Accuracy = Callable[[nn.Module], float]
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, fx
 
-from compress.inputs import Inputs
+from compress.calling.inputs import Inputs
 from compress.quantization.annotation import CONVOLUTIONS, LINEAR
 from compress.quantization.constants import add_constant, num_uses, tensor_of
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from compress.copying import check_given, copied
 from compress.errors import ConfigError, ModelError
+from compress.modules.copying import check_given, copied
 
 Precision = Literal["bfloat16", "float16"]
 

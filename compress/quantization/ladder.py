@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from compress.exported import first_of
-from compress.progress import working
 from compress.quantization import search
 from compress.quantization.contract import Accuracy
 from compress.quantization.equalization import equalizing_scales
@@ -15,6 +14,7 @@ from compress.quantization.report import RungReport
 from compress.quantization.rungs import adaptive_roundings, corrected_biases, squared_error_ranges
 from compress.quantization.search import Found
 from compress.quantization.tuning import Tuning
+from compress.system.progress import working
 
 # Inputs that the means of biases are measured on.
 _BIAS_INPUTS = 128

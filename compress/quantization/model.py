@@ -12,11 +12,11 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.profiler import ProfilerActivity, profile
 
+from compress.calling.inputs import Inputs, inputs_of
 from compress.errors import ModelError
 from compress.exported import ExportedModel, capture
 from compress.exported.compiling import Call, compiled
 from compress.exported.libraries import require_torchao
-from compress.inputs import Inputs, inputs_of
 from compress.quantization.constants import tensor_of
 from compress.quantization.naming import DEQUANTIZE
 from compress.quantization.report import QuantizationReport

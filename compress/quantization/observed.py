@@ -12,15 +12,15 @@ from torch import Tensor, fx
 from torch._ops import OpOverload
 from torch.export import ExportedProgram
 
+from compress.calling.inputs import Inputs
 from compress.errors import ConfigError
 from compress.exported.capture import quiet_torch
-from compress.inputs import Inputs
-from compress.progress import track
 from compress.quantization.annotation import CONVOLUTIONS, FLOAT_LAYERS, LINEAR, annotate_
 from compress.quantization.canonical import canonical_
 from compress.quantization.equalization import equalize_
 from compress.quantization.folding import fold_batch_norms_
 from compress.quantization.naming import give_each_call_its_weight_, name_constants_
+from compress.system.progress import track
 
 Observer = Literal["histogram", "minmax"]
 

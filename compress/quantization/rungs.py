@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from compress.inputs import Inputs
+from compress.calling.inputs import Inputs
 from compress.quantization.observed import Layer
 from compress.quantization.simulation import Simulation
 from compress.quantization.tuning import bias_of, node_of, weight_of

@@ -10,17 +10,17 @@ from dataclasses import dataclass, field, replace
 from torch import fx, nn
 from torch.export import ExportedProgram
 
-from compress.cpu import has_vnni
+from compress.calling.fidelity import check_same
+from compress.calling.inputs import Inputs
 from compress.exported import capture, first_of
 from compress.exported.structure import Signature
-from compress.fidelity import check_same
-from compress.inputs import Inputs
 from compress.quantization.contract import Accuracy, fewest
 from compress.quantization.model import QuantizedModel, layers_with_kernels, quantized_model
 from compress.quantization.observed import Layer, Observer, calibrate_, converted, layers_of, observed
 from compress.quantization.report import FLOAT, INT8, NOT_LOWERED, LayerReport, no_kernel
 from compress.quantization.simulation import Simulation, sensitivities
 from compress.quantization.tuning import Tuning, tune_
+from compress.system.cpu import has_vnni
 
 # Inputs that the sensitivity of every layer is measured on; with a forward pass for each layer, few must do.
 _SENSITIVITY_INPUTS = 16

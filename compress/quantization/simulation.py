@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_flatten
 
+from compress.calling.fidelity import snr_db
+from compress.calling.inputs import Inputs
 from compress.exported.structure import Signature
-from compress.fidelity import snr_db
-from compress.inputs import Inputs
-from compress.progress import track
 from compress.quantization.observed import Layer
+from compress.system.progress import track
 
 Watch = Callable[[fx.Node, Any, Sequence[Any]], Any]
 """``(node, value, arguments) -> value``: sees what an operation puts out, and may put out something else."""

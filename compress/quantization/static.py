@@ -10,19 +10,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from compress.copying import copied
+from compress.calling.fidelity import snr_db
+from compress.calling.inputs import Inputs, evaluating, infer
 from compress.errors import CompressError, ModelError, first_line
 from compress.exported.libraries import require_torchao
-from compress.fidelity import snr_db
-from compress.inputs import Inputs, evaluating, infer
-from compress.masks import make_permanent_
-from compress.progress import working
+from compress.modules.copying import copied
+from compress.modules.masks import make_permanent_
 from compress.quantization import checks, search
 from compress.quantization.contract import Accuracy, Contract, against, check_drop
 from compress.quantization.ladder import climb
 from compress.quantization.model import QuantizedModel, count_int8_kernels
 from compress.quantization.observed import Observer, check_observer
 from compress.quantization.report import QuantizationReport, no_kernel
+from compress.system.progress import working
 
 # The compiled model rounds a little differently than its simulation, so the contract is held again on it.
 _ROUNDS = 4

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from compress.workload import Workload
+from compress.workload.workload import Workload
 
 
 @dataclass(frozen=True, kw_only=True)

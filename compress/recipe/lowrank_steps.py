@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from compress.calling.pairs import pinned_threads, ratio_of
 from compress.errors import ConfigError
 from compress.lowrank import LowRankConfig, factorize
-from compress.pairs import pinned_threads, ratio_of
 from compress.pruning.timing import paired_latency
 from compress.recipe.context import Context
 from compress.recipe.training_batches import TrainingBatches

@@ -10,12 +10,13 @@ from typing import Literal
 
 from torch import nn
 
-from compress import artifact, train
+from compress import train
+from compress.artifacts import artifact
+from compress.calling.inputs import device_of
 from compress.channels.trace import Heads
-from compress.copying import copied
 from compress.data import AnySplit
 from compress.errors import ArtifactError, ConfigError
-from compress.inputs import device_of
+from compress.modules.copying import copied
 from compress.pruning.choosing import ChannelScope
 from compress.pruning.importance import importance_of
 from compress.pruning.options import DEFAULT_RATIO, PruneOptions, goal_of

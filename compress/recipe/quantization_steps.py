@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from compress.calling.inputs import Inputs
 from compress.data import AnySplit, LoaderSplit
 from compress.data.splits import generator, stratified
 from compress.errors import ConfigError
-from compress.inputs import Inputs
 from compress.quantization.aware import QuantizeAwareConfig, quantize_aware_fit
 from compress.quantization.checks import calibration_batches, check_device
 from compress.quantization.contract import Accuracy, check_drop
@@ -20,7 +20,7 @@ from compress.quantization.observed import Observer, check_observer
 from compress.quantization.static import QuantizeConfig, quantize_by
 from compress.recipe.context import Context
 from compress.results import Unit
-from compress.workload import judge_on
+from compress.workload.workload import judge_on
 
 # Below it a figure is no measure of what one is worse by.
 _LEAST = 1e-12

@@ -9,23 +9,12 @@ from typing import Any
 
 from torch import nn
 
-from compress import (
-    artifact,
-    channels,
-    data,
-    exported,
-    lowrank,
-    macs,
-    pruning,
-    quality,
-    quantization,
-    reconstruction,
-    substitute,
-    train,
-)
-from compress.cache import cache_path, cached_model
-from compress.copying import copied
+from compress import channels, data, exported, lowrank, macs, pruning, quality, quantization, reconstruction, train
+from compress.artifacts import artifact
+from compress.artifacts.cache import cache_path, cached_model
 from compress.errors import CompressError
+from compress.modules import substitute
+from compress.modules.copying import copied
 from compress.recipe import (
     fit_step,
     lowrank_steps,
@@ -37,7 +26,7 @@ from compress.recipe import (
 from compress.recipe.context import Context
 from compress.recipe.steps import apply_step, step_name
 from compress.recipe.toml import Recipe
-from compress.workload import Workload, ingredients
+from compress.workload.workload import Workload, ingredients
 
 
 def run_recipe(

@@ -34,10 +34,10 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from compress.artifacts.runtimes import RUNTIMES
 from compress.errors import ConfigError
 from compress.recipe.order import check_order
 from compress.recipe.steps import STEPS
-from compress.runtimes import RUNTIMES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,8 @@ class Recipe:
         description: one line for people.
         steps: the settings of each step, in order; their type says which step it is. None at all leaves the model as it
             is: for limits on a model that is compressed elsewhere.
-        runtime: what both models run under when their time is measured, one of :data:`compress.runtimes.RUNTIMES`.
+        runtime: what both models run under when their time is measured, one of
+            :data:`~compress.artifacts.runtimes.RUNTIMES`.
         limits: the table ``[limits]`` as it stands in the file.
         sweep: the table ``[sweep]`` as it stands in the file.
     """

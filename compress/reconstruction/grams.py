@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from compress.calling.inputs import Inputs
 from compress.channels.modes import plain_forward
 from compress.errors import ModelError
-from compress.inputs import Inputs
 from compress.reconstruction.pair import exactly, next_product, num_examples, some_positions
 from compress.reconstruction.passes import ForwardPass
 from compress.reconstruction.products import Product

@@ -9,9 +9,9 @@ from contextlib import ExitStack
 import torch
 from torch import nn
 
+from compress.calling.inputs import Inputs
 from compress.channels.modes import plain_forward
 from compress.errors import ConfigError, ModelError
-from compress.inputs import Inputs
 from compress.reconstruction.moments import Fit, Moments
 from compress.reconstruction.pair import HELD_OUT, Origin, Pair, Sums, Work, num_examples
 from compress.reconstruction.products import Product

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from compress.calling.inputs import BATCH, Inputs
 from compress.errors import ModelError
-from compress.inputs import BATCH, Inputs
 from compress.reconstruction.moments import Moments
 from compress.reconstruction.passes import ForwardPass
 from compress.reconstruction.products import Product

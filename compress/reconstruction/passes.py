@@ -13,8 +13,8 @@ from torch import nn
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from compress.calling.inputs import BATCH, Inputs
 from compress.errors import CompressError, ModelError, first_line
-from compress.inputs import BATCH, Inputs
 
 _BELOW = torch._C.DispatchKeySet(torch._C.DispatchKey.ADInplaceOrView)
 

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from compress.calling.inputs import Inputs, tensors_in
 from compress.channels.modes import memory_of
 from compress.errors import ModelError
-from compress.inputs import Inputs, tensors_in
 from compress.reconstruction.passes import ForwardPass, Operation
 from compress.reconstruction.products import Product, product_of
 

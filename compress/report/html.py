@@ -13,11 +13,11 @@ from compress.gate.checks import Status
 from compress.gate.figures import write_change
 from compress.gate.history import Version
 from compress.gate.verdict import Verdict
-from compress.pareto import Sweep
 from compress.report.gauges import draw_gauge, gauges_of
 from compress.report.history_chart import SERIES, draw_history, histories
 from compress.report.html_layers import layer_section
 from compress.report.html_tradeoffs import tradeoff_section
+from compress.report.pareto import Sweep
 from compress.report.svg import asset
 from compress.report.table import Table, build_table
 from compress.results import Environment, LayerChange, in_order

@@ -9,7 +9,7 @@ from typing import Any
 from compress.errors import ConfigError
 from compress.gate.figures import write_value
 from compress.gate.verdict import Verdict
-from compress.pareto import Candidate, Sweep, on_front
+from compress.report.pareto import Candidate, Sweep, on_front
 from compress.report.scatter import TITLES, Cost, draw_scatter, marks_of
 from compress.results import METRICS, Measurement
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from compress.gate.figures import write_value
-from compress.pareto import Candidate, dominated
+from compress.report.pareto import Candidate, dominated
 from compress.report.svg import LogScale, Picture, Scale, element, log_scale_of, percent, scale_of
 from compress.results import METRICS, Metric, Unit
 

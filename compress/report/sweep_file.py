@@ -29,12 +29,12 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import CompressError, ConfigError
-from compress.files import write_atomically
-from compress.pareto import Candidate, Failure, Sweep, on_front
+from compress.report.pareto import Candidate, Failure, Sweep, on_front
 from compress.report.scatter import TITLES, Cost, draw_scatter, marks_of
 from compress.report.svg import as_file, element
 from compress.report.sweep_table import render_sweep_markdown
 from compress.results import METRICS, Kind, Metric, metric_of
+from compress.system.files import write_atomically
 
 SCHEMA = 1
 ENDINGS = (".json", ".csv", ".md", ".svg")

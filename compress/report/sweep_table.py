@@ -10,9 +10,9 @@ from rich.box import SIMPLE_HEAD
 from rich.text import Text
 
 from compress.gate.figures import write_difference, write_value
-from compress.pareto import Candidate, Sweep, on_front
 from compress.report.console import text_console, trimmed
 from compress.report.markdown import escape, pipe_table
+from compress.report.pareto import Candidate, Sweep, on_front
 from compress.results import METRICS, Kind
 
 _PLACES = 6  # of a line: model, quality, time, file size, parameters, remarks

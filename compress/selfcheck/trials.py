@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from compress.calling.pairs import Pairs
 from compress.errors import CompressError
 from compress.gate.checks import Status, precise_enough
 from compress.gate.judge import RECORDED_LOOKS
 from compress.measure.children import Children, Conditions
 from compress.measure.latency import looks, runs_in, time_measurement
-from compress.pairs import Pairs
 from compress.results import Measurement
 from compress.selfcheck.rates import recorded, status_against
 from compress.selfcheck.trial import Trial

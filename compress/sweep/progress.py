@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from compress.pareto import Candidate, Failure
-from compress.progress import stderr_console
+from compress.report.pareto import Candidate, Failure
 from compress.report.scatter import describe
+from compress.system.progress import stderr_console
 
 Done = Candidate | Failure
 

@@ -10,21 +10,21 @@ from typing import Literal
 import optuna
 from torch import nn
 
-from compress import artifact
-from compress.cpu import cpu_class
+from compress.artifacts import artifact
 from compress.errors import ConfigError, ModelError
 from compress.gate.checks import precise_enough, recorded_ratio
 from compress.measure.children import Children, Conditions
 from compress.measure.latency import Effort, cpu_latency
 from compress.measure.size import count_file_bytes, count_params
-from compress.pareto import Candidate, Failure, Sweep
 from compress.recipe import run_recipe
+from compress.report.pareto import Candidate, Failure, Sweep
 from compress.sweep import trials
 from compress.sweep.parameters import with_settings
 from compress.sweep.plans import Plan, Point, all_points, is_finite, seeds
 from compress.sweep.progress import sweep_progress
 from compress.sweep.study import fingerprint, open_study
-from compress.workload import Workload
+from compress.system.cpu import cpu_class
+from compress.workload.workload import Workload
 
 Sampler = Literal["tpe", "random", "grid"]
 

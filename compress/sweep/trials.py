@@ -18,11 +18,11 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from compress.pareto import Candidate, Failure
-from compress.processes import start_time, still_runs
+from compress.report.pareto import Candidate, Failure
 from compress.results import metric_of
 from compress.sweep.parameters import Choices, Parameter, own_settings
 from compress.sweep.plans import Plan, Point, all_points
+from compress.system.processes import start_time, still_runs
 
 _POINT, _WORKER, _RESULT, _REASON = "point", "worker", "result", "reason"
 _RECIPE = "recipe"

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from compress.calling.inputs import tensors_in
 from compress.errors import ConfigError, ModelError
-from compress.inputs import tensors_in
 
 
 def soft_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compress.calling.inputs import Inputs
+from compress.calling.outputs import Outputs, selected
 from compress.data import Split
 from compress.errors import CompressError, DataError, ModelError, first_line
-from compress.inputs import Inputs
-from compress.outputs import Outputs, selected
 from compress.quality import judge_model, topk_error
 from compress.train.processes import as_device
 

@@ -18,15 +18,15 @@ from torch.nn import functional as F  # noqa: N812
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_map_only
 
-from compress.copying import check_given, copied
+from compress.calling.inputs import Inputs, each_batch, evaluating
+from compress.calling.outputs import Outputs
 from compress.data import AnySplit, Data, ImageData, LoaderSplit, resident
 from compress.errors import ArtifactError, ModelError
-from compress.inputs import Inputs, each_batch, evaluating
-from compress.outputs import Outputs
-from compress.progress import stderr_console
+from compress.modules.copying import check_given, copied
 from compress.quality import Quality, topk_error
 from compress.quality.evaluation import num_examples, rows_of
 from compress.quality.reductions import mean
+from compress.system.progress import stderr_console
 from compress.train.checkpoint import State, identity, load_checkpoint_, save_checkpoint, tensors_of
 from compress.train.config import FitConfig, learning_rate
 from compress.train.distillation import output_loss, soft_loss

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.utils._pytree import tree_map_only
 
-from compress.copying import copied
+from compress.calling.inputs import Inputs
+from compress.calling.outputs import Outputs
 from compress.errors import CompressError, ConfigError, first_line
-from compress.inputs import Inputs
-from compress.outputs import Outputs
+from compress.modules.copying import copied
 from compress.train.config import FitConfig
 from compress.train.distillation import hint_loss, tap_
 from compress.train.evaluation import outputs_of

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, distributed
 
-from compress import cpu
 from compress.errors import ConfigError
+from compress.system import cpu
 
 _SECONDS_TO_LET_GO = 0.2
 """How long Gloo's threads get to release the last tensors: thousands of times what they take on an idle machine."""

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column
 
-from compress.progress import stderr_console
+from compress.system.progress import stderr_console
 
 # Where stderr is a file, a line at most this often: a log says that it goes on, and stays short.
 _SECONDS_BETWEEN_LINES = 10.0

@@ -1,8 +1,8 @@
 import torch
 
+from compress.calling.inputs import Inputs
 from compress.channels.groups import is_channel_group, resolve
 from compress.channels.trace import trace
-from compress.inputs import Inputs
 from tests.nets import Net, conv, conv_bn, head, pooled
 
 

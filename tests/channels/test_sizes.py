@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from compress.calling.inputs import Inputs
 from compress.channels.sizes import BATCH, SIZE, other_inputs, sizes_of
-from compress.inputs import Inputs
 
 
 @pytest.mark.parametrize(

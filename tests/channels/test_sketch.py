@@ -5,11 +5,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from compress.calling.inputs import inputs_of
 from compress.channels.sketch import is_alike, is_cut_alike, sketch
 from compress.channels.trace import retrace, trace
 from compress.channels.view import View
 from compress.errors import ModelError
-from compress.inputs import inputs_of
 from compress.pruning.structured import apply_plan, plan_pruning
 from tests.nets import Net, conv, head, lively
 

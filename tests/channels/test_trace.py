@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from compress.calling.inputs import Inputs
 from compress.channels.groups import resolve
 from compress.channels.trace import retrace, trace
 from compress.errors import ModelError
-from compress.inputs import Inputs
 from tests.nets import Net, between, conv, conv_bn, head
 
 X = Inputs(args=(torch.zeros(1, 3, 8, 8),))

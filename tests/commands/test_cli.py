@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 import compress
-from compress import artifact, train, workload
+from compress import train
+from compress.artifacts import artifact
 from compress.commands import cli, models
 from compress.commands.cli import main
+from compress.workload import workload
 from tests.workloads import tiny_net
 
 ROOT = Path(compress.__file__).parents[1]

@@ -9,9 +9,9 @@ import torch
 
 from compress.commands import doctor
 from compress.commands.cli import main
-from compress.cpu import cpu_class
 from compress.measure import memory
 from compress.selfcheck.quiet import Quietness
+from compress.system.cpu import cpu_class
 
 QUIET = Quietness(latency_ms=2.0, ratio=1.0, low=0.999, high=1.001, processes=((0.998, 1.002),), bound=1.025)
 NOISY = Quietness(latency_ms=2.0, ratio=1.1, low=0.9, high=1.2, processes=((0.9, 1.2),), bound=1.025)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from compress import artifact
+from compress.artifacts import artifact
 from compress.commands.cli import main
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from compress.data import TensorSplit, files, folder, image_folder
 from compress.data.files import FileSplit
 from compress.errors import ConfigError, DataError
-from compress.files import cache_folder
+from compress.system.files import cache_folder
 
 
 def write_image(path, *, size: tuple[int, int] = (8, 8), value: int = 0) -> None:

@@ -11,7 +11,7 @@ import pytest
 from compress.deploy import folder
 from compress.deploy.folder import export
 from compress.errors import ArtifactError, ConfigError, ModelError
-from compress.workload import dense_model
+from compress.workload.workload import dense_model
 from tests.workloads import featured_workload, tiny_workload
 
 RUNTIMES = ["onnxruntime", "openvino", "executorch"]

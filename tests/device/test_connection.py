@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from compress.cpu import cpu_class
 from compress.device import connection
 from compress.device.address import parse_address
 from compress.device.connection import Device
 from compress.errors import MeasureError
+from compress.system.cpu import cpu_class
 from tests.device.places import this_machine, wait_for
 
 

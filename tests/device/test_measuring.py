@@ -5,13 +5,13 @@ import dataclasses
 import pytest
 import torch
 
-from compress.cpu import cpu_class
 from compress.device.connection import Device
 from compress.device.measuring import _notes, remote_latency, remote_memory, request_for
 from compress.errors import MeasureError
 from compress.measure.children import Conditions
 from compress.measure.latency import Effort
 from compress.measure.memory import model_bytes
+from compress.system.cpu import cpu_class
 from tests.device.places import this_machine
 from tests.workloads import tiny_net
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from compress import artifact
+from compress.artifacts import artifact
 from compress.errors import ArtifactError, ModelError
 from compress.exported import ExportedModel, capture, from_archive, to_archive
 from tests.nets import conv_bn

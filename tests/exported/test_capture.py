@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from compress.calling.inputs import inputs_of
 from compress.errors import ModelError
 from compress.exported import capture
 from compress.exported.capture import repeated
-from compress.inputs import inputs_of
 from tests.workloads import tiny_net
 
 

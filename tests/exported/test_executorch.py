@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from compress import artifact
+from compress.artifacts import artifact
+from compress.artifacts.runtimes import prepare
+from compress.calling.inputs import inputs_of
 from compress.errors import ArtifactError, ConfigError, ModelError
 from compress.exported.executorch import PteModel, to_pte
-from compress.inputs import inputs_of
 from compress.quantization.static import quantize
-from compress.runtimes import prepare
 from tests.nets import lively
 from tests.workloads import featured_net
 

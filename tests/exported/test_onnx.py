@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress import artifact
+from compress.artifacts import artifact
 from compress.errors import ArtifactError, ConfigError, ModelError
 from compress.exported import capture
 from compress.exported.onnx import OnnxModel, to_onnx

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+from compress.artifacts.runtimes import prepare
 from compress.errors import ArtifactError, ConfigError
 from compress.exported import capture
 from compress.exported.onnx import OnnxModel, to_onnx
 from compress.exported.openvino import OpenVinoModel, _Stack
 from compress.quantization.half import to_half
-from compress.runtimes import prepare
 from tests.workloads import featured_net
 
 pytest.importorskip("openvino")

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from compress.calling.inputs import inputs_of
 from compress.errors import ModelError
 from compress.exported.packages import Package, package_of
-from compress.inputs import inputs_of
 
 
 def net(scale=1.0):

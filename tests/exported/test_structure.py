@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from compress import artifact
+from compress.artifacts import artifact
+from compress.calling.inputs import inputs_of
 from compress.errors import ModelError
 from compress.exported import ExportedModel, capture
-from compress.inputs import inputs_of
 
 
 class Pair(NamedTuple):

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 
 import compress
-from compress import artifact
+from compress.artifacts import artifact
 from compress.errors import ConfigError, DataError, ModelError
 from compress.lowrank import LowRankConfig, factorize, plan_factorization
 from compress.macs import macs_of
 from compress.measure.size import count_macs, count_params
-from compress.substitute import Substitute
+from compress.modules.substitute import Substitute
 from compress.train import evaluate
-from compress.workload import dense_model, load_workload
+from compress.workload.workload import dense_model, load_workload
 from tests.nets import Net, conv_bn, head, largest_difference, lively, pooled
 
 X = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compress.inputs import inputs_of
+from compress.calling.inputs import inputs_of
 from compress.lowrank.chains import chains
 from compress.lowrank.decompositions import decompose
 from compress.lowrank.moments import lost_means, whitenings

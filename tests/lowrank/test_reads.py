@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from compress import artifact
+from compress.artifacts import artifact
 from compress.errors import ModelError
 from compress.lowrank import LowRankConfig, factorize, plan_factorization
 from compress.macs import macs_of
-from compress.substitute import Substitute
+from compress.modules.substitute import Substitute
 
 HALF = LowRankConfig(by="ratio", target=0.25)
 

@@ -7,8 +7,8 @@ from torch import nn
 from compress.errors import ConfigError, ModelError
 from compress.lowrank.config import LowRankConfig
 from compress.lowrank.sites import Pass, Site, batched, find_sites, pass_of, watched
+from compress.modules.substitute import Substitute
 from compress.pruning.unstructured import prune_weights
-from compress.substitute import Substitute
 
 
 class Derived(nn.Linear):

@@ -57,7 +57,7 @@ def prepared_models(monkeypatch):
         made.append(next(model.parameters()).flatten()[0].item())
         return lambda _inputs: None
 
-    monkeypatch.setattr("compress.runtimes.prepare", prepare)
+    monkeypatch.setattr("compress.artifacts.runtimes.prepare", prepare)
     return made
 
 

@@ -4,8 +4,8 @@ import platform
 
 import torch
 
-from compress.cpu import cpu_class, cpu_name
 from compress.measure.environment import environment
+from compress.system.cpu import cpu_class, cpu_name
 
 
 def test_versions_are_those_of_this_process():

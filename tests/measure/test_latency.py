@@ -12,11 +12,11 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity
 
-from compress import pairs
-from compress.cpu import cpu_class
+from compress.calling import pairs
 from compress.errors import MeasureError, ModelError
 from compress.measure import children, latency
 from compress.measure.children import Children, Conditions
+from compress.system.cpu import cpu_class
 from tests.workloads import tiny_net
 
 IMAGE = torch.zeros(1, 3, 8, 8)

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import nn
 
-from compress.cpu import cpu_class
 from compress.errors import MeasureError
 from compress.exported import ExportedModel, capture
 from compress.exported.libraries import require_torchao
@@ -21,6 +20,7 @@ from compress.measure.children import Conditions, RebuildError
 from compress.measure.live_tensors import peak_live_bytes
 from compress.pruning.structured import prune_channels
 from compress.pruning.unstructured import prune_weights
+from compress.system.cpu import cpu_class
 from tests.workloads import tiny_net
 
 HOG_BYTES = 64 * 2**20

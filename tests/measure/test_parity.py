@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from compress.calling.outputs import Outputs
 from compress.exported import capture
 from compress.exported.onnx import OnnxModel, to_onnx
 from compress.measure import parity as under_test
 from compress.measure.children import Conditions
 from compress.measure.parity import answered, artifact_parity, parity
-from compress.outputs import Outputs
 from compress.quality import artifact_answer_error, artifact_output_error, mae, miou, parity_of, topk_error
 from compress.results import Kind
 from tests.workloads import tiny_net, tiny_workload

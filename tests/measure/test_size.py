@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress import artifact
+from compress.artifacts import artifact
 from compress.errors import MeasureError, ModelError
 from compress.exported import ExportedModel, capture
 from compress.exported.file_model import FileModel

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from compress.calling.inputs import Inputs, inputs_of
 from compress.channels.groups import resolve
 from compress.channels.trace import trace
 from compress.errors import ConfigError
-from compress.inputs import Inputs, inputs_of
 from compress.macs import macs_of
 from compress.pruning.budget import Costs, Product, costs_of, savings
 from compress.pruning.choosing import _cheapest_first

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from compress.errors import ConfigError, ModelError
-from compress.masks import make_permanent_
+from compress.modules.masks import make_permanent_
 from compress.pruning.checks import check_example, check_model
 from compress.pruning.unstructured import prune_weights
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from compress.calling.inputs import Inputs
 from compress.channels.groups import resolve
 from compress.channels.trace import trace
 from compress.errors import ModelError
-from compress.inputs import Inputs
 from compress.pruning import readings
 from compress.pruning.places import mixing, places_of
 from compress.pruning.readings import Evidence

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compress import artifact
+from compress.artifacts import artifact
 from compress.errors import ConfigError, ModelError
 from compress.lowrank import LowRankConfig, factorize
-from compress.masks import MASK
+from compress.modules.masks import MASK
 from compress.pruning.options import PruneOptions
 from compress.pruning.plan import plans_of
 from compress.pruning.reconstruct import reconstruct, report_of

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from compress.calling.inputs import Inputs
 from compress.errors import ConfigError, ModelError
-from compress.inputs import Inputs
 from compress.measure.size import count_macs
 from compress.pruning.options import PruneOptions
 from compress.pruning.structured import apply_plan, plan_pruning, prune_channels

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from compress.inputs import Inputs
+from compress.calling.inputs import Inputs
 from compress.pruning.timing import paired_latency
 
 

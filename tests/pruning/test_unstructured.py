@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from torch import nn
 
 from compress.errors import ConfigError, ModelError
-from compress.masks import make_permanent_
+from compress.modules.masks import make_permanent_
 from compress.pruning.unstructured import prune_weights
 from tests.workloads import tiny_net
 

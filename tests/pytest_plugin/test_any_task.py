@@ -8,7 +8,7 @@ import shutil
 import pytest
 import torch
 
-from compress.pairs import pinned_threads
+from compress.calling.pairs import pinned_threads
 from tests.plugin_project import HERE, make_project
 
 WORKLOAD = "--compress-workload=scenes:workload"

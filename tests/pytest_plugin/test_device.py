@@ -8,9 +8,9 @@ import sys
 import pytest
 import torch
 
-from compress.cpu import cpu_class
-from compress.pairs import pinned_threads
+from compress.calling.pairs import pinned_threads
 from compress.pytest_plugin.options import COULD_NOT_MEASURE
+from compress.system.cpu import cpu_class
 from tests.plugin_project import RECIPE, make_project
 
 # As ssh does, with the last of its words: a line for the other machine's shell.

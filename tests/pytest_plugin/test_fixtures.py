@@ -6,8 +6,8 @@ import re
 import pytest
 import torch
 
+from compress.calling.pairs import pinned_threads
 from compress.measure import memory
-from compress.pairs import pinned_threads
 from compress.pytest_plugin.options import COULD_NOT_MEASURE
 from tests.plugin_project import RECIPE, Project, make_project
 

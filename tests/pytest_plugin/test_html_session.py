@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from compress.pairs import pinned_threads
+from compress.calling.pairs import pinned_threads
 from compress.report.sweep_file import write_sweep
 from tests.plugin_project import make_project
 from tests.report.page_samples import sweep

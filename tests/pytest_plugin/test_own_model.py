@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from compress.pairs import pinned_threads
+from compress.calling.pairs import pinned_threads
 from tests.plugin_project import make_project
 from tests.test_workflows import ACTION
 

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from compress.errors import CompressError
-from compress.progress import track
 from compress.pytest_plugin.progress import RunProgress
+from compress.system.progress import track
 from tests.asleep_project import TESTS, make_asleep_project
 
 A, B, C = "t.py::test_macs[one]", "t.py::test_time[one]", "t.py::test_macs[two]"

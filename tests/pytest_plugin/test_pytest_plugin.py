@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from compress.pairs import pinned_threads
+from compress.calling.pairs import pinned_threads
 from compress.pytest_plugin.options import COULD_NOT_MEASURE
 from tests.plugin_project import RECIPE, Project, Run, make_project
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from compress.calling.fidelity import relative_error
 from compress.errors import ConfigError, ModelError
-from compress.fidelity import relative_error
 from compress.quality import Quality, judge_model, mae, output_error
 from compress.results import METRICS
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+from compress.calling.fidelity import snr_db
+from compress.calling.inputs import inputs_of
 from compress.data import from_loaders, from_tensors
 from compress.errors import ModelError
 from compress.exported import capture
 from compress.exported.libraries import require_torchao
-from compress.fidelity import snr_db
-from compress.inputs import inputs_of
 from compress.quantization.aware import (
     QuantizeAwareConfig,
     _folded,
@@ -22,7 +22,7 @@ from compress.quantization.aware import (
 )
 from compress.quantization.observed import operations_of
 from compress.train import evaluate
-from compress.workload import dense_model
+from compress.workload.workload import dense_model
 from tests.nets import Net, conv, conv_bn, pooled
 from tests.workloads import tiny_data, tiny_net, tiny_workload
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from torch import nn
 
-from compress.inputs import inputs_of
+from compress.calling.inputs import inputs_of
 from compress.quantization.contract import against, fewest
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from compress.calling.inputs import inputs_of
 from compress.exported import capture
-from compress.inputs import inputs_of
 from compress.quantization.equalization import equalize_, equalizing_scales
 from compress.quantization.observed import folded
 from tests.nets import Net, conv, conv_bn, head, lively, pooled

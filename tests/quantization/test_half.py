@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from compress import artifact
+from compress.artifacts import artifact
+from compress.calling.fidelity import snr_db
 from compress.errors import ArtifactError, ConfigError, ModelError
-from compress.fidelity import snr_db
 from compress.quantization.half import HalfModel, to_half
 from tests.workloads import tiny_net
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from compress.fidelity import snr_db
-from compress.inputs import Inputs, inputs_of
+from compress.calling.fidelity import snr_db
+from compress.calling.inputs import Inputs, inputs_of
 from compress.quantization import ladder, search, static
 from compress.quantization.ladder import climb
 from compress.quantization.report import QuantizationReport, RungReport

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from compress.calling.inputs import inputs_of
 from compress.errors import ConfigError
 from compress.exported import capture
-from compress.inputs import inputs_of
 from compress.quantization.observed import calibrate_, check_observer, converted, layers_of, observed
 from tests.nets import Net, conv, conv_bn, head, pooled
 

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from torch import nn
 
+from compress.calling.fidelity import snr_db
+from compress.calling.inputs import inputs_of
 from compress.exported import capture
 from compress.exported.structure import Signature
-from compress.fidelity import snr_db
-from compress.inputs import inputs_of
 from compress.quantization.observed import calibrate_, converted, layers_of, observed
 from compress.quantization.simulation import Simulation
 

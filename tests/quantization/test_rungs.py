@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.inputs import inputs_of
+from compress.calling.inputs import inputs_of
 from compress.quantization import rungs, search
 from compress.quantization.rungs import adaptive_roundings, corrected_biases, squared_error_ranges
 from compress.quantization.search import Found

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from compress.calling.fidelity import snr_db
+from compress.calling.inputs import inputs_of
 from compress.errors import ConfigError, ModelError
-from compress.fidelity import snr_db
-from compress.inputs import inputs_of
 from compress.quantization import search, static
 from compress.quantization.model import count_int8_kernels
 from compress.quantization.report import INT8, QuantizationReport

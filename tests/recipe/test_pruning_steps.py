@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from compress import artifact, train
+from compress import train
+from compress.artifacts import artifact
 from compress.errors import ConfigError
 from compress.pruning.recalibration import recalibrate
 from compress.pruning.structured import prune_channels

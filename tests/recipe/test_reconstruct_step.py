@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from compress import artifact
+from compress.artifacts import artifact
 from compress.errors import ConfigError
 from compress.pruning.reconstruct import reconstruct, report_of
 from compress.pruning.structured import prune_channels

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from compress.calling.inputs import Inputs
 from compress.errors import ModelError
-from compress.inputs import Inputs
 from compress.reconstruction.passes import ForwardPass
 from tests.nets import Net
 

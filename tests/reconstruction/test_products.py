@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compress.inputs import Inputs
+from compress.calling.inputs import Inputs
 from compress.reconstruction.passes import ForwardPass
 from compress.reconstruction.survey import Parameters
 from tests.nets import Net

@@ -14,8 +14,8 @@ from compress.gate.history import Version
 from compress.gate.judge import judge
 from compress.gate.limits import Limit
 from compress.gate.recording import record
-from compress.pareto import Candidate, Failure, Sweep
 from compress.report.html import Report
+from compress.report.pareto import Candidate, Failure, Sweep
 from compress.results import LayerChange, Measurement
 from tests.gate.samples import DATA, ENVIRONMENT, PROVENANCE, latency, memory, params, top1
 

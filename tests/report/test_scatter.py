@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from compress.pareto import Candidate
+from compress.report.pareto import Candidate
 from compress.report.scatter import HEIGHT, Cost, Role, describe, draw_scatter, marks_of
 from tests.report.page_samples import sweep
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from compress.pareto import Candidate, Failure, Sweep
+from compress.report.pareto import Candidate, Failure, Sweep
 from compress.report.sweep_table import render_sweep_markdown, render_sweep_terminal, sweep_lines
 
 

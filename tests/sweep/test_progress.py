@@ -4,9 +4,9 @@ import io
 
 import pytest
 
-from compress.pareto import Candidate, Failure
-from compress.progress import track
+from compress.report.pareto import Candidate, Failure
 from compress.sweep.progress import sweep_progress
+from compress.system.progress import track
 
 ONE = Candidate(recipe="cut", quality=0.02, file_bytes=16e6, num_params=4e6, latency_ratio=0.8)
 OTHER = Failure(recipe="cut", settings={"fit.epochs": 9}, reason="the loss is no number")

@@ -18,7 +18,7 @@ from compress.sweep import run
 from compress.sweep.parameters import Choices, Range
 from compress.sweep.plans import all_points, plan_sweep
 from compress.sweep.run import SweepConfig, run_sweep
-from compress.workload import dense_model
+from compress.workload.workload import dense_model
 from tests.sweep.recipes import CUT, FIT, ZERO, recipe, write_recipe
 from tests.workloads import tiny_workload
 
@@ -70,7 +70,7 @@ def test_a_grid_is_measured_point_by_point(tmp_path, sweep, dense):
     assert [one.label for one in done.candidates] == ["cut", "zero", "cut: prune_channels.pruning_ratio=0.25"]
     assert (done.workload, done.num_examples, done.failures, done.running) == ("tiny", 24, (), ())
     assert [one.num_params for one in (done.dense, *done.candidates)] == [455, 157, 455, 288]
-    assert done.dense.file_bytes == len(compress.artifact.serialize(dense))
+    assert done.dense.file_bytes == len(compress.artifacts.artifact.serialize(dense))
     for one in done.candidates:
         low, high = one.latency_interval
         assert 0 < low <= one.latency_ratio <= high

@@ -7,7 +7,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from compress.pareto import Candidate, Failure
+from compress.report.pareto import Candidate, Failure
 from compress.sweep import trials
 from compress.sweep.parameters import Choices, Range
 from compress.sweep.plans import Point, all_points, plan_sweep, seeds

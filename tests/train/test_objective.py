@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from compress.calling.inputs import Inputs
 from compress.errors import ArtifactError, ConfigError, ModelError
-from compress.inputs import Inputs
 from compress.train import FitConfig, evaluate, fit
 from compress.train.distillation import soft_loss
 from compress.train.objective import Objective, label_loss, prepare_teacher

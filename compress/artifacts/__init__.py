@@ -1,0 +1,1 @@
+"""Models as files: saved and loaded, executed by runtimes, kept between runs."""
