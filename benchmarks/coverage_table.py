@@ -119,8 +119,11 @@ def _summary(tools: Mapping[str, Rows]) -> str:
     seconds = {name: row["seconds"] for name, row in done.items()}
     slowest = ", ".join(f"{name} {seconds[name]:.1f}" for name in sorted(seconds, key=lambda n: -seconds[n])[:5])
     small = [seconds[name] for name, row in done.items() if row["parameters"] < _LARGE]
+    left = {name: row["left"] / row["parameters"] for name, row in done.items()}
+    most = ", ".join(f"{name} {left[name]:.3f}" for name in sorted(left, key=lambda n: -left[n])[:3])
     said = [
         f"{len(done)} of {len(rows)} networks pruned; median {median(seconds.values()):.2f} s; slowest: {slowest}.",
+        f"Left: median {median(left.values()):.3f}; most: {most}.",
         f"Under 100 M parameters {sum(s <= _QUICK_S for s in small)} of {len(small)} took at most {_QUICK_S} s.",
         *(f"{text} {_share(done, what)}." for what, text in _PROMISES.items() if any(what in r for r in done.values())),
         *_summary_of_others(tools),
