@@ -157,8 +157,8 @@ def layers_of(graph: fx.GraphModule) -> list[Layer]:
     found = []
     weights = _weights_of(graph)
     for node in graph.graph.nodes:
-        reads = node.op == "call_function" and node not in weights and not weights.isdisjoint(node.all_input_nodes)
-        if node.target not in _LAYERS and not reads:
+        reads = node not in weights and not weights.isdisjoint(node.all_input_nodes)
+        if node.target not in _LAYERS and not (reads and _multiplies(node)):
             continue
         inputs = node.args[:2]
         seen = node.target in _WITH_KERNELS and all(one.op == "call_module" for one in inputs)
@@ -191,6 +191,11 @@ def _weights_of(graph: fx.GraphModule) -> set[fx.Node]:
         if is_view or (node.op == "get_attr" and node.target in parameters):
             found.add(node)
     return found
+
+
+def _multiplies(node: fx.Node) -> bool:
+    """Whether an operation does more with its weights than add or scale by them number by number, as with positions."""
+    return isinstance(node.target, OpOverload) and torch.Tag.pointwise not in node.target.tags
 
 
 def _full(layer: Layer) -> str:

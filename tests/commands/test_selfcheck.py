@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from compress.commands.cli import main
+from compress.gate.judge import RECORDED_LOOKS
 from compress.selfcheck import trials
 
 COMMAND = ["selfcheck", "--workload", "tests.workloads:tiny_workload", "--trials=2", "--slowed-trials=1", "--quiet"]
@@ -33,7 +34,7 @@ def test_the_status_says_whether_the_promise_was_kept(monkeypatch, capsys, is_bl
     printed = capsys.readouterr().out
     assert said in printed
     assert printed == Path("table.md").read_text()
-    assert len(Path("selfcheck.jsonl").read_text().splitlines()) == 1 + 1 + 2 + 4
+    assert len(Path("selfcheck.jsonl").read_text().splitlines()) == 1 + RECORDED_LOOKS + 2 + 4
 
 
 def test_a_busy_self_check_has_a_file_of_its_own(monkeypatch, tmp_path):

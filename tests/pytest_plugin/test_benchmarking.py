@@ -9,7 +9,9 @@ from compress.pytest_plugin.run import RUN
 
 def test_each_pair_of_models_has_a_test_s_time_of_its_own():
     """A second look at the same models takes what is left; other models, or these the other way round, begin anew."""
-    looks = Looks(SimpleNamespace(stash={RUN: SimpleNamespace(settings=SimpleNamespace(seconds=20.0))}))
+    looks = Looks(
+        SimpleNamespace(stash={RUN: SimpleNamespace(settings=SimpleNamespace(seconds=20.0), recording=False)})
+    )
     dense, compressed = object(), object()
     first = looks.effort(compressed, dense)
     assert (first.seconds, first.enough) == (10.0, precise_enough)
