@@ -6,10 +6,17 @@ BIN := .venv/bin
 # Stands for an environment in which pyproject.toml, as it is now, has been installed.
 READY := .venv/.ready
 
-.PHONY: bench test nightly check docs clean
+.PHONY: bench tasks test nightly check docs clean
 
 bench: $(READY)
 	$(BIN)/python -m pytest benchmarks --benchmark-compare
+
+# The gate on two tasks that are no image classification, all but times and memory: a minute.
+tasks: $(READY)
+	for task in diabetes sequence; do \
+		$(BIN)/python -m pytest benchmarks --benchmark-compare --compress-partial --compress-workload=$$task \
+			--compress-recipe=benchmarks/recipes/$$task -k "quality or params or macs or file_bytes" || exit; \
+	done
 
 # Each test is for itself and none asserts a time, so that they may share the cores.
 test: $(READY)
