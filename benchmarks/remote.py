@@ -46,7 +46,7 @@ def main() -> None:
     conditions = Conditions(
         model_factory=workload.model_factory,
         model_args=workload.model_args,
-        example_input=workload.example_inputs,
+        example_input=workload.inputs,
         runtime=options.runtime,
     )
     effort = Effort(seconds=options.seconds, enough=precise_enough)
