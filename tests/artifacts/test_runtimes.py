@@ -62,7 +62,7 @@ def test_an_int8_model_runs_in_int8_under_aotinductor(tiny_int8, tiny_images, mo
     def looked_into(package):
         with zipfile.ZipFile(package) as archive:
             code = [archive.read(name).decode() for name in archive.namelist() if name.endswith(".wrapper.cpp")]
-        calls.extend(re.findall(r"aoti_torch_cpu__q(?:conv|linear)_pointwise\w*\(", "".join(code)))
+        calls.extend(re.findall(r"\(aoti_torch_cpu__q(?:conv|linear)_pointwise\w*\(", "".join(code)))
         return load(package)
 
     monkeypatch.setattr(torch._inductor, "aoti_load_package", looked_into)
