@@ -24,7 +24,7 @@ from pathlib import Path
 from unittest import mock
 
 from compress.errors import CompressError
-from compress.system.cpu import cpu_class
+from compress.system.cpu import cpu_class, has_bfloat16
 from compress.system.files import write_atomically
 
 HERE = Path(__file__).parent
@@ -87,7 +87,7 @@ def machines(wanted: list[str]) -> list[Machine]:
     Raises:
         CompressError: if one that is named is none of them.
     """
-    found: dict[tuple[str, ...], Machine] = {}
+    found: dict[tuple[tuple[str, bool], ...], Machine] = {}
     for aten, onednn in BOUNDS:
         environment = {"ATEN_CPU_CAPABILITY": aten, "ONEDNN_MAX_CPU_ISA": onednn}
         # What each bound comes to alone: one beyond what the machine has would be obeyed all the same, and crash it.
@@ -101,9 +101,10 @@ def machines(wanted: list[str]) -> list[Machine]:
     return [machine for machine in found.values() if not wanted or machine.name in wanted]
 
 
-def _class_under(variable: str, value: str) -> str:
+def _class_under(variable: str, value: str) -> tuple[str, bool]:
+    # Two machines of one class may train in other precisions, which makes other models of the same recipe.
     with mock.patch.dict(os.environ, {variable: value}):
-        return cpu_class(1)
+        return cpu_class(1), has_bfloat16()
 
 
 def project(folder: Path) -> Path:
