@@ -22,7 +22,7 @@ from compress.pytest_plugin.outcomes import NotMeasured
 from compress.pytest_plugin.run import RECIPE_PARAMETER, RUN, PytestRun, asks_for_gate
 from compress.system.termination import TERMINATED_STATUS, Terminated, terminable
 
-pytest_plugins = ["compress.pytest_plugin.fixtures"]
+pytest_plugins = [f"compress.pytest_plugin.fixtures.{room}" for room in ("models", "size", "quality", "cpu", "cuda")]
 
 
 class _Worker(Protocol):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from compress.pytest_plugin.run import RUN
+from compress.pytest_plugin.run import RUN, is_own
 
 if TYPE_CHECKING:
     from compress.workload.workload import Workload
@@ -56,7 +56,7 @@ def _names(metafunc: pytest.Metafunc, parameter: str) -> list[str]:
     """Where a project has a fixture ``workload`` of its own, which nobody can ask before it runs, those of images."""
     config = metafunc.config
     definitions = metafunc._arg2fixturedefs.get("workload", ())
-    if definitions and definitions[-1].func.__module__ != "compress.pytest_plugin.fixtures":
+    if definitions and not is_own(definitions[-1]):
         return ["top1_error", "top5_error"] if parameter == QUALITY_PARAMETER else []
     try:
         workload = load_workload(config)

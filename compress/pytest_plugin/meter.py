@@ -1,15 +1,18 @@
-"""What measures one metric of a compressed model and the dense one it came from."""
+"""What measures one metric of a compressed model and the dense one it came from, and asks once what cannot change."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from torch import nn
 
     from compress.results import Measurement, Metric
+
+Found = TypeVar("Found")
 
 Measure = Callable[["nn.Module", "nn.Module"], "Measurement"]
 
@@ -33,3 +36,15 @@ class Meter:
 
     def __call__(self, compressed: nn.Module, dense: nn.Module) -> Measurement:
         return self.measure(compressed, dense)
+
+
+def once_a_model(find_out: Callable[[nn.Module], Found]) -> Callable[[nn.Module], Found]:
+    """The same, but asked once for each model: the dense one meets every recipe's."""
+    known: WeakKeyDictionary[nn.Module, Found] = WeakKeyDictionary()
+
+    def once(model: nn.Module) -> Found:
+        if model not in known:
+            known[model] = find_out(model)
+        return known[model]
+
+    return once

@@ -117,13 +117,18 @@ RECIPE_PARAMETER = "_recipe_path"
 RUN = pytest.StashKey[PytestRun]()
 
 
+def is_own(definition: pytest.FixtureDef[object]) -> bool:
+    """Whether a fixture is the plugin's, and not one that a project has put in its place."""
+    return definition.func.__module__.startswith("compress.pytest_plugin.fixtures.")
+
+
 def asks_for_gate(item: pytest.Item) -> bool:
     """Whether a test asks for the plugin's ``gate``, be it through a project's own that builds on it."""
     info = getattr(item, "_fixtureinfo", None)
     definitions = list(info.name2fixturedefs.get("gate", ())) if info is not None else []
     while definitions:
         definition = definitions.pop()
-        if definition.func.__module__ == "compress.pytest_plugin.fixtures":
+        if is_own(definition):
             return True
         if "gate" not in definition.argnames:
             return False

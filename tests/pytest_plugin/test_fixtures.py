@@ -252,4 +252,4 @@ def assert_no_traceback(text: str) -> None:
     """What was printed is for a user, and shows nothing of the inside."""
     assert "Traceback" not in text
     assert "site-packages" not in text
-    assert "fixtures.py" not in text
+    assert "pytest_plugin/" not in text
