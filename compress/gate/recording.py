@@ -19,6 +19,7 @@ from compress.gate.lock import locked
 from compress.gate.models import merged_models
 from compress.gate.rows import KeptRows, keep, write_rows
 from compress.gate.schema import SCHEMA
+from compress.gate.widening import widened
 from compress.results import METRICS, Environment, Identity, Kind, Measurement, Metric, Unit
 from compress.system.files import write_atomically
 
@@ -63,6 +64,7 @@ def record(
     *,
     provenance: Provenance,
     models: Mapping[str, Identity] = MappingProxyType({}),
+    widen: bool = False,
 ) -> Recorded:
     """Merge measurements into a baseline file, or begin one.
 
@@ -75,6 +77,7 @@ def record(
         runs: recipe to what was measured of it.
         provenance: what was measured, and where.
         models: recipe to the models that were measured, of recipes where that is known.
+        widen: whether the interval of a time is to reach over the one that was recorded of the same before.
 
     Raises:
         BaselineError: if counts or errors of two builds would stand side by side, a value cannot be recorded, the file
@@ -91,6 +94,8 @@ def record(
             old = load_baseline(path) if target.exists() else None
             replaced = _why_replaced(old, path, provenance)
             kept = None if replaced else old
+            if widen:
+                entries = widened(entries, kept, models, provenance.environment)
             merged = replace(_merge(kept, path, entries, provenance), models=merged_models(kept, path, entries, models))
             content = _to_json(merged).encode()
             changed = old is None or target.read_bytes() != content

@@ -71,7 +71,7 @@ def _record(session: pytest.Session, run: PytestRun, name: str) -> bool:
         _say(session.config, f"baseline {name!r} NOT recorded: {reason}", red=True)
         return False
     try:
-        recorded = run.gate_session().record(name)
+        recorded = run.gate_session().record(name, widen=run.settings.widen)
     except CompressError as error:
         _say(session.config, f"baseline {name!r} NOT recorded: {error}", red=True)
         _fail(session)

@@ -150,8 +150,10 @@ class GateSession:
         recorded = self.baseline is not None and self.baseline.entries(verdict.recipe, verdict.metric.name)
         return verdict.measurement.inapplicable and verdict.limit is None and not recorded
 
-    def record(self, name: str) -> Recorded:
+    def record(self, name: str, *, widen: bool = False) -> Recorded:
         """Write all that was measured into the baseline called ``name``.
+
+        With ``widen`` the interval of a time reaches over the one that was recorded of the same before.
 
         Raises:
             BaselineError: if the file cannot be written, or is of another workload.
@@ -165,7 +167,7 @@ class GateSession:
             models.setdefault(verdict.recipe, set()).add(verdict.identity)
         # Of a recipe whose tests measured several models nobody can say which one its entries are of.
         one = {recipe: identity for recipe, (identity, *others) in models.items() if identity and not others}
-        return record(self._path(name), runs, provenance=self.provenance, models=one)
+        return record(self._path(name), runs, provenance=self.provenance, models=one, widen=widen)
 
     def write_markdown(self, path: Path, *, title: str = "", missing: Sequence[str] = ()) -> None:
         """Write the reference table as Markdown.

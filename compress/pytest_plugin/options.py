@@ -166,6 +166,14 @@ OPTIONS = (
         " baseline and of the recipes' limits",
     ),
     Option(
+        flag="--compress-widen",
+        ini="compress_widen",
+        kind="switch",
+        help="with --benchmark-save: let the recorded interval of each time reach over what was recorded before, if"
+        " steps, dense model, versions and machine are the same; recorded again at another hour, it covers how far the"
+        " machine drifts",
+    ),
+    Option(
         flag="--require-cuda",
         ini="compress_require_cuda",
         kind="switch",
@@ -213,6 +221,7 @@ class Settings:
     excuses: tuple[str, ...]
     build_tolerance: float
     partial: bool
+    widen: bool
     require_cuda: bool
     require_baseline: bool
 
@@ -260,6 +269,7 @@ def read_settings(config: pytest.Config) -> Settings:
         excuses=tuple(_given(config, "--compress-excuse")[0] or ()),
         build_tolerance=_fraction(config, "--compress-build-tolerance", default=0.01),
         partial=bool(_given(config, "--compress-partial")[0]),
+        widen=bool(_given(config, "--compress-widen")[0]),
         require_cuda=bool(_given(config, "--require-cuda")[0]),
         require_baseline=bool(_given(config, "--require-baseline")[0]),
     )

@@ -26,6 +26,7 @@ GIVEN = [
     ("compress_inconclusive", "fail", "strict", True),
     ("compress_excuse", "macs\n  num_params:half", "excuses", ("macs", "num_params:half")),
     ("compress_partial", "true", "partial", True),
+    ("compress_widen", "true", "widen", True),
     ("compress_require_cuda", "true", "require_cuda", True),
     ("compress_require_baseline", "true", "require_baseline", True),
 ]
