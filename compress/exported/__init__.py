@@ -2,7 +2,5 @@
 
 from compress.exported.archive import from_archive as from_archive
 from compress.exported.archive import to_archive as to_archive
-from compress.exported.capture import batch_size as batch_size
 from compress.exported.capture import capture as capture
-from compress.exported.capture import first_of as first_of
 from compress.exported.model import ExportedModel as ExportedModel

@@ -8,7 +8,6 @@ import functools
 import logging
 import traceback
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, ShapesCollection
-from torch.utils._pytree import SUPPORTED_NODES, tree_is_leaf, tree_map, tree_map_only
+from torch.utils._pytree import SUPPORTED_NODES, tree_is_leaf, tree_map
 
+from compress.calling.batches import batch_size, repeated
 from compress.calling.inputs import Inputs, inputs_of
 from compress.errors import ModelError, first_line
 from compress.modules.copying import check_given
@@ -67,28 +67,6 @@ def capture(
         raise ModelError(f"{type(model).__name__} cannot be exported: {reason}{_line_of(cause)}") from cause
 
 
-def batch_size(inputs: Inputs) -> int:
-    """How many inputs there are: the size that most tensors have in their first dimension; 1 where none has any."""
-    sizes = Counter(len(tensor) for tensor in inputs.tensors if tensor.ndim)
-    return sizes.most_common(1)[0][0] if sizes else 1
-
-
-def repeated(inputs: Inputs, count: int) -> Inputs:
-    """``count`` inputs: those given, over and over."""
-    size = batch_size(inputs)
-    return _batchwise(inputs, lambda tensor: torch.cat([tensor] * -(-count // size))[:count])
-
-
-def first_of(inputs: Inputs, count: int) -> Inputs:
-    """The first ``count`` of the inputs, or all."""
-    return piece_of(inputs, 0, count)
-
-
-def piece_of(inputs: Inputs, start: int, end: int) -> Inputs:
-    """The inputs from the place ``start`` up to ``end``, as many as there are."""
-    return _batchwise(inputs, lambda tensor: tensor[start:end])
-
-
 @contextlib.contextmanager
 def quiet_torch() -> Iterator[None]:
     """Say nothing of what torch and its companions warn of and log while they work on their own graphs."""
@@ -101,18 +79,6 @@ def quiet_torch() -> Iterator[None]:
             yield
     finally:
         logging.disable(disabled)
-
-
-def _batchwise(inputs: Inputs, change: Any) -> Inputs:
-    """Change the tensors that have one entry for each input."""
-    size = batch_size(inputs)
-
-    def changed(tensor: Tensor) -> Tensor:
-        result: Tensor = change(tensor) if tensor.ndim and len(tensor) == size else tensor
-        return result
-
-    args, kwargs = tree_map_only(Tensor, changed, (inputs.args, dict(inputs.kwargs)))
-    return Inputs(args=args, kwargs=kwargs)
 
 
 def _exported(model: nn.Module, inputs: Inputs, alike: Sequence[Inputs], batch: Any) -> ExportedProgram:

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compress.calling.batches import batch_size
 from compress.calling.inputs import Inputs
-from compress.exported.capture import batch_size, quiet_torch
+from compress.exported.capture import quiet_torch
 
 Call = Callable[..., Any]
 _NO_LIMIT = 2**31 - 1

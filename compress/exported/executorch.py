@@ -24,10 +24,11 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.utils._pytree import tree_map_only
 
+from compress.calling.batches import batch_size
 from compress.calling.fidelity import SAME, check_same
 from compress.calling.inputs import Inputs
 from compress.errors import ArtifactError, CompressError, ConfigError, ModelError, first_line
-from compress.exported.capture import batch_size, capture, quiet_torch
+from compress.exported.capture import capture, quiet_torch
 from compress.exported.file_model import FileModel, signature_in
 from compress.exported.model import uncompiled
 from compress.exported.structure import Signature

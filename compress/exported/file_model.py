@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from compress.calling.batches import in_batches
 from compress.calling.inputs import Inputs
 from compress.errors import ArtifactError, MeasureError, ModelError, first_line
-from compress.exported.capture import batch_size, first_of, piece_of, repeated
 from compress.exported.structure import Signature
 
 
@@ -65,16 +65,12 @@ class FileModel(nn.Module):
 
     def _run_in_batches(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         """The same as :meth:`_run`, of a file for one size of batch one of that size at a time."""
-        given = Inputs(args=tuple(tensors))
-        size = batch_size(given)
-        if self.batch in (0, size):
+        if not self.batch:
             return self._run(tensors)
-        pieces = []
-        for start in range(0, size, self.batch):
-            piece = piece_of(given, start, start + self.batch)
-            outputs = self._run(repeated(piece, self.batch).args)
-            pieces.append(first_of(Inputs(args=tuple(outputs)), batch_size(piece)).tensors)
-        return [torch.cat(parts) for parts in zip(*pieces, strict=True)]
+        found: Sequence[Tensor] = in_batches(
+            lambda *some: tuple(self._run(some)), Inputs(args=tuple(tensors)), self.batch
+        )
+        return found
 
     def _open(self, place: str) -> tuple[list[str], Signature | None]:
         """Make the file ready for ``self._threads`` threads; its inputs' names, and how inputs and outputs are nested.

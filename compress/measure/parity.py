@@ -11,14 +11,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch import nn
 
 from compress.artifacts.runtimes import PACKAGING, Call
+from compress.calling.batches import batch_size, in_batches
 from compress.calling.inputs import Inputs, each_batch
 from compress.calling.outputs import Outputs, selected
 from compress.calling.pairs import pinned_threads
-from compress.exported.capture import batch_size, piece_of, repeated
 from compress.exported.file_model import FileModel
 from compress.measure.children import Conditions, ready
 from compress.measure.quality import quality_measurement
@@ -84,28 +83,11 @@ def parity(
 
 
 class _Served(nn.Module):
-    """What takes ``batch`` inputs at once, called with any number of them; the last ones are filled up with the first.
-
-    Tensors whose first dimension is not that of the inputs are handed through as they are.
-    """
+    """What takes ``batch`` inputs at once, called with any number of them."""
 
     def __init__(self, call: Call, batch: int) -> None:
         super().__init__()
         self._call, self._batch = call, batch
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        given = Inputs(args=args, kwargs=kwargs)
-        size = batch_size(given)
-        if size == self._batch:
-            return given.call(self._call)
-        pieces = []
-        for start in range(0, size, self._batch):
-            piece = piece_of(given, start, start + self._batch)
-            leaves, nesting = tree_flatten(repeated(piece, self._batch).call(self._call))
-            pieces.append(leaves)
-        return tree_unflatten([self._joined(leaves, size) for leaves in zip(*pieces, strict=True)], nesting)
-
-    def _joined(self, leaves: tuple[Any, ...], size: int) -> Any:
-        first = leaves[0]
-        is_of_inputs = isinstance(first, Tensor) and first.ndim and len(first) == self._batch
-        return torch.cat(leaves)[:size] if is_of_inputs else first
+        return in_batches(self._call, Inputs(args=args, kwargs=kwargs), self._batch)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress import exported
+from compress.calling import batches as calling_batches
 from compress.calling.inputs import Inputs, each_batch, inputs_of
 from compress.errors import ConfigError, DataError, ModelError
 from compress.exported import ExportedModel
@@ -76,7 +76,7 @@ def calibration_batches(data: Any, model: nn.Module | None = None, batch_size: i
             alike.
     """
     batches = _batches(data, model, batch_size)
-    batches = [batch for batch in batches if batch.tensors and exported.batch_size(batch)]
+    batches = [batch for batch in batches if batch.tensors and calling_batches.batch_size(batch)]
     if not batches:
         raise DataError("calibration needs at least one input, got none")
     for batch in batches:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from compress.exported import first_of
+from compress.calling.batches import first_of
 from compress.quantization import search
 from compress.quantization.contract import Accuracy
 from compress.quantization.equalization import equalizing_scales

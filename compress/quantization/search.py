@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 from torch import fx, nn
 from torch.export import ExportedProgram
 
+from compress.calling.batches import first_of
 from compress.calling.fidelity import check_same
 from compress.calling.inputs import Inputs
-from compress.exported import capture, first_of
+from compress.exported import capture
 from compress.exported.structure import Signature
 from compress.quantization.contract import Accuracy, fewest
 from compress.quantization.model import QuantizedModel, layers_with_kernels, quantized_model

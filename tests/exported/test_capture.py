@@ -4,18 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from compress.calling.inputs import inputs_of
 from compress.errors import ModelError
 from compress.exported import capture
-from compress.exported.capture import repeated
 from tests.workloads import tiny_net
-
-
-@pytest.mark.parametrize("count", [1, 2, 5])
-def test_a_batch_is_the_examples_over_and_over(count):
-    """As many as asked for, in their order, beginning anew where they end."""
-    example = torch.tensor([[1.0], [2.0]])
-    assert repeated(inputs_of(example), count).args[0].flatten().tolist() == [1.0, 2.0, 1.0, 2.0, 1.0][:count]
 
 
 @pytest.mark.parametrize("example", [1, 3])
