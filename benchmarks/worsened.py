@@ -44,7 +44,7 @@ def file_bytes(file_bytes: Meter) -> Meter:
     return Meter(metric="file_bytes", measure=measure)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def quality(quality: Meter) -> Meter:
     """Of the top-1 error, with one test example of a hundred more wrong."""
     return _worse(quality, "error", more_errors) if quality.metric == "top1_error" else quality

@@ -28,7 +28,7 @@ def flags(monkeypatch):
             "avx2 avx512f avx512_vnni avx512_bf16 amx_bf16 amx_int8",
             [
                 *("default-SSE41", "default-AVX2", "avx2-SSE41", "avx2-AVX2"),
-                *("avx512-AVX512_CORE", "avx512-AVX512_CORE_VNNI", "avx512-AVX512_CORE_AMX"),
+                *("avx512-AVX512_CORE", "avx512-AVX512_CORE_VNNI", "avx512-AVX512_CORE_BF16", "avx512-AVX512_CORE_AMX"),
             ],
         ),
     ],
@@ -94,3 +94,11 @@ def test_a_sleeping_layer_takes_the_dense_models_time_more():
     """In every pair."""
     awake = latency(0.8)
     assert worsened.asleep(awake).ratio == pytest.approx(awake.ratio + 1, rel=0.05)
+
+
+def test_the_worse_models_take_the_place_of_the_plugins(pytester):
+    """Every test of the benchmarks can be set up with them: none outlives what it is made of."""
+    tests = portability.project(pytester.path)
+    result = pytester.runpytest(str(tests), "--setup-plan", "-q")
+    assert "test_quality" in result.stdout.str()
+    assert "ERROR at setup" not in result.stdout.str()
