@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _FLOAT = "float32"
 # More than that is another model and not another runtime.
 _MAX_CHANGED = 0.005
+_AT_ONCE = 64
 
 
 def add_runtimes_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -42,13 +43,13 @@ def add_runtimes_parser(commands: argparse._SubParsersAction[argparse.ArgumentPa
     parser.add_argument("--runtime", metavar="NAME", nargs="+", help="only these (default: all)")
     parser.add_argument("--seconds", metavar="S", type=float, default=20.0, help="timing of each batch size (20)")
     parser.add_argument(
-        "--examples", metavar="N", type=int, default=1000, help="test images to compare answers on (1000; 0 for none)"
+        "--examples", metavar="N", type=int, default=1000, help="test examples to compare answers on (1000; 0 for none)"
     )
     parser.add_argument(
         "--best",
         action="store_true",
         help=f"say which of all is fastest on this machine, among those that change {_MAX_CHANGED * 100:.1f} %% of the"
-        " answers of their model at most",
+        " answers of their model at most, or its outputs by as much",
     )
     parser.add_argument("--threads", metavar="N", type=int, default=1, help="threads of an operation (1)")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
@@ -59,13 +60,15 @@ def _runtimes(options: argparse.Namespace) -> None:
 
     Preparing, which compiles, is timed apart from the forward passes. "x dense eager" is how many times as fast as the
     float model in eager mode, "x float" as the float model under the same runtime, both medians over rounds in which
-    every row is called once. "changed" is the share of test examples whose class is another than that from the same
-    model in eager mode, "MB" the size of the file that the runtime executes.
+    every row is called once. "difference" is the relative error of the outputs to the same model's in eager mode on the
+    inputs that are timed, "changed" the share of test examples that get another class than from it; of models that are
+    no classifiers "output error" is the relative error on test examples. "MB" is the size of the file that is executed.
     """
     from rich.console import Console
 
+    from compress.calling.batches import first_of, repeated
+    from compress.calling.inputs import inputs_of
     from compress.calling.pairs import pinned_threads
-    from compress.data import ImageData
     from compress.measure.runtimes import Examples, prepare_rows, time_rows
     from compress.quality import parity_of
     from compress.recipe import load_recipe, run_recipe
@@ -82,18 +85,18 @@ def _runtimes(options: argparse.Namespace) -> None:
     console = Console(stderr=True, quiet=options.quiet)
     rows: list[RuntimeRow] = []
     with pinned_threads(options.threads):
-        examples = None
-        if options.examples and isinstance(workload.dataset, ImageData):
-            quality = parity_of(workload.qualities)
-            examples = Examples.of(models, workload.dataset.test, options.examples, quality, workload.outputs)
+        examples, test, quality = None, workload.dataset.test, parity_of(workload.qualities)
+        if options.examples:
+            examples = Examples.of(models, test.batches(_AT_ONCE), options.examples, quality, workload.outputs)
         for batch in options.batch:
-            inputs = next(iter(workload.dataset.test.batches(batch)))[0]
+            given = inputs_of(next(iter(test.batches(batch)))[0])
+            inputs = repeated(first_of(given, batch), batch)
             new = prepare_rows(
                 models, inputs, runtimes, lambda text: console.print(text, highlight=False), examples=examples
             )
             time_rows(new, options.seconds)
             rows += new
-    Console(width=140).print(table(rows))
+    Console(width=140).print(table(rows, "changed" if quality.is_error else "output error"))
     _tell(rows)
     if options.best:
         for batch in options.batch:
@@ -133,7 +136,7 @@ def best(rows: list[RuntimeRow], batch: int, device: str) -> str:
     from compress.gate.statistics import paired_ratio
 
     timed = [row for row in rows if row.batch == batch and row.latencies_ms]
-    allowed = [row for row in timed if math.isnan(row.changed) or row.changed <= _MAX_CHANGED]
+    allowed = [row for row in timed if math.isnan(row.parity) or row.parity <= _MAX_CHANGED]
     eager = _row(rows, batch, "eager")
     if eager is None or not allowed:
         return f"batch {batch} on {device}: nothing ran that could be compared"
@@ -152,12 +155,12 @@ def best(rows: list[RuntimeRow], batch: int, device: str) -> str:
     )
 
 
-def table(rows: list[RuntimeRow]) -> Table:
-    """Runtime x precision x batch."""
+def table(rows: list[RuntimeRow], parity: str = "changed") -> Table:
+    """Runtime x precision x batch; ``parity`` heads what was compared on test examples."""
     from rich.table import Table
 
     found = Table(
-        "batch", "precision", "runtime", "prepare s", "ms", "x dense eager", "x float", "difference", "changed", "MB"
+        "batch", "precision", "runtime", "prepare s", "ms", "x dense eager", "x float", "difference", parity, "MB"
     )
     for row in rows:
         eager = _row(rows, row.batch, "eager")
@@ -171,7 +174,7 @@ def table(rows: list[RuntimeRow]) -> Table:
             _number(row.speedup_over(eager) if eager else math.nan, 2),
             _number(row.speedup_over(same) if same else math.nan, 2),
             "-" if math.isnan(row.difference) else f"{row.difference:.1e}",
-            "-" if math.isnan(row.changed) else f"{row.changed:.2%}",
+            "-" if math.isnan(row.parity) else f"{row.parity:.2%}",
             f"{row.file_bytes / 1e6:.3g}" if row.file_bytes else "-",
         )
     return found

@@ -6,16 +6,19 @@ import itertools
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from compress.artifacts.runtimes import Call, prepare
+from compress.calling.batches import batch_size, first_of
+from compress.calling.fidelity import relative_error
+from compress.calling.inputs import Inputs, each_batch
 from compress.calling.outputs import Outputs
 from compress.calling.pairs import elapsed_ms
-from compress.data import Split
 from compress.errors import CompressError
 from compress.exported.executorch import PteModel
 from compress.exported.file_model import FileModel
@@ -25,7 +28,6 @@ from compress.measure.size import count_file_bytes
 from compress.quality import Quality
 
 MIN_ROUNDS = 10
-_BATCH = 64
 
 
 @dataclass(kw_only=True)
@@ -37,9 +39,10 @@ class RuntimeRow:
         precision: which model: "float32" for the dense one, else the recipe's name.
         batch: inputs at once.
         prepare_s: seconds until it was ready, compilation included.
-        difference: largest difference of its outputs to the model's own in eager mode, relative to the largest output.
+        difference: relative error of its outputs to the model's own in eager mode, on the inputs that are timed.
         file_bytes: of the file that the runtime executes.
-        changed: share of test examples that get another class than from the model itself in eager mode, in 0..1.
+        parity: on test examples, against the model itself in eager mode: of classifiers the share that gets another
+            class, of others the relative error of the outputs.
         note: what else is to be known of it, one line; "" for nothing.
         unavailable: why it could not be run; "" if it could.
         call: a forward pass.
@@ -52,7 +55,7 @@ class RuntimeRow:
     prepare_s: float = math.nan
     difference: float = math.nan
     file_bytes: int = 0
-    changed: float = math.nan
+    parity: float = math.nan
     note: str = ""
     unavailable: str = ""
     call: Callable[[], object] | None = None
@@ -85,43 +88,51 @@ class Examples:
 
     @staticmethod
     def of(
-        models: Mapping[str, nn.Module], split: Split, count: int, quality: Quality, outputs: Outputs | None = None
+        models: Mapping[str, nn.Module],
+        batches: Iterable[Any],
+        count: int,
+        quality: Quality,
+        outputs: Outputs | None = None,
     ) -> Examples:
-        """The first ``count`` examples of a split."""
-        images = torch.cat([images for images, _ in itertools.islice(split.batches(_BATCH), -(-count // _BATCH))])
-        batches = torch.split(images[:count], _BATCH)
+        """The first ``count`` examples of batches as :func:`compress.calling.inputs.each_batch` takes them."""
+        first: list[Inputs] = []
+        for batch in each_batch(batches, name="test examples"):
+            first.append(first_of(batch.inputs, min(count, batch_size(batch.inputs))))
+            count -= batch_size(first[-1])
+            if count <= 0:
+                break
         answers = {}
         for precision, model in models.items():
-            call = prepare(model, batches[0], runtime="eager")
-            answers[precision] = list(answered(call, batches, outputs))
+            call = prepare(model, first[0], runtime="eager")
+            answers[precision] = list(answered(call, first, outputs))
         return Examples(quality=quality, outputs=outputs, answers=answers)
 
-    def share_changed(self, call: Call, precision: str, batch: int) -> float:
-        """How many of them ``call``, which takes ``batch`` at once, answers otherwise than the model itself."""
+    def parity(self, call: Call, precision: str, batch: int) -> float:
+        """How ``call``, which takes ``batch`` of them at once, answers where the model itself answered."""
         return parity(call, self.answers[precision], self.quality, batch=batch, outputs=self.outputs).value
 
 
 def prepare_rows(
     models: Mapping[str, nn.Module],
-    inputs: Tensor,
+    inputs: Inputs,
     runtimes: Sequence[str],
     note: Callable[[str], None],
     *,
     examples: Examples | None = None,
 ) -> list[RuntimeRow]:
-    """Each model made ready under each runtime for ``inputs: [batch, ...]``, and compared with itself in eager mode.
+    """Each model made ready under each runtime for a batch of inputs, and compared with itself in eager mode.
 
     Args:
         models: by precision.
         inputs: typical ones, for agreement on noise says little.
         runtimes: of :data:`~compress.artifacts.runtimes.RUNTIMES`.
         note: told what is being prepared.
-        examples: to count changed answers on; None not to.
+        examples: to compare answers on; None not to.
     """
-    rows = []
+    rows, batch = [], batch_size(inputs)
     for (precision, model), runtime in itertools.product(models.items(), runtimes):
-        row = RuntimeRow(runtime=runtime, precision=precision, batch=len(inputs))
-        note(f"preparing {precision} under {runtime} at batch {len(inputs)}")
+        row = RuntimeRow(runtime=runtime, precision=precision, batch=batch)
+        note(f"preparing {precision} under {runtime} at batch {batch}")
         start = time.perf_counter()
         try:
             prepared = prepare(model, inputs, runtime=runtime)
@@ -133,7 +144,7 @@ def prepare_rows(
             row.file_bytes = _file_bytes(prepared, model)
             row.note = prepared.delegation if isinstance(prepared, PteModel) else ""
             if examples is not None:
-                row.changed = examples.share_changed(prepared, precision, len(inputs))
+                row.parity = examples.parity(prepared, precision, batch)
             row.call = _forward(prepared, inputs)
         rows.append(row)
     return rows
@@ -151,18 +162,17 @@ def time_rows(rows: Sequence[RuntimeRow], seconds: float) -> None:
             row.latencies_ms.append(elapsed_ms(row.call))
 
 
-def _forward(prepared: Call, inputs: Tensor) -> Callable[[], object]:
+def _forward(prepared: Call, inputs: Inputs) -> Callable[[], object]:
     def call() -> object:
         with torch.inference_mode():
-            return prepared(inputs)
+            return inputs.call(prepared)
 
     return call
 
 
-def _difference(prepared: Call, reference: Call, inputs: Tensor) -> float:
+def _difference(prepared: Call, reference: Call, inputs: Inputs) -> float:
     with torch.inference_mode():
-        outputs, expected = prepared(inputs), reference(inputs)
-    return float((outputs - expected).abs().max() / expected.abs().max())
+        return relative_error(inputs.call(reference), inputs.call(prepared))
 
 
 def _file_bytes(prepared: Call, model: nn.Module) -> int:
