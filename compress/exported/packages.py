@@ -24,7 +24,7 @@ from compress.calling.inputs import Inputs
 from compress.errors import ModelError
 from compress.exported.capture import capture, quiet_torch
 from compress.system.cpu import cpu_class, cpu_name
-from compress.system.files import made_cache_folder
+from compress.system.files import forget_oldest, made_cache_folder
 
 _SETTINGS = {
     # Only with the weights as constants do int8 and layout rewrites happen.
@@ -34,8 +34,14 @@ _SETTINGS = {
 }
 
 
+# Of packages in the cache: some hundred of a small network; one more takes about a minute to make again.
+KEPT_BYTES = 4_000_000_000
+
+
 def package_of(model: nn.Module, inputs: Inputs) -> Path:
     """The file of ``model`` compiled for inputs of these shapes and as many threads as now, made if there is none yet.
+
+    The packages that were not used for longest are deleted where all together grow beyond :data:`KEPT_BYTES`.
 
     Args:
         model: in eval mode, on the device of the inputs.
@@ -46,8 +52,10 @@ def package_of(model: nn.Module, inputs: Inputs) -> Path:
     """
     program = capture(model, inputs, fixed=True)
     path = made_cache_folder(ModelError) / f"package-{_digest(program, inputs)[:32]}.pt2"
+    if zipfile.is_zipfile(path):
+        path.touch()
     # One that is damaged is made anew.
-    if not zipfile.is_zipfile(path):
+    else:
         # In the same folder, so that it comes to its place in one step, whoever else compiles the same meanwhile.
         with tempfile.TemporaryDirectory(prefix=".package-", dir=path.parent) as folder:
             made = str(Path(folder, "model.pt2"))
@@ -55,6 +63,7 @@ def package_of(model: nn.Module, inputs: Inputs) -> Path:
             with quiet_torch(), torch.no_grad():
                 torch._inductor.aoti_compile_and_package(program, package_path=made, inductor_configs=dict(_SETTINGS))
             Path(made).replace(path)
+        forget_oldest(path.parent, "package-*.pt2", KEPT_BYTES)
     return path
 
 

@@ -57,6 +57,24 @@ def write_atomically(path: Path, content: bytes, error: type[CompressError]) -> 
                 Path(temporary).unlink()
 
 
+def forget_oldest(folder: Path, pattern: str, limit: int) -> None:
+    """Delete files of a cache, those written or touched longest ago first, until what is left holds ``limit`` bytes.
+
+    What another process has deleted meanwhile is gone all the same, and what may not be deleted stays.
+    """
+    found = []
+    for path in folder.glob(pattern):
+        with contextlib.suppress(FileNotFoundError):
+            found.append((path.stat().st_mtime_ns, path.stat().st_size, path))
+    left = sum(size for _, size, _ in found)
+    for _, size, path in sorted(found):
+        if left <= limit:
+            break
+        with contextlib.suppress(OSError):
+            path.unlink()
+            left -= size
+
+
 def _umask() -> int:
     """The process's file mode mask, which can only be read by setting it."""
     mask = os.umask(0o022)

@@ -12,6 +12,7 @@ from torch import nn
 
 from compress.calling.inputs import inputs_of
 from compress.errors import ModelError
+from compress.exported import packages
 from compress.exported.packages import Package, package_of
 
 
@@ -99,3 +100,17 @@ def test_a_cache_that_cannot_be_written_is_told(compiles, tmp_path, monkeypatch)
     with pytest.raises(ModelError, match=rf"^cannot make the cache folder {re.escape(str(tmp_path))}.*: Not a"):
         package_of(net(), inputs_of(torch.ones(1, 4)))
     assert compiles == []
+
+
+def test_the_package_that_was_not_used_for_longest_goes(compiles, monkeypatch):
+    """A use counts as much as a compilation; models that were trained or compressed stay."""
+    monkeypatch.setattr(packages, "KEPT_BYTES", 2 * 22)
+    first, second = (package_of(net(scale=scale), inputs_of(torch.ones(1, 4))) for scale in (1.0, 2.0))
+    for age, path in enumerate((second, first)):
+        os.utime(path, (10_000 - age, 10_000 - age))
+    trained = first.with_name("trained.safetensors")
+    trained.write_bytes(bytes(1000))
+    package_of(net(), inputs_of(torch.ones(1, 4)))
+    third = package_of(net(scale=3.0), inputs_of(torch.ones(1, 4)))
+    assert sorted(first.parent.iterdir()) == sorted([first, third, trained])
+    assert len(compiles) == 3

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
 from compress.errors import ArtifactError, BaselineError
-from compress.system.files import write_atomically
+from compress.system.files import forget_oldest, write_atomically
 
 
 def names(folder):
@@ -89,3 +90,34 @@ def test_a_folder_is_not_replaced(tmp_path):
         write_atomically(tmp_path / "file", b"new", ArtifactError)
     assert (tmp_path / "file").is_dir()
     assert names(tmp_path) == ["file"]
+
+
+@pytest.fixture
+def aged(tmp_path):
+    """Four files of ten bytes, "a" the oldest; another that no pattern names."""
+    for age, name in enumerate(["d.pt2", "c.pt2", "b.pt2", "a.pt2"]):
+        (tmp_path / name).write_bytes(bytes(10))
+        os.utime(tmp_path / name, (10_000 - age, 10_000 - age))
+    (tmp_path / "trained").write_bytes(bytes(100))
+    return tmp_path
+
+
+@pytest.mark.parametrize(("limit", "left"), [(40, "abcd"), (39, "bcd"), (20, "cd"), (0, "")])
+def test_the_oldest_files_of_a_cache_go_until_the_rest_is_small_enough(aged, limit, left):
+    """No other file goes."""
+    forget_oldest(aged, "*.pt2", limit)
+    assert names(aged) == [*(f"{name}.pt2" for name in left), "trained"]
+
+
+def test_a_file_of_the_cache_that_cannot_be_deleted_stays(aged, monkeypatch):
+    """The next one goes in its place."""
+    unlink = Path.unlink
+
+    def refuse(path):
+        if path.name == "a.pt2":
+            raise PermissionError(errno.EPERM, "no")
+        unlink(path)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    forget_oldest(aged, "*.pt2", 30)
+    assert names(aged) == ["a.pt2", "c.pt2", "d.pt2", "trained"]
