@@ -30,7 +30,7 @@ from compress.quantization.annotation import annotate_
 from compress.quantization.canonical import canonical_
 from compress.quantization.contract import Contract, against
 from compress.quantization.folding import fold_batch_norms_
-from compress.quantization.model import count_int8_kernels, layers_with_kernels, quantized_model
+from compress.quantization.model import QuantizedModel, count_int8_kernels, layers_with_kernels, quantized_model
 from compress.quantization.observed import converted, layers_of, operations_of, prepared, specifications
 from compress.quantization.report import FLOAT, INT8, NOT_LOWERED, LayerReport, QuantizationReport, no_kernel
 from compress.quantization.scaling import Scaled, fold_scaled_, scale_weights_
@@ -143,6 +143,7 @@ def quantize_aware_fit(
     ).model
     assert isinstance(trained, _Rounded)  # noqa: S101 - what was trained
     graph = _folded(trained)
+    # Read before the graph is converted, which takes the observers out.
     layers = tuple(
         LayerReport(name=layer.name, precision=INT8)
         if layer.observers
@@ -150,15 +151,7 @@ def quantize_aware_fit(
         for layer in layers_of(graph)
     )
     quantized = quantized_model(converted(graph), examples)
-    kernels = count_int8_kernels(quantized, examples)
-    if kernels < sum(layer.precision == INT8 for layer in layers):
-        lowered = iter(layers_with_kernels(quantized, examples))
-        layers = tuple(
-            layer
-            if layer.precision == FLOAT or next(lowered)
-            else LayerReport(name=layer.name, precision=FLOAT, reason=NOT_LOWERED)
-            for layer in layers
-        )
+    layers, kernels = _lowered(layers, quantized, examples)
     accuracy, measure = _contract(model, data, config, outputs)
     report = QuantizationReport(
         layers=layers,
@@ -171,6 +164,22 @@ def quantize_aware_fit(
     )
     quantized.notes["report"] = report.to_json()
     return Quantized(quantized, report)
+
+
+def _lowered(
+    layers: tuple[LayerReport, ...], quantized: QuantizedModel, examples: Inputs
+) -> tuple[tuple[LayerReport, ...], int]:
+    """The layers, of which one that has no int8 kernel is none in int8, and how many kernels run."""
+    kernels = count_int8_kernels(quantized, examples)
+    if kernels >= sum(layer.precision == INT8 for layer in layers):
+        return layers, kernels
+    has_kernel = iter(layers_with_kernels(quantized, examples))
+    return tuple(
+        layer
+        if layer.precision == FLOAT or next(has_kernel)
+        else LayerReport(name=layer.name, precision=FLOAT, reason=NOT_LOWERED)
+        for layer in layers
+    ), kernels
 
 
 def _contract(model: nn.Module, data: Data, config: QuantizeAwareConfig, outputs: Outputs | None) -> Contract:
