@@ -21,9 +21,9 @@ from compress.calling.inputs import inputs_of
 from compress.errors import ArtifactError, CompressError
 from compress.exported import capture
 from compress.exported.libraries import require_torchao
-from compress.quantization.checks import has_vnni
 from compress.quantization.model import count_int8_kernels, quantized_model
 from compress.quantization.observed import calibrate_, converted, layers_of, observed
+from compress.system.cpu import has_vnni
 from compress.system.files import write_atomically
 
 MODELS = (
