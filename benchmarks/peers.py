@@ -171,23 +171,25 @@ def tables(session: Session, epochs: int) -> list[str]:
     after = f" after {epochs} distilled epochs" if epochs else ""
     heads = (f"channels removed{after}", *(f"{one / 1e6:.2f} M left ({one / whole:.0%})" for one in targets))
     cuts = [(name, *(cell(Row(way=name, target=one, epochs=epochs)) for one in targets)) for name in CUTS]
+    parts = [(heads, cuts)]
+    if not epochs:
+        parts += [
+            (("weights at zero", "error"), [(name, cell(Row(way=name))) for name in MASKS]),
+            (
+                ("int8", "error", "int8 layers", "file", "s"),
+                [(name, cell(Row(way=name)), *_int8_cells(session.figures(Row(way=name)))) for name in INT8],
+            ),
+        ]
+    title = f"{metric.title[0].upper()}{metric.title[1:]}"
     judged = f"{trial.workload.name} on {len(trial.test):,} test examples"
     lines = [
-        f"{metric.title} of {judged}, and how much more it is than the dense network's {write_value(metric, dense)}.",
-        "",
-        *pipe_table(heads, _measured(cuts), right=range(1, len(heads))),
+        f"{title}, {judged}; in parentheses what that is more than the dense network's {write_value(metric, dense)}."
     ]
-    if epochs:
-        return lines
-    masks = [(name, cell(Row(way=name))) for name in MASKS]
-    int8 = [(name, cell(Row(way=name)), *_int8_cells(session.figures(Row(way=name)))) for name in INT8]
-    lines += ["", *pipe_table(("weights at zero", "error"), _measured(masks), right=[1])]
-    return [*lines, "", *pipe_table(("int8", "error", "int8 layers", "file", "s"), _measured(int8), right=range(1, 5))]
-
-
-def _measured(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Those that have a figure."""
-    return [row for row in rows if any(row[1:])]
+    for titles, rows in parts:
+        measured = [row for row in rows if any(row[1:])]
+        if measured:
+            lines += ["", *pipe_table(titles, measured, right=range(1, len(titles)))]
+    return lines
 
 
 def written(figures: Figures | None, dense: float, metric: Metric) -> str:
