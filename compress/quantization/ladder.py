@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 from compress.calling.batches import first_of
 from compress.quantization import search
@@ -53,7 +54,15 @@ RUNGS: tuple[tuple[str, tuple[Rung, ...]], ...] = (
 )
 
 
-def climb(found: Found, accuracy: Accuracy, wanted: float, *, progress: bool) -> tuple[Found, tuple[RungReport, ...]]:
+class Climbed(NamedTuple):
+    """Where a climb ended: the model with what was kept, its accuracy with every layer in int8, and what was tried."""
+
+    found: Found
+    accuracy: float
+    rungs: tuple[RungReport, ...]
+
+
+def climb(found: Found, accuracy: Accuracy, wanted: float, *, progress: bool) -> Climbed:
     """As many rungs as it takes for the simulated int8 model to reach the accuracy wanted with no layer in float.
 
     A rung that makes it worse is not kept. Where none is enough, what they brought is, and layers fall back to float
@@ -75,4 +84,4 @@ def climb(found: Found, accuracy: Accuracy, wanted: float, *, progress: bool) ->
             found, reached = tried, after
     if found.tuning != Tuning() and reached < wanted:
         found = search.ranked_anew(found, progress=progress)
-    return found, tuple(reports)
+    return Climbed(found, reached, tuple(reports))

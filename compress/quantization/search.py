@@ -130,12 +130,18 @@ def _observed(found: Found, tuning: Tuning, in_float: Collection[str]) -> fx.Gra
     )
 
 
-def fewest_in_float(found: Found, accuracy: Accuracy, wanted: float, *, at_least: int) -> int | None:
-    """How many of the most sensitive layers must stay in float to reach the accuracy wanted; None if all must."""
+def fewest_in_float(found: Found, accuracy: Accuracy, wanted: float, *, at_least: int, all_int8: float) -> int | None:
+    """How many of the most sensitive layers must stay in float to reach the accuracy wanted; None if all must.
+
+    ``all_int8`` is the accuracy with none in float, which is known: to measure one takes a pass over all examples.
+    """
     ranked = found.ranked
 
     def holds(count: int) -> bool:
-        found.simulation.in_float = [*ranked[:count], *_without_kernel(found)]
+        in_float = [*ranked[:count], *_without_kernel(found)]
+        if not in_float:
+            return all_int8 >= wanted
+        found.simulation.in_float = in_float
         return accuracy(found.simulation) >= wanted
 
     return fewest(holds, below=len(ranked), at_least=at_least)

@@ -113,8 +113,8 @@ def quantize_by(
         accuracy, measure = against(given, batches) if evaluate is None else Contract(evaluate, "accuracy")
         accuracy_float = accuracy(given)
         wanted = accuracy_float - config.max_accuracy_drop
-        found, rungs = climb(found, accuracy, wanted, progress=progress)
-        quantized, count, kernels, reached = _held(found, accuracy, wanted, progress=progress)
+        found, all_int8, rungs = climb(found, accuracy, wanted, progress=progress)
+        quantized, count, kernels, reached = _held(found, accuracy, wanted, all_int8, progress=progress)
         report = QuantizationReport(
             layers=search.layer_reports(found, count),
             int8_kernels=kernels,
@@ -153,14 +153,14 @@ class _Held(NamedTuple):
     accuracy: float
 
 
-def _held(found: search.Found, accuracy: Accuracy, wanted: float, *, progress: bool) -> _Held:
-    """The int8 model with as few layers in float as reach the accuracy wanted."""
+def _held(found: search.Found, accuracy: Accuracy, wanted: float, all_int8: float, *, progress: bool) -> _Held:
+    """The int8 model with as few layers in float as reach the accuracy wanted; that with none in float is known."""
     if not found.ranked:
         why = sorted({no_kernel(layer.operation) for layer in found.simulation.layers})
         raise ModelError("; ".join([_NO_LAYER, *why]))
     count, reached = 0, math.nan
     for _ in range(_ROUNDS):
-        fewest = search.fewest_in_float(found, accuracy, wanted, at_least=count)
+        fewest = search.fewest_in_float(found, accuracy, wanted, at_least=count, all_int8=all_int8)
         if fewest is None:
             break
         quantized = search.built(found, fewest)

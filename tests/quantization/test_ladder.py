@@ -98,15 +98,15 @@ def by_loudness(one: nn.Module) -> float:
 def test_only_as_many_rungs_are_tried_as_it_takes(found):
     """None where plain int8 is good enough; the first that suffices ends it; each says what it brought."""
     plain = by_loudness(found.simulation)
-    same, none = climb(found, by_loudness, plain, progress=False)
+    same, _, none = climb(found, by_loudness, plain, progress=False)
     assert same is found
     assert none == ()
-    better, some = climb(found, by_loudness, plain + 0.02, progress=False)
+    better, reached, some = climb(found, by_loudness, plain + 0.02, progress=False)
     assert [rung.name for rung in some] == ["ranges of weights by squared error", "biases corrected"]
     assert some[-1].is_kept
-    assert some[-1].accuracy_after == by_loudness(better.simulation) >= plain + 0.02
+    assert some[-1].accuracy_after == reached == by_loudness(better.simulation) >= plain + 0.02
     assert some[0].accuracy_before == plain
-    _, every = climb(found, by_loudness, 1.0, progress=False)
+    _, _, every = climb(found, by_loudness, 1.0, progress=False)
     assert [rung.name for rung in every] == [name for name, _ in ladder.RUNGS]
 
 
@@ -115,7 +115,7 @@ def test_a_rung_that_loses_accuracy_is_not_kept(found, monkeypatch):
     last = [layer for layer in found.simulation.layers if layer.name.startswith("0.")]
     harm = lambda one: ladder.Tuning(biases={last[0].node: torch.full((16,), 1e3)})  # noqa: E731, ARG005
     monkeypatch.setattr(ladder, "RUNGS", (("harm", (harm,)),))
-    same, (rung,) = climb(found, by_loudness, 1.0, progress=False)
+    same, _, (rung,) = climb(found, by_loudness, 1.0, progress=False)
     assert same is found
     assert not rung.is_kept
     assert rung.accuracy_after < rung.accuracy_before
@@ -137,6 +137,24 @@ def test_layers_stay_in_float_only_where_no_rung_holds_the_contract(monkeypatch)
     assert climbed.accuracy_int8 >= 0.31
     assert any("tried biases corrected: " in line for line in str(climbed).splitlines())
     assert QuantizationReport.from_json(climbed.to_json()) == climbed
+
+
+@pytest.mark.parametrize("drop", [0.9, 0.69])
+def test_no_model_is_judged_twice(monkeypatch, drop):
+    """The float model once, the simulation once plain and once a rung, the compiled model once."""
+    monkeypatch.setattr(static, "count_int8_kernels", lambda *_: 99)
+    monkeypatch.setattr(static.QuantizedModel, "forward", lambda self, inputs: self.graph(inputs))
+    judged = []
+
+    def accuracy(one: nn.Module) -> float:
+        judged.append(type(one).__name__)
+        return by_loudness(one)
+
+    data = torch.cat([batch.args[0] for batch in calibration()])
+    report = quantize(net(), data, evaluate=accuracy, max_accuracy_drop=drop).report
+    assert report.float_layers == ()
+    assert bool(report.rungs) is (drop < 0.9)
+    assert judged == ["Sequential", *["Simulation"] * (1 + len(report.rungs)), "QuantizedModel"]
 
 
 def test_reports_from_before_there_were_rungs_can_be_read():
