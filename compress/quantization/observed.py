@@ -19,6 +19,7 @@ from compress.quantization.annotation import CONVOLUTIONS, FLOAT_LAYERS, LINEAR,
 from compress.quantization.canonical import canonical_
 from compress.quantization.equalization import equalize_
 from compress.quantization.folding import fold_batch_norms_
+from compress.quantization.kernels import pair_channels_
 from compress.quantization.naming import give_each_call_its_weight_, name_constants_
 from compress.system.progress import track
 
@@ -142,6 +143,7 @@ def converted(graph: fx.GraphModule) -> fx.GraphModule:
     with quiet_torch():
         graph = convert_pt2e(graph)
     give_each_call_its_weight_(graph)
+    pair_channels_(graph)
     name_constants_(graph)
     used = {node.target for node in graph.graph.nodes if node.op == "get_attr"}
     for name, _ in [*graph.named_parameters(), *graph.named_buffers()]:
