@@ -63,6 +63,9 @@ def annotate_(
             continue
         if node.name in in_float or node.args[1] not in constants or not _is_float(node.args[0]):
             continue
+        # Computed once, by whoever compiles: no kernel would run.
+        if node.args[0] in constants:
+            continue
         _observe_(node, {node.args[0]: config.input_activation, node.args[1]: config.weight})
         integers.add(_end(node, ends.get(node, node), config))
     for node in graph.graph.nodes:

@@ -83,4 +83,6 @@ def writes(node: fx.Node) -> bool:
 
 
 def _is_random(node: fx.Node) -> bool:
+    if node.target is torch.ops.aten.dropout.default:
+        return bool(node.args[2])  # whether in train mode
     return isinstance(node.target, _Overload) and torch.Tag.nondeterministic_seeded in node.target.tags

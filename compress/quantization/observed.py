@@ -17,8 +17,10 @@ from compress.errors import ConfigError
 from compress.exported.capture import quiet_torch
 from compress.quantization.annotation import CONVOLUTIONS, FLOAT_LAYERS, LINEAR, annotate_
 from compress.quantization.canonical import canonical_
+from compress.quantization.constants import constants_of
 from compress.quantization.equalization import equalize_
 from compress.quantization.folding import fold_batch_norms_
+from compress.quantization.kernels import pair_channels_
 from compress.quantization.naming import give_each_call_its_weight_, name_constants_
 from compress.system.progress import track
 
@@ -28,6 +30,8 @@ _CALL = "@"  # between the name of a module and that of one of its operations
 _EPS = 2**-12  # the least scale, as torchao's own default has it
 _WITH_KERNELS = {*CONVOLUTIONS, LINEAR}
 _LAYERS = {*_WITH_KERNELS, *FLOAT_LAYERS}
+_COPIES = {torch.ops.aten.dropout.default, torch.ops.aten.repeat.default}  # and dropout in eval mode is one
+_ONCE = " of constants, which is computed once"
 _MATRIX = 2  # dimensions of more than one number that a weight has; a scale or a shift for each channel is no layer
 
 
@@ -39,7 +43,7 @@ class Layer:
         node: its name in the graph.
         name: of its module, or the node's where a module has several operations.
         observers: nodes of the observers of its input and its weight; none if it cannot be int8.
-        operation: the operation's name.
+        operation: the operation's name, and whether it is of constants alone.
     """
 
     node: str
@@ -142,6 +146,7 @@ def converted(graph: fx.GraphModule) -> fx.GraphModule:
     with quiet_torch():
         graph = convert_pt2e(graph)
     give_each_call_its_weight_(graph)
+    pair_channels_(graph)
     name_constants_(graph)
     used = {node.target for node in graph.graph.nodes if node.op == "get_attr"}
     for name, _ in [*graph.named_parameters(), *graph.named_buffers()]:
@@ -155,7 +160,7 @@ def converted(graph: fx.GraphModule) -> fx.GraphModule:
 def layers_of(graph: fx.GraphModule) -> list[Layer]:
     """All operations with weights in an observed graph, in the order they run in."""
     found = []
-    weights = _weights_of(graph)
+    weights, constants = _weights_of(graph), constants_of(graph)
     for node in graph.graph.nodes:
         reads = node not in weights and not weights.isdisjoint(node.all_input_nodes)
         if node.target not in _LAYERS and not (reads and _multiplies(node)):
@@ -168,7 +173,7 @@ def layers_of(graph: fx.GraphModule) -> list[Layer]:
                 node=node.name,
                 name=str(stack[-1][0]).partition(_CALL)[0] if stack else "",
                 observers=tuple(one.name for one in inputs) if seen else (),
-                operation=str(node.target).removeprefix("aten."),
+                operation=str(node.target).removeprefix("aten.") + (_ONCE if node in constants else ""),
             )
         )
     names = [layer.name for layer in found]
@@ -179,16 +184,18 @@ def layers_of(graph: fx.GraphModule) -> list[Layer]:
 
 
 def _weights_of(graph: fx.GraphModule) -> set[fx.Node]:
-    """The nodes of weights that no observer watches, and of other views of them: whatever reads one computes in float.
+    """The nodes of weights that no observer watches, and of views and copies of them.
 
-    Recurrent layers, embeddings and products written out by hand, whose weights int8 knows nothing of.
+    Whatever reads one computes in float: recurrent layers, embeddings and products written out by hand, whose weights
+    int8 knows nothing of.
     """
     named = graph.named_parameters(remove_duplicate=False)
     parameters = {name for name, one in named if sum(size > 1 for size in one.shape) >= _MATRIX}
     found: set[fx.Node] = set()
     for node in graph.graph.nodes:
-        is_view = isinstance(node.target, OpOverload) and node.target.is_view and node.args[0] in found
-        if is_view or (node.op == "get_attr" and node.target in parameters):
+        is_view = isinstance(node.target, OpOverload) and node.target.is_view
+        hands_on = (is_view or node.target in _COPIES) and node.args[0] in found
+        if hands_on or (node.op == "get_attr" and node.target in parameters):
             found.add(node)
     return found
 

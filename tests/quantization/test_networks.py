@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import hypothesis.strategies as st
@@ -16,7 +17,6 @@ from compress.quantization.report import INT8
 from compress.quantization.static import quantize
 
 WIDTH = 8
-BLOCKS = ("plain", "reused", "tied", "preactivation", "own norms", "constant", "weight norm", "same")
 
 
 class Block(nn.Module):
@@ -30,26 +30,67 @@ class Block(nn.Module):
         for norm in (self.norm, self.second):
             for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
                 tensor.data.uniform_(0.3, 2.0)
+        for name, module in LAYERS.get(kind, dict)().items():
+            setattr(self, name, module)
         if kind == "tied":
             self.other.weight = self.conv.weight
-        if kind == "weight norm":
-            nn.utils.parametrizations.weight_norm(self.conv)
-        if kind == "same":
-            self.conv = nn.Conv2d(WIDTH, WIDTH, (2, 3), padding="same")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.kind == "reused":
-            return self.conv(self.norm(self.conv(x)).relu())
-        if self.kind == "tied":
-            return self.second(self.other(self.norm(self.conv(x)).relu())).relu()
-        if self.kind == "preactivation":
-            y = self.conv(x)
-            return y + self.other(self.norm(y).relu())
-        if self.kind == "own norms":
-            return self.norm(self.conv(x)).relu() + self.second(self.conv(x.flip(3))).relu()
-        if self.kind == "constant":
-            return (self.conv(x) + 1).relu() * 0.5
-        return self.norm(self.conv(x)).relu()
+        return STEPS[self.kind](self, x)
+
+
+# What a kind of block has in place of a convolution of width 3 and batch norms, or beside them.
+LAYERS: dict[str, Callable[[], dict[str, nn.Module]]] = {
+    "weight norm": lambda: {"conv": nn.utils.parametrizations.weight_norm(nn.Conv2d(WIDTH, WIDTH, 3, padding=1))},
+    "same": lambda: {"conv": nn.Conv2d(WIDTH, WIDTH, (2, 3), padding="same")},
+    "grouped": lambda: {"conv": nn.Conv2d(WIDTH, WIDTH, 3, padding=1, groups=2)},
+    "depthwise": lambda: {"conv": nn.Conv2d(WIDTH, WIDTH, 3, padding=1, groups=WIDTH)},
+    "bare norm": lambda: {"norm": nn.InstanceNorm2d(WIDTH)},
+    "over time": lambda: {"conv": nn.Conv1d(WIDTH, WIDTH, 4, padding=2, groups=2)},
+    "recurrent": lambda: {"rnn": nn.LSTM(WIDTH, WIDTH // 2, batch_first=True, bidirectional=True)},
+    "attention": lambda: {"qkv": nn.Linear(WIDTH, 3 * WIDTH)},
+}
+
+
+def plainly(block: Block, x: torch.Tensor) -> torch.Tensor:
+    """As most networks do."""
+    return block.norm(block.conv(x)).relu()
+
+
+def before_the_layer(block: Block, x: torch.Tensor) -> torch.Tensor:
+    """A norm that is not all that reads the convolution."""
+    y = block.conv(x)
+    return y + block.other(block.norm(y).relu())
+
+
+def along_time(block: Block, x: torch.Tensor) -> torch.Tensor:
+    """An even kernel, whose last output is cut off."""
+    return x + block.conv(x.flatten(2))[..., :-1].relu().reshape(x.shape)
+
+
+def recurrently(block: Block, x: torch.Tensor) -> torch.Tensor:
+    """Position after position."""
+    return x + block.rnn(x.flatten(2).transpose(1, 2))[0].transpose(1, 2).reshape(x.shape)
+
+
+def attending(block: Block, x: torch.Tensor) -> torch.Tensor:
+    """The temperature divides the scores."""
+    q, k, v = block.qkv(x.flatten(2).transpose(1, 2)).chunk(3, dim=-1)
+    scores = (q @ k.transpose(1, 2) / math.sqrt(WIDTH)).softmax(-1)
+    return x + (scores @ v).transpose(1, 2).reshape(x.shape)
+
+
+STEPS: dict[str, Callable[[Block, torch.Tensor], torch.Tensor]] = {
+    **dict.fromkeys(("plain", "weight norm", "same", "grouped", "depthwise", "bare norm"), plainly),
+    "reused": lambda b, x: b.conv(b.norm(b.conv(x)).relu()),
+    "tied": lambda b, x: b.second(b.other(b.norm(b.conv(x)).relu())).relu(),
+    "preactivation": before_the_layer,
+    "own norms": lambda b, x: b.norm(b.conv(x)).relu() + b.second(b.conv(x.flip(3))).relu(),
+    "constant": lambda b, x: (b.conv(x) + 1).relu() * 0.5,
+    "over time": along_time,
+    "recurrent": recurrently,
+    "attention": attending,
+}
 
 
 class Network(nn.Module):
@@ -72,7 +113,7 @@ class Network(nn.Module):
 @st.composite
 def networks(draw: st.DrawFn) -> tuple[Network, torch.Tensor]:
     """A network in eval mode, and what it is calibrated with."""
-    kinds = draw(st.lists(st.sampled_from(BLOCKS), min_size=1, max_size=3))
+    kinds = draw(st.lists(st.sampled_from(sorted(STEPS)), min_size=1, max_size=3))
     ids, nested = draw(st.booleans()), draw(st.booleans())
     torch.manual_seed(draw(st.integers(0, 2**20)))
     model = Network(tuple(kinds), ids=ids, nested=nested).eval()

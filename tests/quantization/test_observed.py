@@ -112,6 +112,29 @@ def test_what_has_no_int8_kernel_is_listed_without_observers():
     assert layers[1].operation == "conv_transpose2d.input"
 
 
+class Relative(nn.Module):
+    """A sequence against learned positions, which the layer of its keys projects too, as DeBERTa's does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.key, self.head = nn.Linear(8, 8), nn.Linear(8, 4)
+        self.positions, self.queries = nn.Parameter(torch.randn(8, 8)), nn.Parameter(torch.randn(1, 6, 8))
+        self.dropout = nn.Dropout()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        keys = self.key(self.dropout(self.positions)).repeat(x.shape[0], 1, 1)
+        return self.head(self.key(x) @ keys.transpose(1, 2) + self.queries.repeat(x.shape[0], 1, 1))
+
+
+def test_a_layer_of_constants_is_not_said_to_run_in_int8():
+    """It is computed once, when the model is compiled; and what only copies weights is no layer."""
+    x = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0)).repeat(1, 2, 1)[:, :6]
+    layers = layers_of(observed(capture(Relative().eval(), x), observer="minmax", reduce_range=False))
+    assert [layer.name.partition(":")[0] for layer in layers if layer.observers] == ["key", "head"]
+    others = [layer.operation for layer in layers if not layer.observers]
+    assert others == ["linear.default of constants, which is computed once"]
+
+
 def test_a_converted_graph_holds_no_float_weight():
     """The integers stand for them."""
     graph = converted(graph_of(Net(lambda n, x: n.h(pooled(n.a(x))), a=conv_bn(3, 4), h=head(4))))
