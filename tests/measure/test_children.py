@@ -237,6 +237,7 @@ def test_what_a_child_needs_is_on_disk_for_a_while(tmp_path, monkeypatch):
     assert list(tmp_path.glob("compress-measure-*")) == []
 
 
+@pytest.mark.nightly  # a package is compiled, as the gate on the digits does several times
 def test_a_runtime_that_compiles_ahead_needs_no_factory(tmp_path, monkeypatch):
     """A fresh process loads the package that was made here, once for all that is measured of the model."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
