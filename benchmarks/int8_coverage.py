@@ -9,7 +9,6 @@ models that are not named stay as they are in the file.
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 
 import torch
@@ -51,8 +50,8 @@ there are; *kernels* the int8 convolutions and matrix products that the profiler
 1, 3 and 16 images; *SNR* the power of the outputs of the model that was given over that of the difference, in dB, for
 as many images.
 
-| model | layers in int8 | int8 kernels | SNR dB | seconds | |
-| --- | ---: | ---: | ---: | ---: | --- |
+| model | layers in int8 | int8 kernels | SNR dB | |
+| --- | ---: | ---: | ---: | --- |
 """
 
 
@@ -73,7 +72,6 @@ def main() -> None:
 
 def row(name: str) -> str:
     """The model's line of the table."""
-    start = time.monotonic()
     torch.manual_seed(0)
     settings = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
     model = getattr(torchvision.models, name)(weights=None, **settings, **_quick_init(name)).eval()
@@ -84,9 +82,7 @@ def row(name: str) -> str:
     try:
         cells = _quantize(model, images)
     except CompressError as cause:
-        cells = f"- | - | - | {time.monotonic() - start:.0f} | {str(cause).replace('|', '/')}"
-    else:
-        cells = cells.format(seconds=f"{time.monotonic() - start:.0f}")
+        cells = f"- | - | - | {str(cause).replace('|', '/')}"
     return f"| {name} | {cells} |"
 
 
@@ -104,7 +100,7 @@ def _quantize(model: nn.Module, images: torch.Tensor) -> str:
             decibels.append(f"{snr_db(model(batch), quantized(batch)):.1f}")
     kept = sorted({layer.operation for layer in layers if not layer.observers})
     reason = f"no int8 kernel for {', '.join(kept)}" if kept else ""
-    return f"{len(in_int8)} of {len(layers)} | {', '.join(kernels)} | {', '.join(decibels)} | {{seconds}} | {reason}"
+    return f"{len(in_int8)} of {len(layers)} | {', '.join(kernels)} | {', '.join(decibels)} | {reason}"
 
 
 def _fill_head_(model: nn.Module) -> None:
