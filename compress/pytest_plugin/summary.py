@@ -18,7 +18,7 @@ def show(reporter: pytest.TerminalReporter, run: PytestRun) -> None:
     session, conclusion = run.gate_session(), reporter.config.stash.get(CONCLUSION, None)
     if conclusion is None or not (session.verdicts or conclusion.lines):
         return
-    where = session.provenance
+    where, records = session.provenance, reporter.config.getoption("benchmark_save", None) or ""
     screen = Screen(
         verdicts=session.verdicts,
         workload=where.workload if where else "",
@@ -26,7 +26,8 @@ def show(reporter: pytest.TerminalReporter, run: PytestRun) -> None:
         identity=models_compared(session.verdicts),
         title=conclusion.title,
         exit_status=run.exitstatus,
-        compares=bool(run.compare or reporter.config.getoption("benchmark_save", None)),
+        compares=bool(run.compare or records),
+        records=records,
         hidden=conclusion.hidden,
         gaps=conclusion.gaps,
         excused=conclusion.excused,

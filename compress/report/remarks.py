@@ -57,7 +57,8 @@ def _without_baseline(screen: Screen) -> Iterator[str]:
     kinds = {Kind.TIME: "times", Kind.MEMORY: "memory"}
     what = " and ".join(word for kind, word in kinds.items() if any(verdict.metric.kind is kind for verdict in found))
     devices = " and ".join(sorted({verdict.measurement.device for verdict in found}))
-    yield f"{what}: {path} has none for {devices}, only limits were held; add it with --benchmark-save={path.stem}"
+    advice = "" if screen.records == path.stem else f"; add it with --benchmark-save={path.stem}"
+    yield f"{what}: {path} has none for {devices}, only limits were held{advice}"
 
 
 def _limits_elsewhere(screen: Screen) -> Iterator[str]:

@@ -23,6 +23,7 @@ class Screen:
         title: what the run came to: "held", "regressed" or "could not measure".
         exit_status: that it ends with.
         compares: whether it compares with a baseline or records one.
+        records: name of the baseline that it records; "" for none.
         hidden: what regressed though its test is not reported as failed, one line each.
         gaps: what was to be measured and was not; an excuse covers none of them.
         excused: what an excuse covers.
@@ -36,6 +37,7 @@ class Screen:
     title: str = "held"
     exit_status: int = 0
     compares: bool = True
+    records: str = ""
     hidden: Sequence[str] = ()
     gaps: Sequence[Gap] = ()
     excused: Sequence[tuple[Excuse, Gap]] = ()

@@ -207,6 +207,15 @@ def test_whatever_is_missing_or_excused_takes_few_lines(gaps, width):
     assert re.fullmatch(r"\.\.\. and \d+ more", notes[-2])
 
 
+@pytest.mark.parametrize(("records", "advised"), [("", True), ("others", True), ("digits", False)])
+def test_a_class_without_a_baseline_is_told_how_to_add_it_unless_it_just_did(records, advised):
+    """The sentence ends where the run records that baseline itself."""
+    verdicts = six_recipes.run(device="cpu-amx_int8-1t")
+    text = render_terminal(Screen(verdicts=verdicts, records=records), width=200)
+    assert "has none for cpu-amx_int8-1t, only limits were held" in text
+    assert ("; add it with --benchmark-save=digits" in text) == advised
+
+
 def test_what_is_better_than_recorded_is_one_note():
     """A baseline that guards nothing any more is said once for all that it holds."""
     text = render_terminal(Screen(verdicts=six_recipes.run(worse=0.8)), width=200)
