@@ -56,15 +56,15 @@ def annotate_(
         in_float: nodes of layers to leave as they are.
         ends: of layers that will hold a batch norm, the node that puts out what they will.
     """
-    constants = constants_of(graph)
+    constants, of_a_size = constants_of(graph), constants_of(graph, of_a_size=True)
     integers: set[fx.Node] = set()
     for node in graph.graph.nodes:
         if node.target not in CONVOLUTIONS and node.target is not LINEAR:
             continue
         if node.name in in_float or node.args[1] not in constants or not _is_float(node.args[0]):
             continue
-        # Computed once, by whoever compiles: no kernel would run.
-        if node.args[0] in constants:
+        # Computed once for each size, by whoever compiles: no kernel would run.
+        if node.args[0] in of_a_size:
             continue
         _observe_(node, {node.args[0]: config.input_activation, node.args[1]: config.weight})
         integers.add(_end(node, ends.get(node, node), config))

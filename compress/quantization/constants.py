@@ -10,6 +10,12 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
 _Overload = torch._ops.OpOverload
+_aten = torch.ops.aten
+# What is read of a tensor is its size alone, and the type of its numbers.
+_OF_SIZES = {
+    _aten.sym_size.int, _aten.sym_numel.default, _aten.zeros_like.default, _aten.ones_like.default,
+    _aten.full_like.default, _aten.new_zeros.default, _aten.new_ones.default, _aten.new_full.default,
+}  # fmt: skip
 
 
 def tensor_of(graph: nn.Module | None, node: Any) -> Tensor | None:
@@ -51,18 +57,24 @@ def add_constant(graph: fx.GraphModule, near: fx.Node, leaf: str, tensor: Tensor
     return node
 
 
-def constants_of(graph: fx.GraphModule) -> set[fx.Node]:
+def constants_of(graph: fx.GraphModule, *, of_a_size: bool = False) -> set[fx.Node]:
     """The nodes whose value is the same in every forward pass: the module's tensors, and what is made of such alone.
 
     What an operation writes into is not: its value depends on the order.
+
+    Args:
+        graph: an exported one.
+        of_a_size: find also what is the same in every forward pass of inputs of one size: what is made of that size,
+            as a decoder's queries are, which are repeated for each example.
     """
     found: set[fx.Node] = set()
     for node in graph.graph.nodes:
         if any(writes(user) for user in node.users):
             continue
         computed = isinstance(node.target, _Overload) and not writes(node) and not _is_random(node)
-        computed = computed or node.target is operator.getitem
-        if node.op == "get_attr" or (computed and found.issuperset(node.all_input_nodes)):
+        computed = computed or node.target is operator.getitem or (of_a_size and _is_arithmetic(node))
+        known = found.issuperset(node.all_input_nodes) or (of_a_size and node.target in _OF_SIZES)
+        if node.op == "get_attr" or (computed and known):
             found.add(node)
     return found
 
@@ -80,6 +92,11 @@ def constant(graph: fx.GraphModule, node: fx.Node) -> Any:
 def writes(node: fx.Node) -> bool:
     """Whether an operation changes what it is given."""
     return isinstance(node.target, _Overload) and node.target._schema.is_mutable
+
+
+def _is_arithmetic(node: fx.Node) -> bool:
+    """Whether an operation computes sizes of sizes."""
+    return node.target in vars(operator).values()
 
 
 def _is_random(node: fx.Node) -> bool:

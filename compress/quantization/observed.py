@@ -31,6 +31,7 @@ _EPS = 2**-12  # the least scale, as torchao's own default has it
 _WITH_KERNELS = {*CONVOLUTIONS, LINEAR}
 _LAYERS = {*_WITH_KERNELS, *FLOAT_LAYERS}
 _COPIES = {torch.ops.aten.dropout.default, torch.ops.aten.repeat.default}  # and dropout in eval mode is one
+_SHAPES = {torch.ops.aten.zeros_like.default, torch.ops.aten.ones_like.default, torch.ops.aten.full_like.default}
 _ONCE = " of constants, which is computed once"
 _MATRIX = 2  # dimensions of more than one number that a weight has; a scale or a shift for each channel is no layer
 
@@ -160,7 +161,7 @@ def converted(graph: fx.GraphModule) -> fx.GraphModule:
 def layers_of(graph: fx.GraphModule) -> list[Layer]:
     """All operations with weights in an observed graph, in the order they run in."""
     found = []
-    weights, constants = _weights_of(graph), constants_of(graph)
+    weights, constants = _weights_of(graph), constants_of(graph, of_a_size=True)
     for node in graph.graph.nodes:
         reads = node not in weights and not weights.isdisjoint(node.all_input_nodes)
         if node.target not in _LAYERS and not (reads and _multiplies(node)):
@@ -202,7 +203,8 @@ def _weights_of(graph: fx.GraphModule) -> set[fx.Node]:
 
 def _multiplies(node: fx.Node) -> bool:
     """Whether an operation does more with its weights than add or scale by them number by number, as with positions."""
-    return isinstance(node.target, OpOverload) and torch.Tag.pointwise not in node.target.tags
+    is_pointwise = isinstance(node.target, OpOverload) and torch.Tag.pointwise in node.target.tags
+    return isinstance(node.target, OpOverload) and not is_pointwise and node.target not in _SHAPES
 
 
 def _full(layer: Layer) -> str:

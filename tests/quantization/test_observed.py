@@ -135,6 +135,30 @@ def test_a_layer_of_constants_is_not_said_to_run_in_int8():
     assert others == ["linear.default of constants, which is computed once"]
 
 
+class Queries(nn.Module):
+    """Queries that begin at zero and are repeated for each example look at a sequence, as DETR's do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places, self.head = nn.Parameter(torch.randn(3, 8)), nn.Linear(8, 4)
+        self.among, self.value, self.key = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        places = self.places.unsqueeze(0).repeat(x.shape[0], 1, 1)
+        nothing = torch.zeros_like(places)
+        queries = self.among(places + nothing) + self.value(nothing)
+        return self.head(queries @ self.key(x).transpose(1, 2) @ x)
+
+
+def test_a_layer_of_sizes_alone_is_not_said_to_run_in_int8():
+    """What is repeated for each example, or has the shape of weights, is computed once for each size of a batch."""
+    x = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
+    layers = layers_of(observed(capture(Queries().eval(), x), observer="minmax", reduce_range=False))
+    assert [layer.name for layer in layers if layer.observers] == ["key", "head"]
+    others = {layer.name: layer.operation for layer in layers if not layer.observers}
+    assert others == dict.fromkeys(("among", "value"), "linear.default of constants, which is computed once")
+
+
 def test_a_converted_graph_holds_no_float_weight():
     """The integers stand for them."""
     graph = converted(graph_of(Net(lambda n, x: n.h(pooled(n.a(x))), a=conv_bn(3, 4), h=head(4))))
