@@ -31,7 +31,7 @@ from compress.exported.archive import MAGIC
 from compress.exported.executorch import PteModel, to_pte
 from compress.exported.file_model import FileModel
 from compress.exported.onnx import OnnxModel, to_onnx
-from compress.modules.attributes import Shape, difference, from_json, kept_in, put_back_, shape_of
+from compress.modules.attributes import Shape, difference, from_json, kept_in, made_objects, objects_in, put_back_, shape_of
 from compress.modules.copying import check_given, copied
 from compress.modules.masks import make_permanent_
 from compress.modules.substitute import read_substitutes, restored, substitutes_in
@@ -53,6 +53,7 @@ class _Content(NamedTuple):
     shape: Shape  # module name -> its type and plain attributes
     fleeting: frozenset[str]  # buffers that a state dict leaves out
     kept: dict[str, list[str]]  # module name -> attributes that held tensors of a forward pass, which are not saved
+    objects: dict[str, list[str]]  # module name -> attributes that held other objects, which are not saved either
     substitutes: dict[str, str]  # module name -> the type of the layer that the factory builds there
     half: str | None  # the type that inputs are cast to
 
@@ -97,6 +98,8 @@ def serialize(model: nn.Module) -> bytes:
     header: dict[str, Any] = {"version": VERSION, "modules": shape_of(network), "aliases": aliases}
     if kept := kept_in(network):
         header["kept"] = kept
+    if objects := objects_in(network):
+        header["objects"] = objects
     if fleeting := _fleeting(network):
         header["fleeting"] = fleeting
     if substitutes := substitutes_in(network):
@@ -189,7 +192,8 @@ def _load_into(path: Path, model_factory: Callable[[], nn.Module]) -> nn.Module:
     model = restored(model_factory(), content.substitutes, content.shape, names, path)
     _check_same_network(content, model, path)
     for name, module in model.named_modules():
-        put_back_(module, content.shape[name], keeps=name in content.kept)
+        keeps = name in content.kept or bool(made_objects(vars(module), content.objects.get(name, ())))
+        put_back_(module, content.shape[name], keeps=keeps)
     _make_buffers_(model, content, path)
     _put_tensors_(model, content)
     if content.half is None:
@@ -248,7 +252,8 @@ def _read(path: Path) -> _Content | dict[str, Tensor]:
             aliases=aliases,
             shape=shape,
             fleeting=frozenset(header.get("fleeting", ())),
-            kept=_read_kept(header.get("kept", {})),
+            kept=_read_names(header.get("kept", {})),
+            objects=_read_names(header.get("objects", {})),
             substitutes=substitutes,
             half=header.get("half"),
         )
@@ -270,11 +275,11 @@ def _read_shape(modules: Any) -> Shape:
     return {name: {key: from_json(value) for key, value in module.items()} for name, module in modules.items()}
 
 
-def _read_kept(kept: Any) -> dict[str, list[str]]:
-    rows = kept.values() if isinstance(kept, dict) else [None]
+def _read_names(table: Any) -> dict[str, list[str]]:
+    rows = table.values() if isinstance(table, dict) else [None]
     if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in rows):
         raise ValueError("what its modules kept is no table of names")
-    return dict(kept)
+    return dict(table)
 
 
 def _tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
@@ -315,7 +320,7 @@ def _check_same_network(content: _Content, model: nn.Module, path: Path) -> None
         if saved is None or built is None:
             where = "the model, not in the file" if saved is None else "the file, not in the model"
             raise ArtifactError(f"{path} holds another network than the factory builds: module '{name}' is in {where}")
-        if what := difference(saved, built, content.kept.get(name, [])):
+        if what := difference(saved, built, content.kept.get(name, ()), content.objects.get(name, ())):
             raise ArtifactError(f"{path} holds another network than the factory builds: module '{name}' {what}")
     names = {name for name, _ in _tensors(model)}
     saved_names = content.tensors.keys() | content.aliases.keys()

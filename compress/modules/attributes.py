@@ -7,8 +7,9 @@ keeps some, only the widths that a cut made smaller are put back, and the rest s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from types import ModuleType
+from collections.abc import Collection, Iterator, Mapping
+from functools import partial
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -37,16 +38,37 @@ def kept_in(model: nn.Module) -> dict[str, list[str]]:
     return {name: attributes for name, attributes in kept.items() if attributes}
 
 
-def difference(saved: Mapping[str, Any], built: Mapping[str, Any], kept: list[str]) -> str | None:
+def objects_in(model: nn.Module) -> dict[str, list[str]]:
+    """By module, the attributes that hold objects without tensors, which a first forward pass may have made.
+
+    A function is none: which one it is makes a network what it is.
+    """
+    known: dict[int, bool] = {}
+    found = {
+        name: [key for key, value in sorted(vars(module).items()) if key[0] != "_" and _is_object(value, known)]
+        for name, module in model.named_modules()
+    }
+    return {name: attributes for name, attributes in found.items() if attributes}
+
+
+def made_objects(built: Mapping[str, Any], objects: Collection[str]) -> set[str]:
+    """Of the attributes that hold ``objects`` in a file, those that hold None in the ``built`` module."""
+    return {key for key in objects if key in built and built[key] is None}
+
+
+def difference(
+    saved: Mapping[str, Any], built: Mapping[str, Any], kept: Collection[str], objects: Collection[str]
+) -> str | None:
     """What tells a module in a file from the one that a factory built; None where only a forward pass lies between.
 
     Args:
         saved, built: type and plain attributes.
         kept: the attributes of the saved one that held tensors: they may have been plain before.
+        objects: those that held other objects: they may have been None before.
     """
     if saved.get(TYPE) != built[TYPE]:
         return f"is a {saved.get(TYPE)} in the file and a {built[TYPE]} in the model"
-    missing = sorted(built.keys() - saved.keys() - set(kept))
+    missing = sorted(built.keys() - saved.keys() - made_objects(built, objects) - set(kept))
     return f"differs in its attributes: {', '.join(missing)}" if missing else None
 
 
@@ -85,6 +107,11 @@ def _is_plain(value: object) -> bool:
     if isinstance(value, (list, tuple)):
         return all(map(_is_plain, value))
     return value is None or type(value) in (bool, int, float, str)
+
+
+def _is_object(value: object, known: dict[int, bool]) -> bool:
+    is_code = isinstance(value, (FunctionType, BuiltinFunctionType, MethodType, partial, type, ModuleType, nn.Module))
+    return hasattr(value, "__dict__") and not is_code and not _has_tensors(value, known)
 
 
 def _holding_tensors(module: nn.Module, known: dict[int, bool]) -> Iterator[str]:

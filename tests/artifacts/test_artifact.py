@@ -435,6 +435,37 @@ def test_a_model_that_ran_is_saved_and_loaded(path, how, pruned):
     torch.testing.assert_close(loaded(other), small(other), rtol=0, atol=0)
 
 
+class Pooling(nn.Module):
+    """Makes the object that it works with when it first runs, as torchvision's detectors do, and notes that it did."""
+
+    def __init__(self, mapper: object = None, sizes: object = None) -> None:
+        super().__init__()
+        self.mapper, self.sizes, self.layer = mapper, sizes, nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.sizes is None:
+            self.sizes, self.mapper = [x.shape[-1]], SimpleNamespace(by=2.0)
+        return self.layer(x) * self.mapper.by
+
+
+def test_an_object_that_a_forward_pass_made_is_made_again(path):
+    """It is not in the file, and so the fresh network must not be told that it is there."""
+    model, x = Pooling(), torch.randn(2, 4)
+    expected = model(x)
+    artifact.save(model, path)
+    loaded = artifact.load(path, Pooling)
+    assert loaded.sizes is None
+    torch.testing.assert_close(loaded(x), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("saved", "built"), [(torch.relu, None), (SimpleNamespace(by=2.0), 2.0)])
+def test_an_object_that_no_forward_pass_made_tells_networks_apart(path, saved, built):
+    """A function in place of none, and a number in place of an object."""
+    artifact.save(Pooling(saved), path)
+    with pytest.raises(ArtifactError, match="module '' differs in its attributes: mapper$"):
+        artifact.load(path, lambda: Pooling(built))
+
+
 def test_a_plain_state_dict_is_loaded_into_the_factory_s_network(path):
     """Whoever wrote it as safetensors; of tensors that share memory one name is enough, as others write it."""
 

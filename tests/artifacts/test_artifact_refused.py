@@ -96,6 +96,7 @@ def test_garbage_is_damaged(path, content):
         lambda header: header.update(aliases={"classifier.weight": "no such tensor"}),
         lambda header: header.update(kept={"pool": [["output_size"]]}),
         lambda header: header.update(kept=["pool"]),
+        lambda header: header.update(objects={"pool": "output_size"}),
         lambda header: header.update(fleeting=[{}]),
         lambda header: header.update(fleeting=["pool.forward"], aliases={"pool.forward": "classifier.weight"}),
     ],
