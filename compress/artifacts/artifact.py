@@ -31,7 +31,16 @@ from compress.exported.archive import MAGIC
 from compress.exported.executorch import PteModel, to_pte
 from compress.exported.file_model import FileModel
 from compress.exported.onnx import OnnxModel, to_onnx
-from compress.modules.attributes import Shape, difference, from_json, kept_in, made_objects, objects_in, put_back_, shape_of
+from compress.modules.attributes import (
+    Shape,
+    difference,
+    from_json,
+    kept_in,
+    made_objects,
+    objects_in,
+    put_back_,
+    shape_of,
+)
 from compress.modules.copying import check_given, copied
 from compress.modules.masks import make_permanent_
 from compress.modules.substitute import read_substitutes, restored, substitutes_in

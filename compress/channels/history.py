@@ -149,6 +149,7 @@ class History:
         steps: the calls of this run.
         faults: where this run differed.
         drifts: where it differed in a factor alone.
+        reads_values: whether Python read a number that depends on weights: what it made of that, a cut may change.
     """
 
     def __init__(self, notes: Notes, before: Sequence[Step] | None) -> None:
@@ -157,6 +158,7 @@ class History:
         self.steps: list[Step] = []
         self.faults: list[Fault] = []
         self.drifts: list[Drift] = []
+        self.reads_values = False
         self._lost = False
         self._found_otherwise = False
 
@@ -180,6 +182,7 @@ class History:
         # A fill takes at most a shape and a type from its operand; what chance made is no constant either.
         of_weights = any(note.tainted for note in notes) or any(map(known, inputs))
         tainted = call.is_random or (of_weights and call.op not in FILLS)
+        self.reads_values |= tainted and call.op == "_local_scalar_dense"
         if tainted:
             for out in call.outs:
                 self.notes.of(out).tainted = True

@@ -54,6 +54,7 @@ class FunctionWatch(TorchFunctionMode):
     """Hears functions as Python calls them, before they become ATen calls.
 
     Recurrent layers are handed on whole: their ATen calls are others on each device, and as many as there are steps.
+    So is what Python reads: there is no ATen call of it.
 
     Attributes:
         record: to whom those are handed.
@@ -73,7 +74,10 @@ class FunctionWatch(TorchFunctionMode):
                     result = func(*args, **kwargs)
                 self.record(_whole(func, args), args, kwargs, result)
                 return result
-            return func(*args, **kwargs)
+            result = func(*args, **kwargs)
+            if func in _READS:
+                self.record(torch.ops.aten._local_scalar_dense.default, args[:1], {}, None)
+            return result
         except Exception:
             self.failed = self.failed or list(tensors_in([args, kwargs]))
             raise
@@ -82,6 +86,8 @@ class FunctionWatch(TorchFunctionMode):
 _LAYERS = (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)
 _CELLS = (torch.lstm_cell, torch.gru_cell, torch.rnn_tanh_cell, torch.rnn_relu_cell)
 _WHOLE = frozenset({*_LAYERS, *_CELLS})
+# What takes values out of tensors without an ATen call; a single one is taken out by the call that stands for them all.
+_READS = frozenset({Tensor.tolist, Tensor.numpy, Tensor.__array__})
 
 
 def _whole(func: Any, args: Sequence[Any]) -> OpOverload:

@@ -46,6 +46,7 @@ class Trace:
         faults: where a replay behaved otherwise than the run it follows; empty for a first run.
         drifts: where it differed only in a number that something was multiplied by.
         writes: whether the forward pass writes into parameters.
+        reads_values: whether Python read numbers that depend on weights.
         seen: the calls, for comparison with a run at another size; of a first run alone.
         elsewhere: how the network runs on other inputs, where labels go the same ways.
         others: runs in other ways, on the same slots, whose ties and freezes are in this ledger too.
@@ -62,6 +63,7 @@ class Trace:
     faults: Sequence[Fault] = ()
     drifts: Sequence[Drift] = ()
     writes: bool = False
+    reads_values: bool = False
     seen: Sequence[Seen] = ()
     elsewhere: Sketch | None = None
     others: Sequence[Trace] = ()
@@ -158,6 +160,7 @@ class Run:
             faults=self.history.faults,
             drifts=self.history.drifts,
             writes=writes,
+            reads_values=self.history.reads_values,
         )
 
     def labels(self, tensor: Tensor) -> Labels:

@@ -286,7 +286,14 @@ def pad(call: Call) -> Labels:
     return result
 
 
+def read(call: Call) -> Labels:
+    """What Python reads, it may do anything with."""
+    call.freeze(call.args["self"], "read by Python")
+    return NONE
+
+
 TABLE: Mapping[str, Rule] = {
+    "_local_scalar_dense": read,
     "slice": slice_,
     "select": select,
     "unbind": unbind,

@@ -74,6 +74,31 @@ def outline(model: nn.Module, kept: Mapping[Member, Ids], repairs: Iterable[Repa
     return _with(model, stand_ins, repairs)
 
 
+def zeroed(model: nn.Module, kept: Mapping[Member, Ids]) -> nn.Module:
+    """A copy of ``model`` at its full size, with zeros in place of the slices of parameters that :func:`cut` removes.
+
+    It computes what the cut network does, unless a norm takes its statistics over the channels that are gone.
+    """
+    state = dict(model.named_parameters())
+    zeros = {
+        name: nn.Parameter(tensor.detach().clone(), requires_grad=tensor.requires_grad)
+        for name, tensor in state.items()
+        if any(member.tensor == name for member in kept)
+    }
+    for member, ids in kept.items():
+        if member.tensor not in zeros:
+            continue
+        parts = zeros[member.tensor].detach().chunk(len(ids) if ids.ndim > 1 else 1)
+        for part, some in zip(parts, np.atleast_2d(ids), strict=True):
+            gone = np.setdiff1d(np.arange(part.shape[member.dim]), some)
+            part.index_fill_(member.dim, torch.from_numpy(gone).to(part.device), 0.0)
+    return copied(
+        model,
+        {id(tensor): tensor for tensor in model.parameters()}
+        | {id(state[name]): tensor for name, tensor in zeros.items()},
+    )
+
+
 def _first_elements(tensor: Tensor, shape: Sequence[int]) -> Tensor:
     flat = tensor.detach().reshape(-1)[: math.prod(shape)].view(*shape)
     # Whether a weight learns has a say in which operations a product of matrices comes down to.

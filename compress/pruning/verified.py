@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from compress.errors import ModelError
 from compress.pruning.choosing import Removed
 from compress.pruning.plan import Member
 from compress.pruning.repairs import Repair, repairs
-from compress.pruning.surgery import cut, outline
+from compress.pruning.surgery import cut, outline, zeroed
 
 _DOUBTS = 8  # attributes to be left as they were, one after the other, where a cut went wrong
 
@@ -124,7 +125,7 @@ def _named(model: nn.Module, repair: Repair) -> tuple[type[nn.Module], str]:
 
 
 def _smaller(model: nn.Module, kept: Mapping[Member, Ids], told: Sequence[Repair], view: Trace) -> nn.Module:
-    return cut(model, kept, told) if view.writes else outline(model, kept, told)
+    return cut(model, kept, told) if view.writes or view.reads_values else outline(model, kept, told)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -158,12 +159,22 @@ class _Checked:
 def _checked(model: nn.Module, draft: Draft, removed: Removed, smaller: Callable[[Trace], nn.Module]) -> _Checked:
     """Run the cut network in every way in which the uncut one was run, up to the first that shows another network."""
     first, survivors = draft.first, _survivors(draft.channels, removed)
-    second = retrace(smaller(first), survivors, first)
-    good = _made_good(first, second)
-    blamed = _violations(draft, second, _lasting(second, good)) + _other_pieces(draft, removed, first, second)
+
+    def compared(before: Trace) -> tuple[Trace, Trace]:
+        after = retrace(smaller(before), survivors, before)
+        if after.faults and before.reads_values:
+            # The cut changed values, and so what Python made of them: only with the same zeros must that be the same.
+            with contextlib.suppress(ModelError):
+                before = labelled_at(zeroed(model, kept_indices(draft.channels, removed)), before, before.view)
+                after = retrace(smaller(before), survivors, before)
+        return before, after
+
+    before, second = compared(first)
+    good = _made_good(before, second)
+    blamed = _violations(draft, second, _lasting(second, good)) + _other_pieces(draft, removed, before, second)
 
     def again(other: Trace) -> list[_Blame]:
-        found = retrace(smaller(other), survivors, other)
+        other, found = compared(other)
         # What is multiplied is multiplied in every way of running the network, so here nothing new may come.
         known = np.concatenate([np.empty(0, np.int64), *(one.ids for one in good)])
         same = [one for one in _made_good(other, found, good) if np.isin(one.ids, known).all()]

@@ -462,7 +462,7 @@ def test_an_object_that_a_forward_pass_made_is_made_again(path):
 def test_an_object_that_no_forward_pass_made_tells_networks_apart(path, saved, built):
     """A function in place of none, and a number in place of an object."""
     artifact.save(Pooling(saved), path)
-    with pytest.raises(ArtifactError, match="module '' differs in its attributes: mapper$"):
+    with pytest.raises(ArtifactError, match=r"module '' differs in its attributes: mapper$"):
         artifact.load(path, lambda: Pooling(built))
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from compress.pruning.plan import Member
-from compress.pruning.surgery import cut
+from compress.pruning.surgery import cut, zeroed
 
 
 def test_each_part_of_a_grouped_weight_keeps_columns_of_its_own():
@@ -17,6 +17,17 @@ def test_each_part_of_a_grouped_weight_keeps_columns_of_its_own():
     assert small.weight[:, :, 0, 0].tolist() == [[3.0, 5.0], [7.0, 8.0]]
     assert (small.in_channels, small.out_channels, small.groups) == (4, 2, 2)
     assert layer.weight.shape == (4, 3, 1, 1)
+
+
+def test_zeros_stand_where_a_cut_removes_something():
+    """Part by part, and at the size that it had."""
+    layer = nn.Conv2d(6, 4, 1, groups=2)
+    nn.init.ones_(layer.weight)
+    kept = {Member("weight", 0): np.array([1, 2]), Member("weight", 1): np.array([[0, 2], [1, 2]])}
+    masked = zeroed(layer, kept)
+    assert masked.weight[:, :, 0, 0].tolist() == [[0, 0, 0], [1, 0, 1], [0, 1, 1], [0, 0, 0]]
+    assert masked.bias is layer.bias
+    assert layer.weight.all()
 
 
 @pytest.mark.parametrize(
