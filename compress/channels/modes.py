@@ -75,12 +75,12 @@ class FunctionWatch(TorchFunctionMode):
                 self.record(_whole(func, args), args, kwargs, result)
                 return result
             result = func(*args, **kwargs)
-            if func in _READS:
-                self.record(torch.ops.aten._local_scalar_dense.default, args[:1], {}, None)
-            return result
         except Exception:
             self.failed = self.failed or list(tensors_in([args, kwargs]))
             raise
+        if func in _READS:
+            self.record(torch.ops.aten._local_scalar_dense.default, args[:1], {}, None)
+        return result
 
 
 _LAYERS = (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)

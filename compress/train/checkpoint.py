@@ -18,7 +18,7 @@ from compress.train.config import FitConfig
 from compress.train.progress import EpochRecord
 
 _FORMAT = "compress-fit 2"
-_MODEL, _BEST, _OPTIMIZER = "model/", "best/", "optimizer/"
+_MODEL, _BEST, _AVERAGE, _OPTIMIZER = "model/", "best/", "average/", "optimizer/"
 
 
 @dataclass(kw_only=True)
@@ -31,7 +31,8 @@ class State:
         scheduler: of the learning rate; None where the settings say it all.
         history: a record of every epoch that is over.
         best_epoch: the best one of them, counted from 1; 0 before the first.
-        best: the model's state after it; None where it is the model's present one.
+        best: the state of what is kept after it; None where it is the present one.
+        average: with the moving averages of the model's tensors; None where none is asked for.
     """
 
     model: nn.Module
@@ -40,6 +41,12 @@ class State:
     history: list[EpochRecord] = field(default_factory=list)
     best_epoch: int = 0
     best: dict[str, Tensor] | None = None
+    average: nn.Module | None = None
+
+    @property
+    def kept(self) -> nn.Module:
+        """What is validated and handed out: the averages, or the model itself."""
+        return self.model if self.average is None else self.average
 
 
 def identity(model: nn.Module, data: Data, config: FitConfig, teacher: nn.Module | None = None) -> dict[str, str]:
@@ -65,6 +72,8 @@ def save_checkpoint(path: Path, state: State, run: Mapping[str, str]) -> None:
         ArtifactError: if it cannot be written; an older checkpoint is then still there.
     """
     tensors = _named(_MODEL, tensors_of(state.model)) | _named(_BEST, state.best or {})
+    if state.average is not None:
+        tensors |= _named(_AVERAGE, tensors_of(state.average))
     numbers: dict[str, dict[str, object]] = {}
     for name, parameter in state.model.named_parameters():
         for key, value in state.optimizer.state.get(parameter, {}).items():
@@ -98,11 +107,13 @@ def load_checkpoint_(path: Path, state: State, run: Mapping[str, str]) -> None:
                 f"a checkpoint must be of the run that it resumes, this one has other {part}:"
                 f" delete it to train anew ({path})"
             )
-    model, best, kept = (_unnamed(prefix, tensors) for prefix in (_MODEL, _BEST, _OPTIMIZER))
+    model, best, average, kept = (_unnamed(prefix, tensors) for prefix in (_MODEL, _BEST, _AVERAGE, _OPTIMIZER))
     parameters = dict(state.model.named_parameters())
     names = set(tensors_of(state.model))
     owners = {key.partition("/")[2] for key in kept}
-    if set(model) != names or set(best) not in (set(), names) or not owners <= set(parameters):
+    averaged = set() if state.average is None else names
+    whole = set(model) == names and set(best) in (set(), names) and set(average) == averaged
+    if not whole or not owners <= set(parameters):
         raise ArtifactError(f"a checkpoint must hold every tensor of its model, this one does not ({path})")
     try:
         progress = json.loads(metadata["progress"])
@@ -111,6 +122,8 @@ def load_checkpoint_(path: Path, state: State, run: Mapping[str, str]) -> None:
     except (KeyError, TypeError, ValueError) as cause:
         raise ArtifactError(f"a checkpoint must tell how far its run was, this one does not ({path})") from cause
     state.model.load_state_dict(model)
+    if state.average is not None:
+        state.average.load_state_dict(average)
     for parameter, values in numbers.items():
         state.optimizer.state[parameter].update(values)
     for place, value in kept.items():

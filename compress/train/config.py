@@ -27,6 +27,7 @@ _RULES: Mapping[str, tuple[bool, str, Callable[[float], bool]]] = {
     "seed": (True, "in [0, 2**32)", lambda value: 0 <= value < 2**32),
     "accumulated_batches": (True, "at least 1", lambda value: value >= 1),
     "max_gradient_norm": (False, "at least 0", lambda value: value >= 0),
+    "ema_decay": (False, "in [0, 1)", lambda value: 0 <= value < 1),
 }
 
 
@@ -58,6 +59,9 @@ class FitConfig:
         hint_weight: weight of the distance between those.
         accumulated_batches: how many batches' gradients are averaged before each step.
         max_gradient_norm: what the norm of all gradients is scaled down to where it is larger; 0 leaves it.
+        ema_decay: of an exponential moving average of all weights and statistics, step by step, which is then what is
+            validated and kept (Polyak and Juditsky, SIAM J. Control Optim. 30, 1992); 0 keeps the weights themselves.
+            Over the first steps it decays faster, as (1 + step) / (10 + step), so that it forgets where it began.
 
     Raises:
         ConfigError: if a value breaks its rule.
@@ -81,6 +85,7 @@ class FitConfig:
     hint_weight: float = 1.0
     accumulated_batches: int = 1
     max_gradient_norm: float = 0.0
+    ema_decay: float = 0.0
 
     def __post_init__(self) -> None:
         for name, (whole, rule, holds) in _RULES.items():

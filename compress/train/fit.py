@@ -159,7 +159,7 @@ def fit(
                 stderr_console().print(f"training stopped, a rerun resumes from {path}", highlight=False)
             raise
         trained = copied(model)
-        trained.load_state_dict(state.best or state.model.state_dict())
+        trained.load_state_dict(state.best or state.kept.state_dict())
         if path is not None and processes.rank == 0:
             path.unlink(missing_ok=True)
         # No process may start another run while the file of this one is still there.
@@ -181,15 +181,9 @@ def _fresh_state(model: nn.Module, config: FitConfig, device: torch.device, make
         {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
-    if make is not None:
-        return State(model=model, optimizer=make(groups))
-    optimizer = optim.SGD(
-        groups,
-        lr=config.learning_rate,
-        momentum=config.momentum,
-        nesterov=config.momentum > 0,
-    )
-    return State(model=model, optimizer=optimizer)
+    sgd = partial(optim.SGD, lr=config.learning_rate, momentum=config.momentum, nesterov=config.momentum > 0)
+    average = copied(model).requires_grad_(requires_grad=False) if config.ema_decay else None
+    return State(model=model, optimizer=(make or sgd)(groups), average=average)
 
 
 def _prepare(
@@ -277,7 +271,7 @@ def _train_(state: State, run: _Run, path: Path | None, digests: dict[str, str],
                 progress.step()
             _check_finite(losses, epoch)
             # Each process has seen other images, so their running statistics differ; rank 0's are taken.
-            run.processes.spread(state.model.buffers())
+            run.processes.spread(list(dict.fromkeys([*state.model.buffers(), *state.kept.buffers()])))
             record = _record(state, run, torch.stack(losses).mean())
             state.history.append(record)
             better = run.quality is not None and run.quality.better == "higher"
@@ -306,6 +300,7 @@ def _steps(state: State, run: _Run, epoch: int) -> Iterator[Tensor]:
         (loss / config.accumulated_batches).backward()  # type: ignore[no-untyped-call]
         if (number + 1) % config.accumulated_batches == 0 or number + 1 == run.steps_per_epoch:
             _update_(state, config)
+            _average_(state, config, step=epoch * _updates(run) + number // config.accumulated_batches)
         yield loss.detach()
 
 
@@ -317,6 +312,23 @@ def _update_(state: State, config: FitConfig) -> None:
     state.optimizer.zero_grad()
     if state.scheduler is not None:
         state.scheduler.step()
+
+
+@torch.no_grad()
+def _average_(state: State, config: FitConfig, step: int) -> None:
+    """Move the averages towards the weights and statistics as they are after a step, counted from 0."""
+    if state.average is None:
+        return
+    decay = min(config.ema_decay, (1 + step) / (10 + step))
+    for average, now in zip(_tensors(state.average), _tensors(state.model), strict=True):
+        # What counts, as a batch norm does its batches, has no average.
+        average.lerp_(now, 1 - decay) if average.is_floating_point() else average.copy_(now)
+
+
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    """Each once, though it may have several names."""
+    yield from model.parameters()
+    yield from model.buffers()
 
 
 def _laid_out(inputs: Inputs, config: FitConfig, side: int | None) -> Inputs:
@@ -366,9 +378,9 @@ def _validated(state: State, run: _Run, split: AnySplit) -> float:
     parts = processes.world_size if quality is None or quality.reduce is mean else 1
     batches = split.batches(run.batch_size, rank=processes.rank if parts > 1 else 0, world_size=parts)
     rows: list[NDArray[np.float64]] = []
-    with evaluating(state.model), torch.no_grad():
+    with evaluating(state.kept), torch.no_grad():
         for batch in each_batch(batches, name="validation examples", device=processes.device):
-            found = outputs_of(state.model, batch.inputs, run.objective.num_classes, outputs=run.objective.outputs)
+            found = outputs_of(state.kept, batch.inputs, run.objective.num_classes, outputs=run.objective.outputs)
             count = num_examples(batch)
             if quality is None:
                 value = float(applied(run.objective.loss, found, batch.targets, "the loss"))
@@ -391,4 +403,4 @@ def _keep_best_(state: State, *, higher_is_better: bool) -> None:
     best = state.history[state.best_epoch - 1].validation if state.best_epoch else None
     if best is None or (now >= best if higher_is_better else now <= best):
         state.best_epoch = len(state.history)
-        state.best = {name: value.clone() for name, value in tensors_of(state.model).items()}
+        state.best = {name: value.clone() for name, value in tensors_of(state.kept).items()}

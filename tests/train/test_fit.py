@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import gc
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 from compress.errors import ArtifactError, ConfigError, ModelError
 from compress.train import FitConfig, evaluate, fit
 from compress.train import progress as progress_module
+from compress.train.checkpoint import State
 from compress.train.config import learning_rate
 from compress.train.fit import _fresh_state
 
@@ -121,6 +123,42 @@ def test_training_is_the_textbook_loop(net, data):
         torch.testing.assert_close(trained.state_dict()[name], value, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_average_is_that_of_all_steps(data, tied):
+    """Weights and running statistics, step by step, faster at first; one under two names only once."""
+    torch.manual_seed(0)
+    first, second = nn.Linear(8, 8), nn.Linear(8, 8)
+    second.weight = first.weight if tied else second.weight
+    net = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.BatchNorm1d(8), first, second, nn.Linear(8, 3))
+    config = dataclasses.replace(SHORT, epochs=2, validation_fraction=0.0, channels_last=False, ema_decay=0.6)
+    states: list[dict[str, torch.Tensor]] = []
+
+    class Noting(torch.optim.SGD):
+        def step(self, closure=None):
+            super().step(closure)
+            owner = next(one for one in gc.get_objects() if isinstance(one, State) and one.optimizer is self)
+            states.append({name: value.clone() for name, value in owner.model.state_dict().items()})
+
+    made = fit(net, data, config, optimizer=lambda groups: Noting(groups, lr=0.05), progress=False).model
+    expected = {name: value.double() for name, value in net.state_dict().items()}
+    for step, state in enumerate(states):
+        decay = min(0.6, (1 + step) / (10 + step))
+        expected = {name: decay * value + (1 - decay) * state[name].double() for name, value in expected.items()}
+    assert len(states) == 8
+    for name, value in made.state_dict().items():
+        wanted = states[-1][name] if name.endswith("num_batches_tracked") else expected[name]
+        torch.testing.assert_close(value.double(), wanted.double(), atol=1e-6, rtol=1e-5)
+
+
+def test_the_best_epoch_is_chosen_among_averages(net, data):
+    """What is validated is what is handed out."""
+    config = dataclasses.replace(SHORT, ema_decay=0.9)
+    result = fit(net, data, config, progress=False)
+    _, held_out = data.holdout(config.validation_fraction, config.seed)
+    found = evaluate(result.model, held_out).top1_error
+    assert found == pytest.approx(result.history[result.best_epoch - 1].validation)
+
+
 def test_images_grow_as_the_settings_say(net, data):
     """The network sees images of the sizes asked for, in their order; validation keeps the images' own."""
     seen = []
@@ -190,13 +228,14 @@ def test_the_test_split_is_never_touched(net, data):
     assert fit(net, blind, SHORT, progress=False).best_epoch >= 1
 
 
-@pytest.mark.parametrize(("stop", "fraction"), [(1, 0.0), (1, 0.2), (3, 0.0), (3, 0.2)])
-def test_a_resumed_run_ends_with_the_same_bits(net, data, tmp_path, stop, fraction):
+@pytest.mark.parametrize("stop", [1, 3])
+@pytest.mark.parametrize("settings", [{}, {"validation_fraction": 0.2}, {"validation_fraction": 0.2, "ema_decay": 0.8}])
+def test_a_resumed_run_ends_with_the_same_bits(net, data, tmp_path, stop, settings):
     """Interrupted after some epochs and started again, training ends as if it had never stopped.
 
     It goes on from the checkpoint's weights, not from those it is given then.
     """
-    config = dataclasses.replace(SHORT, validation_fraction=fraction)
+    config = dataclasses.replace(SHORT, **{"validation_fraction": 0.0, **settings})
     checkpoint = tmp_path / "run.checkpoint"
     whole = fit(net, data, config, progress=False)
     with pytest.raises(KeyboardInterrupt):
