@@ -3,6 +3,7 @@
     python benchmarks/peers.py                          GoogLeNet on CIFAR-100
     python benchmarks/peers.py --workload pitch         CREPE on tones
     python benchmarks/peers.py --epochs 4 --only l1     those cuts, and four distilled epochs after each
+    python benchmarks/peers.py --only 'reconstructed$' --target 2500000
 
 For each way to cut and repair, and each number of parameters left, it measures the error on the same test examples, all
 from the same calibration examples; likewise for masks, and for ways to int8. What is measured is kept in a file, so
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -95,9 +97,10 @@ def main() -> None:
     trial = trial_of(given.workload, calibration=given.calibration, examples=given.examples)
     session = Session(trial=trial, calibration=given.calibration, file=given.results)
     for row, make in wanted(trial, given.epochs):
-        if row.way == _DENSE or given.only in row.way:
+        wants_size = not given.target or row.target in (None, *given.target)
+        if row.way == _DENSE or (re.search(given.only, row.way) and wants_size):
             measure(session, row, make)
-    print("\n".join(tables(session, given.epochs)))
+    print("\n".join(tables(session, given.epochs, given.only)))
 
 
 def wanted(trial: Trial, epochs: int) -> list[tuple[Row, Callable[[Trial], nn.Module | Int8]]]:
@@ -156,8 +159,8 @@ def _figures(session: Session, row: Row, make: Callable[[Trial], nn.Module | Int
     return {"error": error, "num_params": num_params(made), "seconds": seconds}
 
 
-def tables(session: Session, epochs: int) -> list[str]:
-    """What was measured, in Markdown: after distillation the cuts alone."""
+def tables(session: Session, epochs: int, only: str = "") -> list[str]:
+    """What was measured of the ways that match ``only``, in Markdown: after distillation the cuts alone."""
     trial = session.trial
     known = session.figures(Row(way=_DENSE))
     assert known is not None
@@ -186,7 +189,7 @@ def tables(session: Session, epochs: int) -> list[str]:
         f"{title}, {judged}; in parentheses what that is more than the dense network's {write_value(metric, dense)}."
     ]
     for titles, rows in parts:
-        measured = [row for row in rows if any(row[1:])]
+        measured = [row for row in rows if any(row[1:]) and re.search(only, row[0])]
         if measured:
             lines += ["", *pipe_table(titles, measured, right=range(1, len(titles)))]
     return lines
@@ -217,7 +220,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--examples", type=int, default=10_000, help="to test on, chosen by a fixed seed")
     parser.add_argument("--epochs", type=int, default=0, help="of distillation after each cut, as the recipe has them")
     parser.add_argument("--threads", type=int, default=2, help="of the CPU")
-    parser.add_argument("--only", default="", help="ways with this in their names; the dense network always")
+    parser.add_argument(
+        "--only", default="", metavar="PATTERN", help="ways whose names match this regular expression; dense always"
+    )
+    parser.add_argument("--target", type=int, action="append", help="only this many parameters left; may be repeated")
     parser.add_argument("--results", type=Path, default=Path("peers.json"), help="keeps what was measured")
     return parser.parse_args()
 

@@ -135,6 +135,9 @@ def test_the_tables_hold_what_was_measured(session):
         int8, "25.25 % (+0.25)", "58", "6.54 MB", "41",
     ]  # fmt: skip
     assert "24.00 % (-1.00)" in "\n".join(peers.tables(session, 4))
+    some = "\n".join(peers.tables(session, 0, only="quantize$"))
+    assert int8 in some
+    assert cut not in some
 
 
 @pytest.mark.parametrize("name", list(peers_cuts.CUTS)[:3])
