@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from compress.calling.fidelity import relative_error
@@ -12,6 +13,11 @@ from compress.calling.inputs import BATCH, Inputs, infer
 from compress.errors import ConfigError, ModelError
 
 Accuracy = Callable[[nn.Module], float]
+
+# The mean probability of its likeliest classes from which on a model is sure of them: of what are no classes but
+# numbers near each other, all are about as likely, and one in place of another would count for nothing.
+_SURE = 0.5
+_ROUNDING = 1e-3  # that probabilities may be off 1 in sum
 
 
 def fewest(holds: Callable[[int], bool], below: int, at_least: int = 0) -> int | None:
@@ -45,34 +51,68 @@ class Contract(NamedTuple):
 
 
 def against(model: nn.Module, batches: Sequence[Inputs]) -> Contract:
-    """What can be asked of another model without labels: the same classes, or where there are none, the same outputs.
+    """What can be asked of another model without labels: as likely classes, or where there are none, the same outputs.
 
     Classes are those of logits ``[n, num_classes]``, or of an output by the name of ``logits``, of any more dimensions.
+    Where the model is sure of them, a class counts as much as it is likely to be the right one, by the model's own
+    probabilities: int8 changes the class where two are about as likely, and that costs next to nothing. Where it is
+    not, each class other than its own counts as a wrong one.
     """
     expected = [infer(model, batch, BATCH) for batch in batches]
-    classes = [_classes(outputs) for outputs in expected]
-    known = [one for one in classes if one is not None]
-    if len(known) < len(classes):
+    logits = [_logits(outputs) for outputs in expected]
+    known = [one for one in logits if one is not None]
+    if len(known) < len(logits):
         return Contract(_closeness(batches, expected), "1 - relative squared error of the outputs")
-    return Contract(_agreement(batches, known), "agreement with the float model")
+    if all(one.ndim == 2 for one in known):  # noqa: PLR2004 - of longer ones, a text's, the probabilities take too much
+        likely = [_probabilities(one) for one in known]
+        if float(torch.cat([one.amax(1) for one in likely]).mean()) >= _SURE:
+            return Contract(_expected(batches, likely), "accuracy expected by the float model's probabilities")
+    shapes, classes = [one.shape for one in known], [one.argmax(-1) for one in known]
+    return Contract(_agreement(batches, shapes, classes), "agreement with the float model")
 
 
-def _agreement(batches: Sequence[Inputs], expected: Sequence[Tensor]) -> Accuracy:
+def _probabilities(logits: Tensor) -> Tensor:
+    """``[n, num_classes]``; outputs that are probabilities already stay as they are."""
+    are_probabilities = bool((logits >= 0).all()) and bool((logits.sum(1) - 1).abs().max() < _ROUNDING)
+    return logits if are_probabilities else logits.float().softmax(1)
+
+
+def _expected(batches: Sequence[Inputs], likely: Sequence[Tensor]) -> Accuracy:
+    """The mean probability of the classes that a model gives the inputs."""
+    shapes, count = [one.shape for one in likely], sum(map(len, likely))
+
+    def accuracy(other: nn.Module) -> float:
+        pairs = zip(likely, _classes_by(other, batches, shapes), strict=True)
+        return sum(float(one.gather(1, classes[:, None]).double().sum()) for one, classes in pairs) / count
+
+    return accuracy
+
+
+def _agreement(batches: Sequence[Inputs], shapes: Sequence[torch.Size], expected: Sequence[Tensor]) -> Accuracy:
     """The share of the inputs that get the class expected.
 
     Where it falls by d, the accuracy on the true classes has fallen by d at most.
     """
+    count = sum(one.numel() for one in expected)
 
     def accuracy(other: nn.Module) -> float:
-        same, count = 0, 0
-        for batch, classes in zip(batches, expected, strict=True):
-            found = _classes(infer(other, batch, BATCH))
-            if found is None or found.shape != classes.shape:
-                raise ModelError("a quantized model must put out logits of the shape that the float model does")
-            same, count = same + int((found == classes).sum()), count + classes.numel()
-        return same / count
+        pairs = zip(expected, _classes_by(other, batches, shapes), strict=True)
+        return sum(int((one == classes).sum()) for one, classes in pairs) / count
 
     return accuracy
+
+
+def _classes_by(other: nn.Module, batches: Sequence[Inputs], shapes: Sequence[torch.Size]) -> Iterator[Tensor]:
+    """The classes that a model gives each batch.
+
+    Raises:
+        ModelError: if its logits are not of those shapes.
+    """
+    for batch, shape in zip(batches, shapes, strict=True):
+        logits = _logits(infer(other, batch, BATCH))
+        if logits is None or logits.shape != shape:
+            raise ModelError("a quantized model must put out logits of the shape that the float model does")
+        yield logits.argmax(-1)
 
 
 def _closeness(batches: Sequence[Inputs], expected: Sequence[Any]) -> Accuracy:
@@ -100,10 +140,10 @@ def check_drop(max_accuracy_drop: float) -> None:
         )
 
 
-def _classes(outputs: Any) -> Tensor | None:
-    """The likeliest class of each input; None where the outputs are no logits."""
+def _logits(outputs: Any) -> Tensor | None:
+    """``[..., num_classes]``; None where the outputs are none."""
     named = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", None)
     logits = outputs if isinstance(outputs, Tensor) and outputs.ndim == 2 else named  # noqa: PLR2004 - [n, num_classes]
     if not isinstance(logits, Tensor) or not logits.is_floating_point() or logits.ndim < 2 or logits.shape[-1] < 2:  # noqa: PLR2004
         return None
-    return logits.argmax(dim=-1)
+    return logits

@@ -79,8 +79,10 @@ def quantize(
             batches, e.g. a data loader, of tensors, tuples of arguments or mappings of named ones; of pairs (inputs,
             targets) the inputs are taken. What differs in size from batch to batch is left open.
         evaluate: accuracy of a model in 0..1 on examples of your choice, again not those that it is judged on. If left
-            out, the share of calibration inputs that get the float model's class, and the accuracy falls by no more;
-            where the model puts out no logits ``[n, num_classes]``, one less the relative squared error of its outputs.
+            out, and the model is sure of its classes, the accuracy that its own probabilities expect of the classes
+            given to the calibration inputs; where it is not sure, the share of them that get the float model's class,
+            and the accuracy falls by no more; where it puts out no logits ``[n, num_classes]``, one less the relative
+            squared error of its outputs.
         max_accuracy_drop: how much accuracy it may lose, in 0..1.
         observer: how ranges are found, see :class:`QuantizeConfig`.
         device: the CPU; PyTorch has no int8 convolution elsewhere.

@@ -7,6 +7,7 @@ from hypothesis import given
 from torch import nn
 
 from compress.calling.inputs import inputs_of
+from compress.errors import ModelError
 from compress.quantization.contract import against, fewest
 
 
@@ -32,15 +33,49 @@ def test_none_are_tried_where_all_are_excluded():
     assert fewest(lambda _: True, below=3, at_least=3) is None
 
 
+class Wrong(nn.Module):
+    """Other classes for the last of four inputs."""
+
+    def forward(self, x):
+        return torch.where(x[:, 3:] > 0.4, x.roll(1, dims=1), x)
+
+
 def test_agreement_is_the_share_of_equal_classes():
-    """A model agrees with itself; one that swaps the classes of a quarter of the inputs, on three quarters."""
+    """A model that is not sure agrees with itself; one that swaps the classes of a quarter of inputs, on the rest."""
     inputs = torch.eye(4)
-    accuracy, measure = against(nn.Identity(), [inputs_of(inputs[:3]), inputs_of(inputs[3:])])
+    accuracy, measure = against(Logits(), [inputs_of(inputs[:3]), inputs_of(inputs[3:])])
     assert measure == "agreement with the float model"
-    assert accuracy(nn.Identity()) == 1.0
+    assert accuracy(Logits()) == 1.0
+    assert accuracy(nn.Sequential(Wrong(), Logits())) == pytest.approx(0.75)
 
-    class Wrong(nn.Module):
+
+class Logits(nn.Module):
+    """The inputs, as logits that are nearly the same for all classes."""
+
+    def forward(self, x):
+        return x * 0.1
+
+
+PROBABILITIES = torch.tensor([[0.9, 0.1, 0.0, 0.0], [0.2, 0.8, 0.0, 0.0], [0.0, 0.1, 0.9, 0.0], [0.46, 0.0, 0.0, 0.54]])
+
+
+@pytest.mark.parametrize("outputs", [lambda p: p, lambda p: p.clamp(min=1e-9).log() + 3])
+def test_a_class_counts_as_much_as_it_is_likely(outputs):
+    """By the model's own probabilities, as logits or as they are: to take the second of two costs their difference."""
+    batches = [inputs_of(outputs(PROBABILITIES[:1])), inputs_of(outputs(PROBABILITIES[1:]))]
+    accuracy, measure = against(nn.Identity(), batches)
+    assert measure == "accuracy expected by the float model's probabilities"
+    assert accuracy(nn.Identity()) == pytest.approx((0.9 + 0.8 + 0.9 + 0.54) / 4)
+
+    class Second(nn.Module):
         def forward(self, x):
-            return torch.where(x[:, 3:] > 0, x.roll(1, dims=1), x)
+            return x.index_copy(1, torch.tensor([3]), x.min(1, keepdim=True).values)
 
-    assert accuracy(Wrong()) == pytest.approx(0.75)
+    assert accuracy(Second()) == pytest.approx((0.9 + 0.8 + 0.9 + 0.46) / 4)
+
+
+def test_other_classes_than_the_models_are_refused():
+    """One class more is another model."""
+    accuracy, _ = against(nn.Identity(), [inputs_of(PROBABILITIES)])
+    with pytest.raises(ModelError, match="must put out logits of the shape that the float model does"):
+        accuracy(nn.ConstantPad1d((0, 1), 0.0))
