@@ -38,6 +38,12 @@ BEHIND_CONVOLUTION = _RELU | {
 _BEHIND_LINEAR = _RELU | {
     _aten.leaky_relu.default, _aten.leaky_relu_.default, _aten.tanh.default, _aten.tanh_.default, _aten.gelu.default,
 }  # fmt: skip
+# Inductor moves rounding before these, takes what is moved for a sum to write into, and fails: YOLO adds a convolution
+# to attention that was given the shape of an image.
+_MOVED = {
+    _aten.view.default, _aten.reshape.default, _aten.permute.default, _aten.transpose.int, _aten.flatten.using_ints,
+    _aten.unflatten.int,
+}  # fmt: skip
 # What takes integers and hands on integers of the same scale.
 _HANDED_ON = {
     _aten.max_pool2d.default, _aten.avg_pool2d.default, _aten.adaptive_avg_pool2d.default, _aten.cat.default,
@@ -92,13 +98,13 @@ def _only_user(node: fx.Node) -> fx.Node | None:
 
 
 def _other_operand(total: fx.Node, out: fx.Node) -> fx.Node | None:
-    """What is added to a layer's output, if it is another tensor of its shape."""
+    """What is added to a layer's output, if it is another tensor of its shape, and a kernel can add to it."""
     others = [one for one in total.args[:2] if one is not out]
     if len(others) != 1 or total.kwargs or not _is_float(others[0]):
         return None
     (other,) = others
     assert isinstance(other, fx.Node)  # noqa: S101 - by the line above
-    return other if other.meta["val"].shape == out.meta["val"].shape else None
+    return other if other.meta["val"].shape == out.meta["val"].shape and other.target not in _MOVED else None
 
 
 def _hands_on(node: fx.Node, integers: AbstractSet[fx.Node]) -> bool:

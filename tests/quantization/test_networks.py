@@ -48,7 +48,7 @@ LAYERS: dict[str, Callable[[], dict[str, nn.Module]]] = {
     "bare norm": lambda: {"norm": nn.InstanceNorm2d(WIDTH)},
     "over time": lambda: {"conv": nn.Conv1d(WIDTH, WIDTH, 4, padding=2, groups=2)},
     "recurrent": lambda: {"rnn": nn.LSTM(WIDTH, WIDTH // 2, batch_first=True, bidirectional=True)},
-    "attention": lambda: {"qkv": nn.Linear(WIDTH, 3 * WIDTH)},
+    **dict.fromkeys(("attention", "beside attention"), lambda: {"qkv": nn.Linear(WIDTH, 3 * WIDTH)}),
 }
 
 
@@ -80,6 +80,12 @@ def attending(block: Block, x: torch.Tensor) -> torch.Tensor:
     return x + (scores @ v).transpose(1, 2).reshape(x.shape)
 
 
+def beside_attention(block: Block, x: torch.Tensor) -> torch.Tensor:
+    """A convolution of the values is added to what was attended to, as YOLO's encodes positions."""
+    q, k, v = block.qkv(x.flatten(2).transpose(1, 2)).transpose(1, 2).chunk(3, dim=1)
+    return (v @ (q.transpose(1, 2) @ k).softmax(-1)).view(x.shape) + block.conv(v.reshape(x.shape))
+
+
 STEPS: dict[str, Callable[[Block, torch.Tensor], torch.Tensor]] = {
     **dict.fromkeys(("plain", "weight norm", "same", "grouped", "depthwise", "bare norm"), plainly),
     "reused": lambda b, x: b.conv(b.norm(b.conv(x)).relu()),
@@ -90,6 +96,7 @@ STEPS: dict[str, Callable[[Block, torch.Tensor], torch.Tensor]] = {
     "over time": along_time,
     "recurrent": recurrently,
     "attention": attending,
+    "beside attention": beside_attention,
 }
 
 

@@ -112,6 +112,20 @@ def test_what_has_no_int8_kernel_is_listed_without_observers():
     assert layers[1].operation == "conv_transpose2d.input"
 
 
+def test_what_only_has_another_shape_is_not_rounded_for_a_sum():
+    """Inductor would have the kernel write into it, and fail: a sum with a shuffled tensor is computed by itself."""
+
+    def forward(n, x):
+        y = n.a(x)
+        shuffled = y.relu().flatten(2).transpose(1, 2).transpose(1, 2).view(y.shape)
+        return n.h(pooled((shuffled + n.b(y)) + n.c(y)))
+
+    graph = graph_of(Net(forward, a=conv(3, 4), b=conv(4, 4), c=conv(4, 4), h=head(4)))
+    first, second = (node for node in graph.graph.nodes if node.target is torch.ops.aten.add.Tensor)
+    assert first.args[0].target is torch.ops.aten.view.default
+    assert second.args[0].op == "call_module"
+
+
 class Relative(nn.Module):
     """A sequence against learned positions, which the layer of its keys projects too, as DeBERTa's does."""
 
