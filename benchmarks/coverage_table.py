@@ -1,14 +1,16 @@
-"""docs/coverage.md out of what was measured."""
+"""docs/coverage.md out of what was measured, and of what it said before of the rest."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
 Row = Mapping[str, Any]
 Rows = Mapping[str, Row]
+Cells = Mapping[str, str]
+"""Column to text, of one network; what was not measured is missing or empty."""
 
 _LARGE = 100e6
 _QUICK_S = 1.5
@@ -21,86 +23,98 @@ _NUMBERS = ("parameters", "left", "s", "dB", "factorized", "T-P left", "T-P s")
 
 
 def markdown(preface: str, families: Iterable[str], results: Rows, before: str = "") -> str:
-    """The results as a document; families that they do not speak of stay as they are in the document ``before``."""
+    """The results as a document; what they do not speak of stays as it is in the document ``before``."""
     kept = dict(re.findall(r"^## (.+?)\n+(.*?)(?=^## |\Z)", before, flags=re.MULTILINE | re.DOTALL))
     lines = [preface]
     for family in families:
-        if any(key.split(" ", 2)[1] == family for key in results):
-            lines += _section(family, _by_tool(results, family))
+        measured = _by_network(results, family)
+        if measured:
+            known = _table_in(kept.get(family, ""))
+            table = {name: {**known.get(name, {}), **measured.get(name, {})} for name in sorted({*known, *measured})}
+            lines += [f"## {family}", "", _summary(table), "", *_table(table), ""]
         elif family in kept:
             lines += [f"## {family}", "", kept[family].rstrip("\n"), ""]
     return "\n".join(lines)
 
 
-def _by_tool(results: Rows, family: str) -> dict[str, dict[str, Row]]:
-    """Tool -> network -> row."""
-    found: dict[str, dict[str, Row]] = {}
+def _by_network(results: Rows, family: str) -> dict[str, dict[str, str]]:
+    """Network -> the cells of all tools that it was tried with."""
+    found: dict[str, dict[str, str]] = {}
     for key, row in results.items():
         tool, own, name = key.split(" ", 2)
         if own == family:
-            found.setdefault(tool, {})[name] = row
+            found.setdefault(name, {}).update(_CELLS[tool](row))
     return found
 
 
-def _section(family: str, tools: Mapping[str, Rows]) -> list[str]:
-    lines = [f"## {family}", "", _summary(tools), ""]
-    lines += [_table_row(_COLUMNS)]
-    lines += [_table_row("---:" if column in _NUMBERS else "---" for column in _COLUMNS)]
-    names = sorted(set().union(*tools.values()))
-    lines += [_line(name, {tool: rows.get(name) for tool, rows in tools.items()}) for name in names]
-    return [*lines, ""]
+def _table_in(section: str) -> dict[str, dict[str, str]]:
+    """Network -> cells, of the table in a section of the document."""
+    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in section.splitlines() if line.startswith("| ")]
+    if not rows:
+        return {}
+    titles, _, *others = [[cell.strip() for cell in row] for row in rows]
+    return {row[0]: dict(zip(titles[1:], row[1:], strict=True)) for row in others}
 
 
-def _table_row(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def _table(table: Mapping[str, Cells]) -> list[str]:
+    rules = ["---:" if column in _NUMBERS else "---" for column in _COLUMNS]
+    rows = [[name, *(cells.get(column, "") for column in _COLUMNS[1:])] for name, cells in table.items()]
+    return [f"| {' | '.join(row)} |" for row in (_COLUMNS, rules, *rows)]
 
 
-def _line(name: str, rows: Mapping[str, Row | None]) -> str:
-    *pruned, whole = _pruned(rows.get("compress"))
-    others = [_exported(rows.get("exports")), *_int8(rows.get("int8")), _factorized(rows.get("factorizes"))]
-    return _table_row([name, *pruned, *others, whole, *_their(rows.get("torch_pruning"))])
-
-
-def _pruned(row: Row | None) -> list[str]:
-    """What pruning made of a network, up to what stays whole."""
-    if row is None or "error" in row:
-        return [""] * 8 + ["" if row is None else _cell(row["error"])]
-    sizes = [f"{row['parameters']:,}", f"{row['left'] / row['parameters']:.3f}", f"{row['seconds']:.2f}"]
-    return [*sizes, *(_yes(row.get(what)) for what in _PROMISES), _stays_whole(row)]
-
-
-def _stays_whole(row: Row) -> str:
-    return _cell("; ".join(f"{count}x {reason}" for reason, count in _inner(row["frozen"]).items()))
+def _pruned(row: Row) -> dict[str, str]:
+    if "error" in row:
+        return {**dict.fromkeys(("left", "s", *_PROMISES), ""), "stays whole": _cell(row["error"])}
+    return {
+        "parameters": f"{row['parameters']:,}",
+        "left": _share_left(row),
+        "s": f"{row['seconds']:.2f}",
+        **{what: _yes(row.get(what)) for what in _PROMISES},
+        "stays whole": _cell("; ".join(f"{count}x {reason}" for reason, count in _inner(row["frozen"]).items())),
+    }
 
 
 def _inner(frozen: Mapping[str, int]) -> dict[str, int]:
     return {reason: count for reason, count in frozen.items() if not reason.startswith(_ENDS)}
 
 
-def _exported(row: Row | None) -> str:
-    if row is None or "error" in row:
-        return "" if row is None else _cell(row["error"])
-    return _yes(row["equal"] if row["equal"] is not True else row["batch"])
+def _exported(row: Row) -> dict[str, str]:
+    if "error" in row:
+        return {"exports": _cell(row["error"])}
+    return {"exports": _yes(row["equal"] if row["equal"] is not True else row["batch"])}
 
 
-def _int8(row: Row | None) -> list[str]:
+def _int8(row: Row) -> dict[str, str]:
     """Kernels and layers in int8 of all, and the true decibels at two batch sizes."""
-    if row is None or "error" in row:
-        return ["" if row is None else _cell(row["error"]), ""]
+    if "error" in row:
+        return {"int8": _cell(row["error"]), "dB": ""}
     decibels = [f"{row[what]:.1f}" if isinstance(row[what], float) else _cell(row[what]) for what in ("db_1", "db_3")]
-    return [f"{row['kernels']} ({row['int8_layers']} of {row['layers']})", ", ".join(decibels)]
+    return {"int8": f"{row['kernels']} ({row['int8_layers']} of {row['layers']})", "dB": ", ".join(decibels)}
 
 
-def _factorized(row: Row | None) -> str:
-    if row is None or "error" in row:
-        return "" if row is None else _cell(row["error"])
-    return f"{row['left'] / row['parameters']:.3f}" if row["runs"] is True else _cell(row["runs"])
+def _factorized(row: Row) -> dict[str, str]:
+    if "error" in row:
+        return {"factorized": _cell(row["error"])}
+    return {"factorized": _share_left(row) if row["runs"] is True else _cell(row["runs"])}
 
 
-def _their(row: Row | None) -> list[str]:
-    if row is None or "error" in row:
-        return ["" if row is None else _cell(row["error"][:60]), ""]
-    return [f"{row['left'] / row['parameters']:.3f}", f"{row['seconds']:.2f}"]
+def _their(row: Row) -> dict[str, str]:
+    if "error" in row:
+        return {"T-P left": _cell(row["error"][:60]), "T-P s": ""}
+    return {"T-P left": _share_left(row), "T-P s": f"{row['seconds']:.2f}"}
+
+
+_CELLS: Mapping[str, Callable[[Row], dict[str, str]]] = {
+    "compress": _pruned,
+    "exports": _exported,
+    "int8": _int8,
+    "factorizes": _factorized,
+    "torch_pruning": _their,
+}
+
+
+def _share_left(row: Row) -> str:
+    return f"{row['left'] / row['parameters']:.3f}"
 
 
 def _yes(value: object) -> str:
@@ -111,25 +125,36 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def _summary(tools: Mapping[str, Rows]) -> str:
-    rows = tools.get("compress", {})
-    done = {name: row for name, row in rows.items() if "error" not in row}
-    if not done:
-        return " ".join([f"None of {len(rows)} networks was pruned.", *_summary_of_others(tools)])
-    seconds = {name: row["seconds"] for name, row in done.items()}
+def _summary(table: Mapping[str, Cells]) -> str:
+    """What the table comes to, read off its cells."""
+    tried = {name: cells for name, cells in table.items() if cells.get("left") or cells.get("stays whole")}
+    done = {name: cells for name, cells in tried.items() if cells.get("left")}
+    said = [] if done or not tried else [f"None of {len(tried)} networks was pruned."]
+    if done:
+        said += _summary_of_pruning(tried, done)
+    for column, (text, holds) in _OTHERS.items():
+        cells = [one[column] for one in table.values() if one.get(column)]
+        said += [f"{text} {sum(map(holds, cells))} of {len(cells)}."] if cells else []
+    return " ".join([*said, *_comparison(table, done)])
+
+
+def _summary_of_pruning(tried: Mapping[str, Cells], done: Mapping[str, Cells]) -> list[str]:
+    seconds = {name: float(cells["s"]) for name, cells in done.items()}
     slowest = ", ".join(f"{name} {seconds[name]:.1f}" for name in sorted(seconds, key=lambda n: -seconds[n])[:5])
-    small = [seconds[name] for name, row in done.items() if row["parameters"] < _LARGE]
-    left = {name: row["left"] / row["parameters"] for name, row in done.items()}
+    small = [seconds[name] for name, cells in done.items() if int(cells["parameters"].replace(",", "")) < _LARGE]
+    left = {name: float(cells["left"]) for name, cells in done.items()}
     most = ", ".join(f"{name} {left[name]:.3f}" for name in sorted(left, key=lambda n: -left[n])[:3])
-    said = [
-        f"{len(done)} of {len(rows)} networks pruned; median {median(seconds.values()):.2f} s; slowest: {slowest}.",
+    kept = {what: [cells[what] for cells in done.values() if cells.get(what)] for what in _PROMISES}
+    return [
+        f"{len(done)} of {len(tried)} networks pruned; median {median(seconds.values()):.2f} s; slowest: {slowest}.",
         f"Left: median {median(left.values()):.3f}; most: {most}.",
         f"Under 100 M parameters {sum(s <= _QUICK_S for s in small)} of {len(small)} took at most {_QUICK_S} s.",
-        *(f"{text} {_share(done, what)}." for what, text in _PROMISES.items() if any(what in r for r in done.values())),
-        *_summary_of_others(tools),
-        *_comparison(done, tools.get("torch_pruning", {})),
+        *(f"{text} {_share(kept[what])}." for what, text in _PROMISES.items() if kept[what]),
     ]
-    return " ".join(said)
+
+
+def _is_number(cell: str) -> bool:
+    return re.fullmatch(r"[\d.]+", cell) is not None
 
 
 _PROMISES = {
@@ -139,34 +164,27 @@ _PROMISES = {
     "trains": "Trained:",
     "loads": "Saved and loaded:",
 }
+_OTHERS: Mapping[str, tuple[str, Callable[[str], bool]]] = {
+    "exports": ("Exported:", lambda cell: cell == "yes"),
+    "int8": ("With int8 kernels:", lambda cell: re.match(r"[1-9]\d* \(", cell) is not None),
+    "factorized": ("Factorized:", _is_number),
+}
 
 
-def _share(rows: Rows, what: str) -> str:
-    asked = [row[what] for row in rows.values() if row.get(what, "fixed") != "fixed"]
-    return f"{sum(value is True for value in asked)} of {len(asked)}"
+def _share(cells: Sequence[str]) -> str:
+    asked = [cell for cell in cells if cell != "fixed"]
+    return f"{asked.count('yes')} of {len(asked)}"
 
 
-def _summary_of_others(tools: Mapping[str, Rows]) -> list[str]:
-    texts: dict[str, tuple[str, Callable[[Row], bool]]] = {
-        "exports": ("Exported:", lambda row: row.get("equal") is row.get("batch") is True),
-        "int8": ("With int8 kernels:", lambda row: row.get("kernels", 0) > 0),
-        "factorizes": ("Factorized:", lambda row: row.get("runs") is True),
-    }
-    return [
-        f"{text} {sum(map(holds, tools[tool].values()))} of {len(tools[tool])}."
-        for tool, (text, holds) in texts.items()
-        if tool in tools
-    ]
-
-
-def _comparison(done: Rows, theirs: Rows) -> list[str]:
-    both = [name for name, row in theirs.items() if "error" not in row and name in done]
+def _comparison(table: Mapping[str, Cells], done: Mapping[str, Cells]) -> list[str]:
+    theirs = {name: cells for name, cells in table.items() if cells.get("T-P left")}
+    pruned = [name for name, cells in theirs.items() if _is_number(cells["T-P left"])]
+    both = [name for name in pruned if name in done]
     if not both:
         return []
-    ours, other = (sum(one[name]["seconds"] for name in both) for one in (done, theirs))
-    pruned = sum("error" not in row for row in theirs.values())
+    other, ours = (sum(float(table[name][column]) for name in both) for column in ("T-P s", "s"))
     return [
-        f"Torch-Pruning pruned {pruned} of {len(theirs)}.",
+        f"Torch-Pruning pruned {len(pruned)} of {len(theirs)}.",
         f"Over the {len(both)} that both did it took {other:.1f} s in sum, this {ours:.1f} s:",
         f"{other / ours:.1f} times as long.",
     ]

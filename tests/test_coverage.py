@@ -59,6 +59,15 @@ def test_families_that_were_not_measured_stay_as_they_are_in_the_document():
     assert markdown("# New\n", ["video", "timm"], ROWS, text) == text.replace("## zoo", "")
 
 
+def test_what_was_not_measured_anew_stays_in_its_cells():
+    """One tool can be measured anew; what the document says of the others is kept, and the summary is of both."""
+    before = markdown("# Preface\n", ["timm"], {key: row for key, row in ROWS.items() if not key.startswith("int8")})
+    assert "With int8" not in before
+    assert markdown(
+        "# Preface\n", ["timm"], {"int8 timm a": INT8, "int8 timm b c": {"error": "no | kernel"}}, before
+    ) == (markdown("# Preface\n", ["timm"], ROWS))
+
+
 def test_sixty_families_of_timm_and_all_classifiers_are_tried():
     """No network stands twice."""
     assert len(set(TIMM)) == len(TIMM) >= 60
