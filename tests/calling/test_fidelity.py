@@ -71,6 +71,30 @@ def test_another_model_is_refused_and_a_random_one_is_not():
     check_same(Random(), lambda x: x * 7, inputs, "the copy")
 
 
+class Best(nn.Module):
+    """The better of two places whose scores are alike but for rounding, by a weight that may be another one."""
+
+    def __init__(self, order, weight=1.0):
+        super().__init__()
+        self.order, self.weight = order, nn.Parameter(torch.tensor(weight))
+
+    def forward(self, x):
+        total = sum(x[number] for number in self.order)
+        # In float32 the sum depends on the order.
+        return torch.stack([x[0], -x[0]])[(total > 1e8 + 1.1).long()] * self.weight
+
+
+def test_what_rounding_chose_otherwise_is_let_pass():
+    """Where it is the same model in float64; nothing else is."""
+    inputs = inputs_of(torch.tensor([1e8, *[1.0] * 6]))
+    first, second = Best(range(7)), Best(range(6, -1, -1))
+    assert not torch.equal(first(*inputs.args), second(*inputs.args))
+    check_same(first, second, inputs, "the copy")
+    for other in (Best(range(6, -1, -1), weight=1.5), second.forward):
+        with pytest.raises(ModelError, match=r"^the copy does not compute what the model does"):
+            check_same(first, other, inputs, "the copy")
+
+
 def test_powers_of_single_examples_add_up_to_the_error_of_all():
     """Tensors of several numbers, of one and of complex ones; equal infinities are no error."""
     generator = torch.Generator().manual_seed(0)
