@@ -59,8 +59,8 @@ Then of the network as it was:
 - **int8**: int8 kernels that run (layers in int8, of all there are). **dB**: signal-to-noise ratio of the int8 model's
   outputs against the network's own, at batches 1 and 3.
 - **factorized**: parameters after / before, at a quarter of each layer's ranks.
-- **T-P**: Torch-Pruning at its defaults in the same run, where it was asked for; an error too if what it made does not
-  run.
+- **T-P**: Torch-Pruning at its defaults, told which outputs count, where it was asked for; an error too if what it made
+  does not run.
 
 What stands empty was not measured. A table without the column *equal* is older: its seconds are those of a clock, with
 2 threads.

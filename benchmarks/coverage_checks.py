@@ -244,6 +244,7 @@ def _by_torch_pruning(one: Subject) -> nn.Module:
         importance=torch_pruning.importance.MagnitudeImportance(p=1),
         pruning_ratio=RATIO,
         ignored_layers=last,
+        output_transform=one.outputs,
     )
     pruner.step()
     return one.model
