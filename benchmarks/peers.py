@@ -36,7 +36,7 @@ from benchmarks.peers_subjects import Trial, num_params, targets_of, trial_of
 from compress.errors import ConfigError, first_line
 from compress.gate.figures import write_change, write_value
 from compress.report.markdown import pipe_table
-from compress.results import Metric
+from compress.results import Metric, Unit
 from compress.system.files import write_atomically
 
 # Cuts that are measured before all else; each figure takes minutes.
@@ -201,7 +201,9 @@ def written(figures: Figures | None, dense: float, metric: Metric) -> str:
         return ""
     if "failed" in figures:
         return "fails"
-    change = write_change(metric, dense, figures["error"]).removesuffix(" pt")
+    is_share = metric.unit is Unit.FRACTION
+    change = write_change(metric, dense, figures["error"]) if is_share else f"{figures['error'] - dense:+.2f}"
+    change = change.removesuffix(" pt")
     return f"{write_value(metric, figures['error'])} ({change})"
 
 

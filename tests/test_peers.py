@@ -11,6 +11,7 @@ from benchmarks import peers, peers_cuts, peers_int8, peers_subjects
 from benchmarks.peers import Row, Session
 from benchmarks.peers_subjects import Trial, num_params
 from compress.errors import ConfigError
+from compress.quality import perplexity, topk_error
 from compress.recipe.fit_step import Fit
 from compress.recipe.training_batches import TrainingBatches
 from tests.workloads import tiny_workload
@@ -138,6 +139,12 @@ def test_the_tables_hold_what_was_measured(session):
     some = "\n".join(peers.tables(session, 0, only="quantize$"))
     assert int8 in some
     assert cut not in some
+
+
+def test_a_change_is_written_as_finely_as_its_value():
+    """Points of shares; of other numbers two decimals, and no powers of ten."""
+    assert peers.written({"error": 0.265}, 0.25, topk_error(1, 10).metric) == "26.50 % (+1.50)"
+    assert peers.written({"error": 11.6889532}, 11.6889507, perplexity().metric) == "11.69 (+0.00)"
 
 
 @pytest.mark.parametrize("name", list(peers_cuts.CUTS)[:3])
