@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
@@ -31,6 +31,7 @@ _EPS = 2**-12  # the least scale, as torchao's own default has it
 _WITH_KERNELS = {*CONVOLUTIONS, LINEAR}
 _LAYERS = {*_WITH_KERNELS, *FLOAT_LAYERS}
 _COPIES = {torch.ops.aten.dropout.default, torch.ops.aten.repeat.default}  # and dropout in eval mode is one
+_PICKS = torch.ops.aten.index.Tensor  # by constants, as a table of biases for relative positions, it copies too
 _SHAPES = {torch.ops.aten.zeros_like.default, torch.ops.aten.ones_like.default, torch.ops.aten.full_like.default}
 _ONCE = " of constants, which is computed once"
 _MATRIX = 2  # dimensions of more than one number that a weight has; a scale or a shift for each channel is no layer
@@ -161,7 +162,8 @@ def converted(graph: fx.GraphModule) -> fx.GraphModule:
 def layers_of(graph: fx.GraphModule) -> list[Layer]:
     """All operations with weights in an observed graph, in the order they run in."""
     found = []
-    weights, constants = _weights_of(graph), constants_of(graph, of_a_size=True)
+    constants = constants_of(graph, of_a_size=True)
+    weights = _weights_of(graph, constants)
     for node in graph.graph.nodes:
         reads = node not in weights and not weights.isdisjoint(node.all_input_nodes)
         if node.target not in _LAYERS and not (reads and _multiplies(node)):
@@ -184,7 +186,7 @@ def layers_of(graph: fx.GraphModule) -> list[Layer]:
     ]
 
 
-def _weights_of(graph: fx.GraphModule) -> set[fx.Node]:
+def _weights_of(graph: fx.GraphModule, constants: Container[fx.Node]) -> set[fx.Node]:
     """The nodes of weights that no observer watches, and of views and copies of them.
 
     Whatever reads one computes in float: recurrent layers, embeddings and products written out by hand, whose weights
@@ -195,7 +197,8 @@ def _weights_of(graph: fx.GraphModule) -> set[fx.Node]:
     found: set[fx.Node] = set()
     for node in graph.graph.nodes:
         is_view = isinstance(node.target, OpOverload) and node.target.is_view
-        hands_on = (is_view or node.target in _COPIES) and node.args[0] in found
+        is_copy = node.target in _COPIES or (node.target is _PICKS and node in constants)
+        hands_on = (is_view or is_copy) and node.args[0] in found
         if hands_on or (node.op == "get_attr" and node.target in parameters):
             found.add(node)
     return found

@@ -133,11 +133,14 @@ class Relative(nn.Module):
         super().__init__()
         self.key, self.head = nn.Linear(8, 8), nn.Linear(8, 4)
         self.positions, self.queries = nn.Parameter(torch.randn(8, 8)), nn.Parameter(torch.randn(1, 6, 8))
+        self.biases = nn.Parameter(torch.randn(5, 8))
+        self.register_buffer("apart", torch.arange(6) % 5)
         self.dropout = nn.Dropout()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         keys = self.key(self.dropout(self.positions)).repeat(x.shape[0], 1, 1)
-        return self.head(self.key(x) @ keys.transpose(1, 2) + self.queries.repeat(x.shape[0], 1, 1))
+        scores = self.key(x) @ keys.transpose(1, 2) + self.biases[self.apart]
+        return self.head(scores + self.queries.repeat(x.shape[0], 1, 1))
 
 
 def test_a_layer_of_constants_is_not_said_to_run_in_int8():
