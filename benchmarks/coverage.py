@@ -62,8 +62,7 @@ Then of the network as it was:
 - **T-P**: Torch-Pruning at its defaults, told which outputs count, where it was asked for; an error too if what it made
   does not run.
 
-What stands empty was not measured. A table without the column *equal* is older: its seconds are those of a clock, with
-2 threads.
+What stands empty was not measured. A row without *equal* is older: its seconds are those of a clock, with 2 threads.
 """
 
 Row = dict[str, Any]
