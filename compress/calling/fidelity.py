@@ -6,6 +6,7 @@ that the user gave, never what a technique made of it on its way.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +18,6 @@ from torch.utils._pytree import tree_map_only
 from compress.calling.inputs import Inputs, infer
 from compress.calling.outputs import named_tensors
 from compress.errors import ModelError
-from compress.modules.copying import copied
 
 # Two ways to run the same float32 operations differ by less; what computes another model by far more.
 SAME = 0.01
@@ -85,8 +85,8 @@ def _error_in_float64(model: nn.Module, made: nn.Module, inputs: Inputs) -> floa
     wide = Inputs(args=args, kwargs=kwargs)
     try:
         with torch.no_grad():
-            return relative_error(*(wide.call(copied(one).double()) for one in (model, made)))
-    except Exception:  # noqa: BLE001 - a module raises what it likes where a type is written in its code
+            return relative_error(*(wide.call(copy.deepcopy(one).double()) for one in (model, made)))
+    except Exception:  # noqa: BLE001 - a module raises what it likes where it writes a type, or cannot be copied
         return math.inf
 
 
