@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -61,21 +62,16 @@ def widths(plan: PruningPlan) -> dict[str, int]:
     }
 
 
-def test_what_python_makes_of_values_may_change_with_them():
-    """Sizes and calls that follow from the outputs are those of the network with zeros in place of what is removed."""
-    torch.manual_seed(0)
-    net = lively(Pasting())
-    plan = plan_pruning(net, X, 0.25)
-    assert widths(plan) == {"first": 12, "second": 9}
-    assert largest_difference(apply_plan(net, plan), masked_dense(net, plan), X) < 1e-9
+@pytest.mark.parametrize(("kind", "left"), [(Pasting, {"first": 12, "second": 9}), (Counting, {"first": 12})])
+def test_what_python_makes_of_values_may_change_with_them(kind, left):
+    """Sizes and calls that follow from the outputs are those of the network with zeros in place of what is removed.
 
-
-def test_a_number_of_channels_is_no_such_value():
-    """It stays as it was, and so do the channels that it counts."""
+    A number of channels is no such value: it stays as it was, and so do the channels that it counts.
+    """
     torch.manual_seed(0)
-    net = lively(Counting())
+    net = lively(kind())
     plan = plan_pruning(net, X, 0.25)
-    assert widths(plan) == {"first": 12}
+    assert widths(plan) == left
     assert largest_difference(apply_plan(net, plan), masked_dense(net, plan), X) < 1e-9
 
 
