@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,30 +9,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn, optim
 from torch.nn import functional as F  # noqa: N812
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_map_only
 
-from compress.calling.inputs import Inputs, each_batch, evaluating
+from compress.calling.inputs import Inputs, each_batch
 from compress.calling.outputs import Outputs
-from compress.data import AnySplit, Data, ImageData, LoaderSplit, resident
+from compress.data import Data
 from compress.errors import ArtifactError, ModelError
 from compress.modules.copying import check_given, copied
-from compress.quality import Quality, topk_error
-from compress.quality.evaluation import num_examples, rows_of
-from compress.quality.reductions import mean
+from compress.quality import Quality
 from compress.system.progress import stderr_console
-from compress.train.checkpoint import State, identity, load_checkpoint_, save_checkpoint, tensors_of
+from compress.train.checkpoint import State, identity, load_checkpoint_, save_checkpoint
 from compress.train.config import FitConfig, learning_rate
-from compress.train.distillation import output_loss, soft_loss
-from compress.train.evaluation import outputs_of
-from compress.train.objective import Loss, Objective, applied, label_loss, prepare_teacher
-from compress.train.processes import Processes, as_device, best_device, has_bfloat16, joined, own_random_state, seed_
+from compress.train.objective import Loss
+from compress.train.processes import as_device, best_device, joined, own_random_state, seed_
 from compress.train.progress import EpochRecord, fit_progress
+from compress.train.run import Judge, Run, prepare
+from compress.train.validation import keep_best_, record_of
 
 MakeOptimizer = Callable[[list[dict[str, Any]]], optim.Optimizer]
 MakeScheduler = Callable[[optim.Optimizer, int], optim.lr_scheduler.LRScheduler]
@@ -58,30 +52,6 @@ class FitResult:
     model: nn.Module
     best_epoch: int
     history: tuple[EpochRecord, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Judge:
-    """What a training is told by."""
-
-    loss: Loss | None
-    distance: Loss | None
-    quality: Quality | None
-    outputs: Outputs | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Run:
-    """What stays the same from the first step to the last."""
-
-    config: FitConfig
-    processes: Processes
-    train: AnySplit
-    validation: AnySplit | None
-    objective: Objective
-    batch_size: int  # of this process
-    steps_per_epoch: int
-    quality: Quality | None
 
 
 def fit(
@@ -144,10 +114,10 @@ def fit(
     processes = joined(target)
     with own_random_state(target):
         state = _fresh_state(model, config, target, optimizer)
-        judge = _Judge(loss=loss, distance=distance, quality=quality, outputs=outputs)
-        run = _prepare(state, data, config, processes, teacher=teacher, judge=judge)
+        judge = Judge(loss=loss, distance=distance, quality=quality, outputs=outputs)
+        run = prepare(state.model, data, config, processes, teacher=teacher, judge=judge)
         if scheduler is not None:
-            state.scheduler = scheduler(state.optimizer, config.epochs * _updates(run))
+            state.scheduler = scheduler(state.optimizer, config.epochs * run.updates_per_epoch)
         taught_by = run.objective.teacher
         digests = identity(model, data, config, None if taught_by is None else taught_by.model)
         if path is not None:
@@ -186,65 +156,7 @@ def _fresh_state(model: nn.Module, config: FitConfig, device: torch.device, make
     return State(model=model, optimizer=(make or sgd)(groups), average=average)
 
 
-def _prepare(
-    state: State,
-    data: Data,
-    config: FitConfig,
-    processes: Processes,
-    *,
-    teacher: nn.Module | None,
-    judge: _Judge,
-) -> _Run:
-    batch_size = processes.share_of(config.batch_size)
-    train: AnySplit = data.train
-    validation: AnySplit | None = None
-    if config.validation_fraction > 0:
-        train, validation = data.holdout(config.validation_fraction, config.seed)
-    device = processes.device
-    train = resident(train, device)
-    validation = None if validation is None else resident(validation, device)
-    forward = state.model
-    if processes.world_size > 1:
-        forward = DistributedDataParallel(state.model, device_ids=[device] if device.type == "cuda" else None)
-    num_classes = len(data.classes) if isinstance(data, ImageData) and judge.loss is None else None
-    quality = judge.quality
-    if quality is None and num_classes is not None:
-        quality = topk_error(1, num_classes)
-    by_labels = partial(soft_loss, temperature=config.temperature)
-    return _Run(
-        config=config,
-        processes=processes,
-        train=train,
-        validation=validation,
-        objective=Objective(
-            config=config,
-            forward=forward,
-            teacher=None if teacher is None else prepare_teacher(teacher, state.model, config, processes),
-            loss=judge.loss or label_loss(config),
-            distance=judge.distance or (by_labels if judge.loss is None else output_loss),
-            outputs=judge.outputs,
-            num_classes=num_classes,
-            bfloat16=config.autocast == "bfloat16" or (config.autocast == "auto" and has_bfloat16(device)),
-        ),
-        batch_size=batch_size,
-        steps_per_epoch=_steps_of(train, batch_size, processes),
-        quality=quality,
-    )
-
-
-def _steps_of(train: AnySplit, batch_size: int, processes: Processes) -> int:
-    """How many batches this process takes in an epoch."""
-    if isinstance(train, LoaderSplit):
-        return max(1, train.num_batches // processes.world_size)
-    return math.ceil(len(train) // processes.world_size / batch_size)
-
-
-def _updates(run: _Run) -> int:
-    """How many steps the optimizer takes in an epoch."""
-    return math.ceil(run.steps_per_epoch / run.config.accumulated_batches)
-
-
-def _resume_(state: State, path: Path, run: _Run, digests: dict[str, str]) -> None:
+def _resume_(state: State, path: Path, run: Run, digests: dict[str, str]) -> None:
     """Go to where the checkpoint left off, on every process."""
     if path.exists():
         load_checkpoint_(path, state, digests)
@@ -252,13 +164,13 @@ def _resume_(state: State, path: Path, run: _Run, digests: dict[str, str]) -> No
             with warnings.catch_warnings():
                 # The optimizer's own steps were taken before the training stopped.
                 warnings.simplefilter("ignore")
-                for _ in range(len(state.history) * _updates(run)):
+                for _ in range(len(state.history) * run.updates_per_epoch):
                     state.scheduler.step()
     if not run.processes.agree(len(state.history)):
         raise ArtifactError(f"a checkpoint must lie where every process sees it, {path} does not")
 
 
-def _train_(state: State, run: _Run, path: Path | None, digests: dict[str, str], *, shown: bool) -> None:
+def _train_(state: State, run: Run, path: Path | None, digests: dict[str, str], *, shown: bool) -> None:
     """Every epoch that is left, in place."""
     epochs, first = run.config.epochs, len(state.history)
     with fit_progress(epochs=epochs, first_epoch=first, steps_per_epoch=run.steps_per_epoch, shown=shown) as progress:
@@ -272,16 +184,16 @@ def _train_(state: State, run: _Run, path: Path | None, digests: dict[str, str],
             _check_finite(losses, epoch)
             # Each process has seen other images, so their running statistics differ; rank 0's are taken.
             run.processes.spread(list(dict.fromkeys([*state.model.buffers(), *state.kept.buffers()])))
-            record = _record(state, run, torch.stack(losses).mean())
+            record = record_of(state, run, torch.stack(losses).mean())
             state.history.append(record)
             better = run.quality is not None and run.quality.better == "higher"
-            _keep_best_(state, higher_is_better=better)
+            keep_best_(state, higher_is_better=better)
             if path is not None and run.processes.rank == 0:
                 save_checkpoint(path, state, digests)
             progress.epoch(epoch + 1, record)
 
 
-def _steps(state: State, run: _Run, epoch: int) -> Iterator[Tensor]:
+def _steps(state: State, run: Run, epoch: int) -> Iterator[Tensor]:
     """Train for one epoch in place; the loss of every step."""
     config, processes = run.config, run.processes
     seed = config.seed * _SEED_STRIDE + epoch
@@ -300,7 +212,7 @@ def _steps(state: State, run: _Run, epoch: int) -> Iterator[Tensor]:
         (loss / config.accumulated_batches).backward()  # type: ignore[no-untyped-call]
         if (number + 1) % config.accumulated_batches == 0 or number + 1 == run.steps_per_epoch:
             _update_(state, config)
-            _average_(state, config, step=epoch * _updates(run) + number // config.accumulated_batches)
+            _average_(state, config, step=epoch * run.updates_per_epoch + number // config.accumulated_batches)
         yield loss.detach()
 
 
@@ -359,48 +271,3 @@ def _check_finite(losses: list[Tensor], epoch: int) -> None:
             f"the loss must stay finite, got {float(losses[step])} in epoch {epoch + 1}, step {step + 1}:"
             f" lower learning_rate"
         )
-
-
-def _record(state: State, run: _Run, loss: Tensor) -> EpochRecord:
-    """What the epoch that just ended came to, over all processes."""
-    processes = run.processes
-    return EpochRecord(
-        train_loss=float(processes.total(loss)) / processes.world_size,
-        validation=None if run.validation is None else _validated(state, run, run.validation),
-        judged_by="loss" if run.quality is None else run.quality.metric.title,
-        learning_rate=float(state.optimizer.param_groups[0]["lr"]),
-    )
-
-
-def _validated(state: State, run: _Run, split: AnySplit) -> float:
-    """What the held-out examples come to: each process takes its part where parts can be put together again."""
-    processes, quality = run.processes, run.quality
-    parts = processes.world_size if quality is None or quality.reduce is mean else 1
-    batches = split.batches(run.batch_size, rank=processes.rank if parts > 1 else 0, world_size=parts)
-    rows: list[NDArray[np.float64]] = []
-    with evaluating(state.kept), torch.no_grad():
-        for batch in each_batch(batches, name="validation examples", device=processes.device):
-            found = outputs_of(state.kept, batch.inputs, run.objective.num_classes, outputs=run.objective.outputs)
-            count = num_examples(batch)
-            if quality is None:
-                value = float(applied(run.objective.loss, found, batch.targets, "the loss"))
-                rows.append(np.full((count, 1), value))
-            else:
-                rows.append(rows_of(quality, found, batch.targets, count))
-    every = np.concatenate(rows)
-    if parts == 1:
-        return float((quality.reduce if quality is not None else mean)(every, np.ones((1, len(every))))[0])
-    sums = processes.total(torch.tensor([every.sum(), float(len(every))], device=processes.device))
-    return float(sums[0]) / float(sums[1])
-
-
-def _keep_best_(state: State, *, higher_is_better: bool) -> None:
-    """Take the epoch that just ended for the best one, unless an earlier one was better."""
-    now = state.history[-1].validation
-    if now is None:
-        state.best_epoch = len(state.history)
-        return
-    best = state.history[state.best_epoch - 1].validation if state.best_epoch else None
-    if best is None or (now >= best if higher_is_better else now <= best):
-        state.best_epoch = len(state.history)
-        state.best = {name: value.clone() for name, value in tensors_of(state.kept).items()}
