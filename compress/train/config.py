@@ -28,6 +28,7 @@ _RULES: Mapping[str, tuple[bool, str, Callable[[float], bool]]] = {
     "accumulated_batches": (True, "at least 1", lambda value: value >= 1),
     "max_gradient_norm": (False, "at least 0", lambda value: value >= 0),
     "ema_decay": (False, "in [0, 1)", lambda value: 0 <= value < 1),
+    "cutmix": (False, "in [0, 1]", lambda value: 0 <= value <= 1),
 }
 
 
@@ -62,6 +63,9 @@ class FitConfig:
         ema_decay: of an exponential moving average of all weights and statistics, step by step, which is then what is
             validated and kept (Polyak and Juditsky, SIAM J. Control Optim. 30, 1992); 0 keeps the weights themselves.
             Over the first steps it decays faster, as (1 + step) / (10 + step), so that it forgets where it began.
+        cutmix: share of the batches in which a rectangle of each image comes from another one, and that part of its
+            label with it (Yun et al., ICCV 2019); a teacher sees the same images. It helps long trainings, and makes
+            the training loss larger than it is on whole images.
 
     Raises:
         ConfigError: if a value breaks its rule.
@@ -86,6 +90,7 @@ class FitConfig:
     accumulated_batches: int = 1
     max_gradient_norm: float = 0.0
     ema_decay: float = 0.0
+    cutmix: float = 0.0
 
     def __post_init__(self) -> None:
         for name, (whole, rule, holds) in _RULES.items():

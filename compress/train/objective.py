@@ -18,6 +18,7 @@ from compress.modules.copying import copied
 from compress.train.config import FitConfig
 from compress.train.distillation import hint_loss, tap_
 from compress.train.evaluation import outputs_of
+from compress.train.mixing import Mixed, cut_mixed
 from compress.train.processes import Processes
 
 Loss = Callable[[Any, Any], Tensor]
@@ -60,7 +61,7 @@ def prepare_teacher(teacher: nn.Module, student_: nn.Module, config: FitConfig, 
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """The loss of a batch, to go backward from.
+    """The loss of a training batch, to go backward from.
 
     Attributes:
         config: the settings of the training.
@@ -83,13 +84,16 @@ class Objective:
     outputs: Outputs | None = None
 
     def __call__(self, inputs: Inputs, targets: Any) -> Tensor:
-        """The loss of a batch: a number.
+        """The loss of a batch: a number. Images are mixed first, where the settings say so.
 
         Raises:
             ModelError: if the model or its teacher does not run, or puts out something that the loss does not take.
-            ConfigError: if the loss is no number.
+            ConfigError: if the loss is no number, or there are no images or labels to mix.
         """
         device = next(iter(inputs.tensors)).device
+        # Nothing is drawn where nothing is mixed: the random numbers of what else draws stay the same.
+        mixed = cut_mixed(inputs) if self.config.cutmix and float(torch.rand(())) < self.config.cutmix else None
+        inputs = inputs if mixed is None else mixed.inputs
         with torch.autocast(device.type, torch.bfloat16, enabled=self.bfloat16):
             wanted = self._teachers_outputs(inputs)
             found = outputs_of(self.forward, inputs, self.num_classes, outputs=self.outputs)
@@ -98,7 +102,7 @@ class Objective:
         # Where the teacher alone counts, there may be no targets.
         loss = torch.zeros((), device=device)
         if alpha < 1:
-            loss = (1 - alpha) * applied(self.loss, _in_float32(found), targets, "the loss")
+            loss = (1 - alpha) * self._labels_loss(_in_float32(found), targets, mixed)
         if self.teacher is None:
             return loss
         apart = applied(self.distance, _in_float32(found), _in_float32(wanted), "the distance to the teacher")
@@ -106,6 +110,13 @@ class Objective:
         if self.config.hints:
             loss = loss + self.config.hint_weight * hint_loss(self.teacher.student_features, self.teacher.features)
         return loss
+
+    def _labels_loss(self, found: Any, targets: Any, mixed: Mixed | None) -> Tensor:
+        loss = applied(self.loss, found, targets, "the loss")
+        if mixed is None:
+            return loss
+        others = applied(self.loss, found, _partners_labels(targets, mixed), "the loss")
+        return mixed.share * loss + (1 - mixed.share) * others
 
     def _teachers_outputs(self, inputs: Inputs) -> Any:
         if self.teacher is None:
@@ -153,6 +164,15 @@ def applied(loss: Loss, outputs: Any, targets: Any, what: str) -> Tensor:
     if not isinstance(value, Tensor) or value.numel() != 1:
         raise ConfigError(f"{what} must be a single number, got {_described(value)}")
     return value.reshape(())
+
+
+def _partners_labels(labels: Any, mixed: Mixed) -> Tensor:
+    """``[n] -> [n]``: the label of each image's partner."""
+    count = len(mixed.partners)
+    if not (isinstance(labels, Tensor) and not labels.is_floating_point() and labels.shape == (count,)):
+        raise ConfigError(f"cutmix takes an integer label for each of {count} images, got {_described(labels)}")
+    partners: Tensor = labels[mixed.partners.to(labels.device)]
+    return partners
 
 
 def _in_float32(value: Any) -> Any:

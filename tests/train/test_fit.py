@@ -229,7 +229,9 @@ def test_the_test_split_is_never_touched(net, data):
 
 
 @pytest.mark.parametrize("stop", [1, 3])
-@pytest.mark.parametrize("settings", [{}, {"validation_fraction": 0.2}, {"validation_fraction": 0.2, "ema_decay": 0.8}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"validation_fraction": 0.2}, {"validation_fraction": 0.2, "ema_decay": 0.8, "cutmix": 0.5}]
+)
 def test_a_resumed_run_ends_with_the_same_bits(net, data, tmp_path, stop, settings):
     """Interrupted after some epochs and started again, training ends as if it had never stopped.
 
