@@ -4,6 +4,7 @@
     python benchmarks/peers.py --workload pitch         CREPE on tones
     python benchmarks/peers.py --epochs 4 --only l1     those cuts, and four distilled epochs after each
     python benchmarks/peers.py --only 'reconstructed$' --target 2500000
+    python benchmarks/peers.py --workload benchmarks.vgg:cifar100 --times-fewer-macs 8.9
 
 For each way to cut and repair, and each number of parameters left, it measures the error on the same test examples, all
 from the same calibration examples; likewise for masks, and for ways to int8. What is measured is kept in a file, so
@@ -32,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # benchmarks is
 
 from benchmarks.peers_cuts import CUTS, MASKS, trained_on
 from benchmarks.peers_int8 import INT8, Int8
-from benchmarks.peers_subjects import Trial, num_params, targets_of, trial_of
+from benchmarks.peers_subjects import Target, Trial, num_params, targets_of, trial_of
 from compress.errors import ConfigError, first_line
 from compress.gate.figures import write_change, write_value
 from compress.report.markdown import pipe_table
@@ -53,12 +54,12 @@ class Row:
 
     Attributes:
         way: to make the network smaller.
-        target: how many parameters may be left; None where all may.
+        target: how small the network is to get; None where it stays whole.
         epochs: of distillation after it.
     """
 
     way: str
-    target: int | None = None
+    target: Target | None = None
     epochs: int = 0
 
 
@@ -68,11 +69,13 @@ class Session:
 
     Attributes:
         trial: the network.
+        targets: how small it is to get.
         calibration: how many examples were asked for to calibrate on.
         file: where figures are kept.
     """
 
     trial: Trial
+    targets: tuple[Target, ...]
     calibration: int
     file: Path
 
@@ -95,23 +98,27 @@ def main() -> None:
     given = _options()
     torch.set_num_threads(given.threads)
     trial = trial_of(given.workload, calibration=given.calibration, examples=given.examples)
-    session = Session(trial=trial, calibration=given.calibration, file=given.results)
-    for row, make in wanted(trial, given.epochs):
-        wants_size = not given.target or row.target in (None, *given.target)
-        if row.way == _DENSE or (re.search(given.only, row.way) and wants_size):
+    targets = [
+        one
+        for one in targets_of(trial, given.times_fewer_macs or ())
+        if given.target is None or one.left in given.target
+    ]
+    session = Session(trial=trial, targets=tuple(targets), calibration=given.calibration, file=given.results)
+    for row, make in wanted(session, given.epochs):
+        if row.way == _DENSE or re.search(given.only, row.way):
             measure(session, row, make)
     print("\n".join(tables(session, given.epochs, given.only)))
 
 
-def wanted(trial: Trial, epochs: int) -> list[tuple[Row, Callable[[Trial], nn.Module | Int8]]]:
+def wanted(session: Session, epochs: int) -> list[tuple[Row, Callable[[Trial], nn.Module | Int8]]]:
     """Every row in the order in which it is measured, and how to get there; after distillation the cuts alone."""
     names = list(CUTS)
     cuts = [
         (Row(way=name, target=target, epochs=epochs), partial(_cut, target=target, name=name))
         for name in names
-        for target in targets_of(trial)
+        for target in session.targets
     ]
-    first = _FIRST * len(targets_of(trial))
+    first = _FIRST * len(session.targets)
     dense = (Row(way=_DENSE), lambda one: one.dense)
     if epochs:
         return [dense, *cuts]
@@ -119,7 +126,7 @@ def wanted(trial: Trial, epochs: int) -> list[tuple[Row, Callable[[Trial], nn.Mo
     return [dense, *cuts[:first], *others, *cuts[first:]]
 
 
-def _cut(trial: Trial, target: int, name: str) -> nn.Module:
+def _cut(trial: Trial, target: Target, name: str) -> nn.Module:
     return CUTS[name](replace(trial, target=target))
 
 
@@ -165,15 +172,13 @@ def tables(session: Session, epochs: int, only: str = "") -> list[str]:
     known = session.figures(Row(way=_DENSE))
     assert known is not None
     dense, metric = known["error"], trial.metric
-    targets = targets_of(trial)
-    whole = num_params(trial.dense)
 
     def cell(row: Row) -> str:
         return written(session.figures(row), dense, metric)
 
     after = f" after {epochs} distilled epochs" if epochs else ""
-    heads = (f"channels removed{after}", *(f"{one / 1e6:.2f} M left ({one / whole:.0%})" for one in targets))
-    cuts = [(name, *(cell(Row(way=name, target=one, epochs=epochs)) for one in targets)) for name in CUTS]
+    heads = (f"channels removed{after}", *(_title(one, trial) for one in session.targets))
+    cuts = [(name, *(cell(Row(way=name, target=one, epochs=epochs)) for one in session.targets)) for name in CUTS]
     parts = [(heads, cuts)]
     if not epochs:
         parts += [
@@ -193,6 +198,10 @@ def tables(session: Session, epochs: int, only: str = "") -> list[str]:
         if measured:
             lines += ["", *pipe_table(titles, measured, right=range(1, len(titles)))]
     return lines
+
+
+def _title(target: Target, trial: Trial) -> str:
+    return f"{target.title} left ({target.left / target.count(trial.dense, trial.example):.0%})"
 
 
 def written(figures: Figures | None, dense: float, metric: Metric) -> str:
@@ -226,6 +235,13 @@ def _options() -> argparse.Namespace:
         "--only", default="", metavar="PATTERN", help="ways whose names match this regular expression; dense always"
     )
     parser.add_argument("--target", type=int, action="append", help="only this many parameters left; may be repeated")
+    parser.add_argument(
+        "--times-fewer-macs",
+        type=float,
+        nargs="+",
+        metavar="TIMES",
+        help="cut to so many times fewer multiply-accumulates, not to numbers of parameters",
+    )
     parser.add_argument("--results", type=Path, default=Path("peers.json"), help="keeps what was measured")
     return parser.parse_args()
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import compress
-from benchmarks.peers_subjects import Trial, num_params
+from benchmarks.peers_subjects import Trial
 from compress.errors import ConfigError
 from compress.recipe.context import Context
 from compress.recipe.fit_step import Fit
@@ -38,12 +38,12 @@ def by_torch_pruning(trial: Trial, importance: str, *, everywhere: bool) -> nn.M
     for _ in range(_HALVINGS):
         ratio = (low + high) / 2
         small = _torch_pruned(trial, importance, ratio, gradients, everywhere=everywhere)
-        if num_params(small) <= trial.target:
+        if trial.target.count(small, trial.example) <= trial.target.left:
             best, high = small, ratio
         else:
             low = ratio
     if best is None:
-        raise ConfigError(f"Torch-Pruning leaves more than {trial.target} parameters")
+        raise ConfigError(f"Torch-Pruning leaves more than {trial.target.title}")
     return compress.recalibrate(best, trial.augmented)
 
 
@@ -86,11 +86,12 @@ def by_compress(
     trial: Trial, importance: str, scope: Any = "layer", *, repair: bool = True, rounds: int = 1
 ) -> nn.Module:
     """This package's cut to the target, in rounds; reconstructed after each, or recalibrated after the last."""
-    small, dense = trial.dense, trial.dense
-    assert trial.target is not None
+    small, dense, target = trial.dense, trial.dense, trial.target
+    assert target is not None
+    whole = target.count(dense, trial.example)
     for number in range(1, rounds + 1):
-        left = num_params(dense) * (trial.target / num_params(dense)) ** (number / rounds)
-        options = compress.PruneOptions(max_params=int(left), scope=scope, batches=trial.plain)
+        left = {f"max_{target.of}": int(whole * (target.left / whole) ** (number / rounds))}
+        options = compress.PruneOptions(**left, scope=scope, batches=trial.plain)
         small = compress.prune_channels(small, trial.example, importance=importance, options=options)
         if repair:
             small = compress.reconstruct(small, dense, trial.plain)
@@ -128,7 +129,7 @@ MASKS: Mapping[str, Way] = {
 
 
 def trained_on(small: nn.Module, trial: Trial, epochs: int, checkpoint: Path) -> nn.Module:
-    """What the workload's recipe of structured pruning makes of a network after its cut, in so many epochs.
+    """What the recipe of structured pruning for the data makes of a network after its cut, in so many epochs.
 
     Args:
         small: the network as it was cut and repaired; not to be used afterwards.
@@ -139,7 +140,7 @@ def trained_on(small: nn.Module, trial: Trial, epochs: int, checkpoint: Path) ->
     Raises:
         ConfigError: if the recipe trains nothing, or has more trainings than there are epochs.
     """
-    recipe = load_recipe(_RECIPES / trial.workload.name / "structured.toml")
+    recipe = load_recipe(_RECIPES / trial.workload.dataset.name / "structured.toml")
     for number, step in enumerate(shortened(recipe.steps[1:], epochs)):
         under_way, done = (checkpoint.with_name(f"{checkpoint.name}.{number}{end}") for end in ("", ".safetensors"))
         if done.exists():

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks import peers, peers_cuts, peers_int8, peers_subjects
+from benchmarks import peers, peers_cuts, peers_int8, peers_subjects, vgg
 from benchmarks.peers import Row, Session
 from benchmarks.peers_subjects import Trial, num_params
 from compress.errors import ConfigError
@@ -35,7 +35,8 @@ def trial() -> Trial:
 @pytest.fixture
 def session(trial, tmp_path) -> Session:
     """Nothing is measured yet."""
-    return Session(trial=trial, calibration=32, file=tmp_path / "peers.json")
+    targets = peers_subjects.targets_of(trial)
+    return Session(trial=trial, targets=targets, calibration=32, file=tmp_path / "peers.json")
 
 
 def test_epochs_are_shared_out_as_the_recipe_shares_them():
@@ -54,9 +55,10 @@ def test_epochs_that_cannot_be_shared_out_are_refused(steps, epochs):
 
 
 def test_a_cut_network_is_trained_as_the_recipe_says(trial, tmp_path, monkeypatch):
-    """By the workload's own recipe, from the step after its cut on, resumably."""
-    (tmp_path / "tiny").mkdir()
-    (tmp_path / "tiny" / "structured.toml").write_text(
+    """By the recipe for its data, from the step after its cut on, resumably."""
+    folder = tmp_path / trial.workload.dataset.name
+    folder.mkdir()
+    (folder / "structured.toml").write_text(
         '[[steps]]\nuse = "prune_channels"\n[[steps]]\nuse = "fit"\nepochs = 2\nwarmup_epochs = 0.1\nbatch_size = 16\n'
         'validation_fraction = 0.0\nautocast = "off"\ndistill = true\n'
     )
@@ -69,15 +71,15 @@ def test_a_cut_network_is_trained_as_the_recipe_says(trial, tmp_path, monkeypatc
     assert torch.equal(trained.classifier.weight, again.classifier.weight)
 
 
-def test_what_tells_most_is_measured_first(trial):
+def test_what_tells_most_is_measured_first(session):
     """The dense network, some cuts, masks and int8, the other cuts; after distillation the cuts alone."""
-    rows = [row for row, _ in peers.wanted(trial, 0)]
+    rows = [row for row, _ in peers.wanted(session, 0)]
     ways = list(dict.fromkeys(row.way for row in rows))
     cuts = list(peers_cuts.CUTS)
     others = [*peers_cuts.MASKS, *peers_int8.INT8]
     assert ways == ["dense", *cuts[: peers._FIRST], *others, *cuts[peers._FIRST :]]
-    assert {row.target for row in rows if row.way == cuts[0]} == set(peers_subjects.targets_of(trial))
-    trained = [row for row, _ in peers.wanted(trial, 4)]
+    assert {row.target for row in rows if row.way == cuts[0]} == set(session.targets)
+    trained = [row for row, _ in peers.wanted(session, 4)]
     assert {(row.way, row.epochs) for row in trained} == {("dense", 0), *((name, 4) for name in cuts)}
 
 
@@ -120,7 +122,7 @@ def test_a_tool_that_fails_is_a_finding_and_one_that_is_missing_is_none(session)
 
 def test_the_tables_hold_what_was_measured(session):
     """Errors, and what they are more than the dense network's; of int8 layers, bytes and seconds too."""
-    cut, target = next(iter(peers_cuts.CUTS)), peers_subjects.targets_of(session.trial)[0]
+    cut, target = next(iter(peers_cuts.CUTS)), session.targets[0]
     int8 = next(iter(peers_int8.INT8))
     figures = {
         Row(way="dense"): {"error": 0.25},
@@ -147,11 +149,13 @@ def test_a_change_is_written_as_finely_as_its_value():
     assert peers.written({"error": 11.6889532}, 11.6889507, perplexity().metric) == "11.69 (+0.00)"
 
 
+@pytest.mark.parametrize("times_fewer_macs", [(), (1.5,)])
 @pytest.mark.parametrize("name", list(peers_cuts.CUTS)[:3])
-def test_this_packages_cuts_meet_the_target(trial, name):
-    """They leave no more parameters."""
-    target = peers_subjects.targets_of(trial)[0]
-    assert num_params(peers_cuts.CUTS[name](replace(trial, target=target))) <= target
+def test_this_packages_cuts_meet_the_target(trial, name, times_fewer_macs):
+    """They leave no more parameters, or multiply-accumulates."""
+    target = peers_subjects.targets_of(trial, times_fewer_macs)[0]
+    assert target.of == ("macs" if times_fewer_macs else "params")
+    assert target.count(peers_cuts.CUTS[name](replace(trial, target=target)), trial.example) <= target.left
 
 
 @pytest.mark.nightly
@@ -163,3 +167,13 @@ def test_ways_to_int8_count_the_layers_that_are(trial, name):
     assert found.num_int8 == 3
     assert found.file_bytes > 0
     assert 0 <= trial.judged(found.model) <= 1
+
+
+def test_vgg_19_is_the_published_one():
+    """20.1 M parameters, 398 M multiply-accumulates at 32 x 32; it takes the small images of its training too."""
+    workload = vgg.cifar100()
+    model = workload.build().eval()
+    (images,) = workload.inputs.args
+    assert num_params(model) == 20_081_188
+    assert peers_subjects.Target(of="macs", left=0).count(model, (images,)) == 398_182_400
+    assert model(images[:, :, :16, :16]).shape == (1, 100)
