@@ -37,6 +37,9 @@ _PLAIN = (int, float, complex, str, torch.dtype, torch.layout, torch.device, tor
 
 _SMALL = 64
 
+# Write a tensor whole, whatever was there.
+_OVERWRITES = frozenset({"copy", "fill", "zero"})
+
 
 Shape = tuple[int, ...] | None
 
@@ -186,13 +189,14 @@ class History:
         if tainted:
             for out in call.outs:
                 self.notes.of(out).tainted = True
+        unset = self._unset(call)
         step = Step(
             op=call.op,
             numbers=numbers_of(call.op, call.args),
             shape=self._shape(call),
             widths=frozenset(found[0]) if found else frozenset(),
         )
-        if not tainted:
+        if not (tainted or unset):
             step = step._replace(value=_value(call, found))
         scalar = self._scalar(call, known)
         if scalar is not None:
@@ -237,6 +241,16 @@ class History:
         written, other = self.notes.of(source), self.notes.of(target)
         other.tainted |= written.tainted
         other.changed |= written.changed
+
+    def _unset(self, call: Call) -> bool:
+        """Whether chance put into memory what came out: then it says nothing that it is another in another run."""
+        # Of what is overwritten whole, it is what is written that counts.
+        read = call.notes[1:] if call.op in _OVERWRITES else call.notes
+        unset = "empty" in call.op or any(note is not None and note.unset for note in read)
+        for out in call.outs:
+            if unset or ((note := self.notes.get(out)) is not None and note.unset):
+                self.notes.of(out).unset = unset
+        return unset
 
     def _scalar(self, call: Call, known: Callable[[Tensor], bool]) -> int | None:
         """Which operand of a product is as good as a number: a tensor of one element that no weight has a part in."""
@@ -302,7 +316,7 @@ def _is_ragged(call: Call) -> bool:
 def _value(call: Call, found: Sequence[Labels]) -> bytes | None:
     """What a call on constants put out, if it is small, and the same whatever the widths should be."""
     out = call.outs[0] if call.outs else None
-    if out is None or out.numel() > _SMALL or "empty" in call.op:
+    if out is None or out.numel() > _SMALL:
         return None
     if any((axis.ids == WILD).any() for labels in found for axis in labels.values()):
         return None

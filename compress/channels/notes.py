@@ -21,8 +21,9 @@ class Note:
         tainted: whether it depends on weights.
         changed: whether it was made of constants, and came out otherwise than in the run before.
         own: whether it is a parameter or buffer, moved.
+        of_weights: whether it was made of parameters and buffers alone.
         ragged: whether its sizes depend on values.
-        squared: whether it holds squares: their mean is the statistic of a norm.
+        unset: whether it was made of memory as it was found, and that was not overwritten since.
         growth: the layers' outputs that it is multiplied with.
         statistics: those of channels that it was made of.
         filled_in: the path of the module that filled it with one value; None if it was not.
@@ -32,8 +33,9 @@ class Note:
     tainted: bool = False
     changed: bool = False
     own: bool = False
+    of_weights: bool = False
     ragged: bool = False
-    squared: bool = False
+    unset: bool = False
     growth: Sequence[Any] = ()
     statistics: Sequence[Any] = ()
     filled_in: str | None = None

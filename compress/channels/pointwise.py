@@ -179,13 +179,12 @@ def statistic(call: Call) -> Labels | Sequence[Labels] | None:
     """``[...] -> [...]`` without (or with 1 for) the dimensions ``dim``: means and variances.
 
     Whether those over channels are of a norm, which takes them over the channels that are kept, is seen from what reads
-    them (:mod:`compress.channels.statistics`). A mean of squares is taken for that of a root mean square norm.
+    them (:mod:`compress.channels.statistics`).
     """
-    for axis in _over(call):
-        if call.op == "mean" and _is_of_squares(call):
-            call.ledger.width(axis)
-        elif call.is_own(call.args["self"]):
-            # Of weights: another number would give the layer others.
+    note = call.notes[0]
+    if call.is_own(call.args["self"]) or (note is not None and note.of_weights):
+        for axis in reduced(call):
+            # Another number would give the layer other weights.
             call.ledger.freeze(axis, "a statistic over channels")
     over = _dims(call.args.get("dim"), call.args["self"].ndim)
     labels = apart_from(call.ledger, call.in_parts("self"), over)
@@ -194,18 +193,9 @@ def statistic(call: Call) -> Labels | Sequence[Labels] | None:
 
 
 def reduced(call: Call) -> list[Axis]:
-    """The channels that a statistic is one of which the code that reads it has yet to show itself a norm's."""
-    return [axis for axis in _over(call) if not (axis.zero and call.op == "mean" and _is_of_squares(call))]
-
-
-def _over(call: Call) -> list[Axis]:
+    """The channels that a statistic is one of: the code that reads it has yet to show itself a norm's."""
     over = _dims(call.args.get("dim"), call.args["self"].ndim)
     return [axis for dim, axis in call.in_parts("self").items() if dim in over]
-
-
-def _is_of_squares(call: Call) -> bool:
-    note = call.notes[0]
-    return note is not None and note.squared and bool(call.args.get("keepdim"))
 
 
 def _dims(dim: Any, ndim: int) -> set[int]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cache
 
+import numpy as np
 import torch
+from torch import Tensor
 from torch._ops import OpOverload
 
 from compress.channels import contraction, pointwise, recurrence, reshaping, selection
 from compress.channels.call import Call, Rule
-from compress.channels.labels import NONE, Labels
+from compress.channels.labels import FIXED, NONE, WILD, Axis, Labels
 from compress.channels.parts import fits
 
 TABLE: Mapping[str, Rule] = {
@@ -20,6 +22,12 @@ TABLE: Mapping[str, Rule] = {
     **contraction.TABLE,
     **recurrence.TABLE,
 }
+
+
+# What puts values beside each other along a dimension: there, what was the same all along may be so no more.
+_JOINING = frozenset(
+    {"_reshape_alias", "_unsafe_view", "cat", "constant_pad_nd", "reshape", "stack", "unflatten", "view"}
+)
 
 
 def base_name(op: OpOverload) -> str:
@@ -73,4 +81,27 @@ def apply(op: OpOverload, call: Call) -> Sequence[Labels]:
         if not fits(one, out.shape):
             unknown(call)
             return [NONE] * len(call.outs)
-    return labels
+    return [_steady(labels[0], call.out), *labels[1:]] if call.op in _JOINING else labels
+
+
+def _steady(labels: Labels, out: Tensor) -> Labels:
+    """``labels`` without WILD along dimensions where neighbours, of which no channel tells the one, are unlike.
+
+    Ones beside zeros, each as many as half the channels, do not fit what is left of the channels.
+    """
+    return {
+        dim: axis if _is_steady(axis, dim, out) else axis._replace(ids=np.where(axis.ids == WILD, FIXED, axis.ids))
+        for dim, axis in labels.items()
+    }
+
+
+def _is_steady(axis: Axis, dim: int, out: Tensor) -> bool:
+    wild, placed = axis.ids == WILD, axis.ids >= 0
+    loose = (wild[..., 1:] | wild[..., :-1]) & ~placed[..., 1:] & ~placed[..., :-1]
+    if not (loose.any() and out.numel()):
+        return True
+    dims = (*axis.parts, dim)
+    values = out.detach().movedim(dims, tuple(range(-len(dims), 0)))
+    values = values if values.is_complex() else values.double()
+    same = torch.isclose(values[..., 1:], values[..., :-1], rtol=1e-4, equal_nan=True)
+    return bool(same.cpu().numpy().reshape(-1, *loose.shape)[:, loose].all())

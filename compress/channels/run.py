@@ -22,7 +22,7 @@ from compress.channels.call import Call
 from compress.channels.history import Drift, Fault, History, Shape, Step, arguments
 from compress.channels.labels import NONE, NOT_A_CHANNEL, WILD, Axis, Ids, Labels, Ledger, Slot, Width
 from compress.channels.modes import FunctionWatch, Recorder, memory_of, plain_forward
-from compress.channels.notes import Notes
+from compress.channels.notes import Note, Notes
 from compress.channels.pointwise import FILLS
 from compress.channels.scaling import Factor, Sources
 from compress.channels.sketch import Seen, Sketch, line_of, meets
@@ -204,14 +204,18 @@ class Run:
         statistics.follow(call, self.notes)
         self.sources.add(call, found, turn=len(self.history.steps))
         self.history.add(call, found, known=self.is_own, enclosing=self.enclosing)
-        if call.op == "square" or (call.op == "pow" and _is_two(bound["exponent"])):
-            self.notes.of(call.out).squared = True
+        if call.operands and all(map(self._is_of_weights, call.operands, call.notes)):
+            for out in call.outs:
+                self.notes.of(out).of_weights = True
         if call.op in FILLS:
             self.notes.of(call.out).filled_in = self.ledger.module
         elif call.op == "_to_copy" and call.notes[0] is not None and call.notes[0].filled_in is not None:
             self.notes.of(call.out).filled_in = call.notes[0].filled_in
         for out, labels in zip(call.outs, found, strict=False):
             self._store(out, labels, written=op._schema.is_mutable)
+
+    def _is_of_weights(self, tensor: Tensor, note: Note | None) -> bool:
+        return self.is_own(tensor) or (note is not None and note.of_weights)
 
     def _labelled(self, call: Call) -> tuple[frozenset[int], ...]:
         """The dimensions of each operand that hold channels."""
@@ -317,8 +321,3 @@ def _new_slots(state: Mapping[str, Tensor], kernels: Container[int]) -> Iterator
 def _channels(labels: Labels) -> frozenset[int]:
     """The dimensions that hold channels, and are not the same all along."""
     return frozenset(dim for dim, axis in labels.items() if axis.ids.size and axis.ids.max() > WILD)
-
-
-def _is_two(exponent: object) -> bool:
-    """An exponent may be a tensor, which is no truth value."""
-    return isinstance(exponent, (int, float)) and exponent == 2  # noqa: PLR2004

@@ -1,3 +1,7 @@
+import ctypes
+import itertools
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -17,6 +21,16 @@ def reversed_if_wide(x: Tensor) -> Tensor:
     return x.flip(1) if x.shape[1] > 14 else x
 
 
+def half(x: Tensor) -> int:
+    """Of the channels, rounded down."""
+    return x.shape[1] // 2
+
+
+def rest(x: Tensor) -> int:
+    """The other half."""
+    return x.shape[1] - half(x)
+
+
 WIDTH_AS_NUMBER = {
     "a factor": lambda x: x * x.shape[1] ** -0.5,
     "a factor as a tensor": lambda x: x * torch.tensor(x.shape[1] ** -0.5),
@@ -26,6 +40,11 @@ WIDTH_AS_NUMBER = {
     "a branch": negated_if_wide,
     "a branch of movements": reversed_if_wide,
     "a value read back": lambda x: x * x.sum().item(),
+    "ones beside minus ones": lambda x: x * torch.cat([x.new_ones(half(x)), -x.new_ones(rest(x))])[:, None, None],
+    "zeros before ones, stacked": lambda x: (
+        x * torch.stack([x.new_zeros(half(x)), x.new_ones(half(x))], 1).flatten()[:, None, None]
+    ),
+    "ones, padded": lambda x: x * functional.pad(x.new_ones(half(x)), (0, rest(x)))[:, None, None],
     "padding up to a fixed width": lambda x: functional.pad(x, (0, 0, 0, 0, 0, 16 - x.shape[1])),
 }
 
@@ -40,6 +59,58 @@ def test_a_width_that_becomes_a_number_is_never_cut(forward):
     assert (group.channels, group.kept) == (16, 16)
     assert group.frozen
     assert largest_difference(apply_plan(net, plan), masked_dense(net, plan), torch.cat([x, x.flip(2)])) < 1e-9
+
+
+@pytest.mark.parametrize(
+    "joined",
+    [
+        lambda x: torch.cat([x, x.new_zeros(len(x), 4, *x.shape[2:])], 1),
+        lambda x: x * torch.cat([x.new_full((half(x),), 3.0), x.new_full((rest(x),), 3.0)])[:, None, None],
+        lambda x: x * torch.stack([x.new_ones(half(x)), x.new_ones(half(x))], 1).flatten()[:, None, None],
+    ],
+    ids=["zeros behind channels", "equal numbers", "equal numbers, stacked"],
+)
+def test_constants_that_are_the_same_everywhere_fit_what_is_left(joined):
+    """However they were put together."""
+    net = lively(between(joined, 20 if joined(torch.zeros(1, 16, 6, 6)).shape[1] == 20 else 16))
+    x = torch.randn(1, 3, 8, 8, dtype=torch.float64)
+    plan = plan_pruning(net, x, 0.25)
+    assert plan.kept["a.0.weight", 0].shape == (12,)
+    assert largest_difference(apply_plan(net, plan), masked_dense(net, plan), x) < 1e-9
+
+
+def filled_in_halves(x: Tensor) -> Tensor:
+    """A mask over space in memory as it was found, written in two parts."""
+    mask = x.new_empty(x.shape[2:])
+    mask[:3], mask[3:] = 0.0, 1.0
+    return x * mask
+
+
+def padded_round(x: Tensor) -> Tensor:
+    """A mask over space, padded in a circle as torch does it: the corners are read before they are written."""
+    mask = x.new_empty(x.shape[2:])
+    mask[1:-1, 1:-1] = 2.0
+    for at in (mask, mask.t()):
+        at[:1] = at[-2:-1]
+        at[-1:] = at[1:2]
+    return x * mask
+
+
+@pytest.mark.parametrize("forward", [filled_in_halves, padded_round])
+def test_what_lay_in_memory_does_not_matter(forward, monkeypatch):
+    """Memory that was not written yet may hold anything, and another thing in the next run."""
+    garbage = itertools.cycle(range(1, 256))
+    plain = torch.Tensor.new_empty
+
+    def found(*args: Any, **kwargs: Any) -> Tensor:
+        memory = plain(*args, **kwargs)
+        ctypes.memset(memory.data_ptr(), next(garbage), memory.nbytes)
+        return memory
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", found)
+    net = lively(between(forward))
+    plan = plan_pruning(net, torch.randn(1, 3, 8, 8, dtype=torch.float64), 0.25)
+    assert plan.kept["a.0.weight", 0].shape == (12,)
 
 
 def test_numbers_that_do_not_depend_on_widths_are_no_matter():

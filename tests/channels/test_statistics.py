@@ -48,6 +48,27 @@ class OverSpace(nn.Module):
         return x * torch.sigmoid(x.mean(1, keepdim=True))
 
 
+class ByEnergy(nn.Module):
+    """Attention over space by a mean of squares, which is none of a root mean square norm."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(x.square().mean(1, keepdim=True))
+
+
+class ByDistance(nn.Module):
+    """Gated by how far two functions of the channels are apart, over space too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid((x - x.tanh()).pow(2).mean((1, 2, 3), keepdim=True))
+
+
+class PutSquares(nn.Module):
+    """The mean of squares over channels, not handed to any of them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.pow(2).mean(1, keepdim=True)
+
+
 class Put(nn.Module):
     """The mean over channels, not handed to any of them."""
 
@@ -75,7 +96,9 @@ def test_a_norm_by_hand_is_cut(kind):
     assert largest_difference(apply_plan(model, plan), masked_dense(model, plan), X) < 1e-9
 
 
-@pytest.mark.parametrize(("reader", "width"), [(OverSpace, 20), (Put, 1)])
+@pytest.mark.parametrize(
+    ("reader", "width"), [(OverSpace, 20), (ByEnergy, 20), (ByDistance, 20), (Put, 1), (PutSquares, 1)]
+)
 def test_a_statistic_that_is_no_norms_keeps_its_channels(reader, width):
     """A mean of fewer channels is another number, and nothing makes that good."""
     plan = plan_pruning(net(reader(), width), X[:1], 0.2)
@@ -83,7 +106,34 @@ def test_a_statistic_that_is_no_norms_keeps_its_channels(reader, width):
     assert "a statistic over channels" in plan.groups[0].frozen
 
 
-def test_a_statistic_that_is_put_out_keeps_its_channels():
+@pytest.mark.parametrize("put", [Put, PutSquares])
+def test_a_statistic_that_is_put_out_keeps_its_channels(put):
     """What the network puts out must stay what it is."""
-    model = lively(nn.Sequential(nn.Conv2d(6, 20, 3), Put())).eval()
+    model = lively(nn.Sequential(nn.Conv2d(6, 20, 3), put())).eval()
     assert "a statistic over channels" in plan_pruning(model, X[:1], 0.2).groups[0].frozen
+
+
+class OwnWeights(nn.Module):
+    """A linear layer whose weights are normalized, each row by its own root mean square or deviation."""
+
+    def __init__(self, *, squares: bool) -> None:
+        super().__init__()
+        self.weight, self.squares = nn.Parameter(torch.randn(12, 20)), squares
+
+    def forward(self, x: Tensor) -> Tensor:
+        w = self.weight
+        scale = (
+            (w.square().mean(1, keepdim=True) + 1e-6).rsqrt() if self.squares else 1 / (w.std(1, keepdim=True) + 1e-6)
+        )
+        return nn.functional.linear(x.mean((2, 3)), w * scale)
+
+
+@pytest.mark.parametrize("squares", [True, False])
+def test_a_statistic_of_weights_keeps_what_they_multiply(squares):
+    """Fewer of them would be others."""
+    model = lively(nn.Sequential(nn.Conv2d(6, 20, 3), OwnWeights(squares=squares), nn.Linear(12, 4))).eval()
+    plan = plan_pruning(model, X[:1], 0.25)
+    groups = {member: group for group in plan.groups for member in group.members}
+    assert "a statistic over channels" in groups["0.weight", 0].frozen
+    assert groups["1.weight", 0].kept == 9
+    assert largest_difference(apply_plan(model, plan), masked_dense(model, plan), X) < 1e-9
