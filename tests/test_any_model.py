@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import threading
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -95,3 +97,73 @@ def test_a_model_under_masks_of_torch_is_taken_or_refused(step, tmp_path):
             result(X)
             assert bool((result[5].weight == 0)[zero].all())
     assert prune.is_pruned(model)
+
+
+class Restless(nn.Module):
+    """It normalizes its input, in place if told so, adds noise, and keeps what it saw."""
+
+    def __init__(self, *, in_place: bool) -> None:
+        super().__init__()
+        self.net, self.in_place = net(), in_place
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        x = x.sub_(0.5).div_(0.25) if self.in_place else (x - 0.5) / 0.25
+        self.calls += 1
+        self.last = x.mean()
+        noise = torch.randn_like(x) + random.random() + np.random.random()  # noqa: S311, NPY002 - as networks do
+        return self.net(input=x + 0.001 * noise)
+
+
+def pruned(importance, **settings):
+    """One way to prune."""
+
+    def step(model, x, batches):
+        options = compress.PruneOptions(batches=batches, **settings)
+        ratio = None if settings else 0.3
+        return compress.prune_channels(model, x, pruning_ratio=ratio, importance=importance, options=options)
+
+    return step
+
+
+LOOKS = {
+    "l1": pruned("l1"),
+    "taylor": pruned("taylor"),
+    "activation": pruned("activation"),
+    "obs": pruned("obs"),
+    "max_macs": pruned("l1", max_macs=20_000),
+    "budget": pruned("obs", max_macs=20_000, scope="budget"),
+    "max_latency_ms": pruned("l1", max_latency_ms=1000.0),
+    "recalibrate": lambda model, _, batches: compress.recalibrate(model, batches),
+    "reconstruct": lambda model, x, batches: compress.reconstruct(
+        compress.prune_channels(model, x, pruning_ratio=0.3), model, batches
+    ),
+    "factorize": lambda model, x, _: compress.factorize(model, x, HALF, progress=False),
+    "factorize by data": lambda model, x, batches: compress.factorize(
+        model, x, HALF, calibration=batches, progress=False
+    ),
+}
+HALF = compress.LowRankConfig(by="ratio", target=0.5)
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_whatever_a_forward_pass_does_what_was_given_stays(look):
+    """The model, inputs, and the random state; and a model that writes into its inputs becomes what another does."""
+    made = []
+    for in_place in (False, True):
+        model = Restless(in_place=in_place).eval()
+        batches = [X.clone(), X.flip(0)]
+        example = X[:1].clone()
+        torch.manual_seed(1)
+        before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
+        made.append(LOOKS[look](model, example, batches))
+        assert torch.equal(torch.get_rng_state(), before[0])
+        assert random.getstate() == before[1]
+        assert np.array_equal(np.random.get_state()[1], before[2])  # noqa: NPY002
+        assert torch.equal(example, X[:1])
+        assert torch.equal(batches[0], X)
+        assert torch.equal(batches[1], X.flip(0))
+        assert float(model.calls) == 0
+        assert not hasattr(model, "last")
+    first, second = (dict(one.named_parameters()) for one in made)
+    assert all(torch.equal(value, second[name]) for name, value in first.items())

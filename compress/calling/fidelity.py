@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from compress.calling.inputs import Inputs, infer
+from compress.calling.inputs import Inputs, device_of, evaluating, run
 from compress.calling.outputs import named_tensors
+from compress.calling.randomness import own_random_state
 from compress.errors import ModelError
 
 # Two ways to run the same float32 operations differ by less; what computes another model by far more.
@@ -68,10 +69,12 @@ def check_same(
     Raises:
         ModelError: if they differ by more, and the model does not itself differ from one call to the next.
     """
-    exact = infer(model, inputs)
-    with torch.no_grad():
+    # The random state goes on from one call to the next, which shows whether the model itself draws.
+    with evaluating(model), torch.no_grad(), own_random_state([device_of(model)]):
+        exact = run(model, inputs)
         error = relative_error(exact, inputs.call(call))
-    if error > tolerance and relative_error(exact, infer(model, inputs)) <= tolerance:
+        differs = error > tolerance and relative_error(exact, run(model, inputs)) <= tolerance
+    if differs:
         if isinstance(call, nn.Module) and _error_in_float64(model, call, inputs) <= tolerance:
             return
         raise ModelError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from compress.calling.randomness import own_random_state
 from compress.errors import CompressError, ConfigError, ModelError, first_line
 
 # What a message says a model ran on.
@@ -34,8 +36,22 @@ class Inputs:
         args, kwargs = _moved((self.args, dict(self.kwargs)), device)
         return type(self)(args=args, kwargs=kwargs)
 
+    def copy(self) -> Self:
+        """The same in memory of its own."""
+        copies: dict[int, Any] = {id(tensor): tensor.clone() for tensor in self.tensors}
+        given = (self.args, dict(self.kwargs))
+        try:
+            args, kwargs = copy.deepcopy(given, {**copies})
+        except Exception:  # noqa: BLE001 - an argument of any kind may say that it cannot be copied: it goes as it is
+            args, kwargs = tree_map_only(Tensor, lambda tensor: copies.get(id(tensor), tensor), given)
+        return type(self)(args=args, kwargs=kwargs)
+
     def call(self, model: Callable[..., Any]) -> Any:
-        """What ``model``, or what runs it, puts out for them."""
+        """What ``model``, or what runs it, puts out for a copy of them: a forward pass may write into its inputs."""
+        return self.copy().lend_to(model)
+
+    def lend_to(self, model: Callable[..., Any]) -> Any:
+        """What ``model`` puts out for these very tensors, where it is measured what a call takes."""
         return model(*self.args, **self.kwargs)
 
 
@@ -155,13 +171,13 @@ def run(model: nn.Module, inputs: Inputs, where: str = "the given inputs") -> An
 
 
 def infer(model: nn.Module, inputs: Inputs, where: str = "the given inputs") -> Any:
-    """The outputs of ``model`` in eval mode and without gradients; its modes are afterwards what they were.
+    """The outputs of ``model`` in eval mode and without gradients; modes and random state are afterwards as before.
 
     Raises:
         ModelError: if its forward pass fails.
     """
     # Inference tensors could not be used in a later training, no_grad's can.
-    with evaluating(model), torch.no_grad():
+    with evaluating(model), torch.no_grad(), own_random_state([device_of(model)]):
         return run(model, inputs, where)
 
 

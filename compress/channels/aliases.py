@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -27,9 +28,9 @@ def after_write(ledger: Ledger, other: Tensor, labels: Labels, write: Write) -> 
     write = write._replace(old=flat(ledger, write.old), new=flat(ledger, write.new))
     labels = {dim: Axis(axis.ids, axis.zero and zero) for dim, axis in flat(ledger, labels).items()}
     gained = {dim: axis for dim, axis in write.new.items() if not _same(axis, write.old.get(dim))}
-    place = _slice_of(write.tensor, other)
-    if place is not None and gained:
-        return _overlay(ledger, other, labels, write.new, place)
+    starts = _slices_of(write.tensor, other)
+    if starts and gained:
+        return _overlay(ledger, other, labels, write.new, starts)
     for axis in gained.values():
         ledger.freeze(axis, "written through a view")
     # A tensor that was the same everywhere no longer is.
@@ -44,27 +45,27 @@ def _same(axis: Axis, old: Axis | None) -> bool:
     return old is not None and np.array_equal(axis.ids, old.ids)
 
 
-def _slice_of(view: Tensor, base: Tensor) -> tuple[int, int] | None:
-    """The one dimension along which ``view`` is a part of ``base``, and where it starts; None for other views."""
+def _slices_of(view: Tensor, base: Tensor) -> Mapping[int, int]:
+    """The dimensions along which ``view`` is a part of ``base``, and where it starts; none for other views."""
     if view.ndim != base.ndim or view.stride() != base.stride():
-        return None
+        return {}
+    starts: dict[int, int] = {}
+    rest = int(view.storage_offset() - base.storage_offset())
     shorter = [dim for dim in range(base.ndim) if view.shape[dim] < base.shape[dim]]
-    if len(shorter) != 1:
-        return None
-    dim, offset = shorter[0], view.storage_offset() - base.storage_offset()
-    start, rest = divmod(int(offset), base.stride(dim))
-    inside = rest == 0 and 0 <= start <= base.shape[dim] - view.shape[dim]
-    return (dim, start) if inside else None
+    for dim in sorted(shorter, key=base.stride, reverse=True):
+        starts[dim], rest = divmod(rest, base.stride(dim)) if base.stride(dim) else (0, rest)
+        if not 0 <= starts[dim] <= base.shape[dim] - view.shape[dim]:
+            return {}
+    return {} if rest else starts
 
 
-def _overlay(ledger: Ledger, base: Tensor, labels: Labels, written: Labels, place: tuple[int, int]) -> Labels:
-    at, start = place
+def _overlay(ledger: Ledger, base: Tensor, labels: Labels, written: Labels, starts: Mapping[int, int]) -> Labels:
     result: dict[int, Axis] = {}
     for dim in {*labels, *written}:
         old, new = labels.get(dim), written.get(dim)
-        if dim == at and new is not None:
+        if dim in starts and new is not None:
             ids = np.full(base.shape[dim], FIXED) if old is None else old.ids.copy()
-            ids[start : start + len(new.ids)] = new.ids
+            ids[starts[dim] : starts[dim] + len(new.ids)] = new.ids
             result[dim] = Axis(ids, new.zero and (old is None or old.zero))
         elif old is None or new is None:
             ledger.tie(old, new)

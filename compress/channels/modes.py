@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import gc
-import random
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch._ops import OpOverload
@@ -17,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from compress.calling.inputs import tensors_in
+from compress.calling.randomness import own_random_state
 
 Record = Callable[[OpOverload, Sequence[Any], Mapping[str, Any], Any], None]
 
@@ -127,13 +126,11 @@ def plain_forward(tensors: Iterable[Tensor]) -> Iterator[None]:
     And no garbage collection: what a run notes down makes Python walk all of the process's objects for cycles, which
     takes as long as the forward pass of a small network, and finds none.
     """
-    devices = sorted({tensor.get_device() for tensor in tensors if tensor.is_cuda})
+    devices = [tensor.device for tensor in tensors]
     fast_path = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng(devices))
-        # A network may ask other generators too, and every run is to be given the same answers.
-        stack.callback(random.setstate, random.getstate())
-        stack.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002 - the one that networks ask
+        # Every run is to be given the same random numbers.
+        stack.enter_context(own_random_state(devices))
         stack.enter_context(torch.no_grad())
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.callback(torch.backends.mha.set_fastpath_enabled, fast_path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import traceback
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -125,10 +124,9 @@ class Run:
         for name, module in self.model.named_modules():
             module.register_forward_pre_hook(self._enter(name), with_kwargs=True, prepend=True)
             module.register_forward_hook(self._leave)
-        # A forward pass may write into its inputs.
-        args, kwargs = copy.deepcopy((self.view.example.args, dict(self.view.example.kwargs)))
+        example = self.view.example.copy()
         with plain_forward(self.state.values()), self.watch, Recorder(self.record, {memory_of(one) for one in lent}):
-            output = self.model(*args, **kwargs)
+            output = example.lend_to(self.model)
             counted = self.view.counted(output)
         when = "in training" if self.view.in_training else ""
         for name, tensor in counted:

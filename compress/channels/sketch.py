@@ -6,7 +6,6 @@ size makes the same calls with the same of those, it need not carry labels itsel
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -120,11 +119,11 @@ def warm_up(model: nn.Module, view: View, *, writes: bool) -> None:
 def _shapes(model: nn.Module, view: View, record: Callable[..., None], *, writes: bool) -> list[Sizes]:
     lent = () if writes else tuple(model.parameters())
     view.set_modes_(model)
-    args, kwargs = copy.deepcopy((view.example.args, dict(view.example.kwargs)))
+    example = view.example.copy()
     recorder = Recorder(record, {memory_of(one) for one in lent})
     with plain_forward(model.parameters()), FunctionWatch(record), recorder:
         try:
-            return [tuple(tensor.shape) for _, tensor in view.counted(model(*args, **kwargs))]
+            return [tuple(tensor.shape) for _, tensor in view.counted(example.lend_to(model))]
         except LentWrittenError:
             raise
         except Exception as error:

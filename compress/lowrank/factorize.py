@@ -99,6 +99,8 @@ def plan_factorization(
     if config.by == "latency" and measure is None:
         raise ConfigError("a target for latency needs a function that measures it: measure=")
     example = inputs_of(example_inputs)
+    # A forward pass may leave something in the model. The weights are only lent, for they may be big.
+    model = copied(model, {id(parameter): parameter for parameter in model.parameters()})
     found, whole = find_sites(model, config)
     macs = _observe(model, example, found, outputs)
     if config.by == "macs":

@@ -6,12 +6,13 @@ import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from compress.calling.inputs import tensors_in
 from compress.errors import ConfigError, ModelError
 from compress.lowrank.config import LowRankConfig
 from compress.modules.masks import is_masked
@@ -179,10 +180,17 @@ def _stranger(layer: Layer, users: Mapping[int, list[tuple[str, nn.Module]]]) ->
 def watched(sites: Iterable[Site], see: Callable[[Site, Layer, Tensor, Tensor], None]) -> Iterator[None]:
     """While it lasts, ``see`` is told of each call of the sites' layers: site, layer, input and output."""
 
-    def hook_of(site: Site, layer: Layer) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        return lambda _module, inputs, output: see(site, layer, inputs[0].detach(), output.detach())
+    def hook_of(site: Site, layer: Layer) -> Callable[[nn.Module, Any, Any, Tensor], None]:
+        def hook(_: nn.Module, args: Any, kwargs: Any, output: Tensor) -> None:
+            see(site, layer, next(tensors_in([args, kwargs])).detach(), output.detach())
 
-    handles = [layer.register_forward_hook(hook_of(site, layer)) for site in sites for layer in site.layers.values()]
+        return hook
+
+    handles = [
+        layer.register_forward_hook(hook_of(site, layer), with_kwargs=True)
+        for site in sites
+        for layer in site.layers.values()
+    ]
     try:
         yield
     finally:

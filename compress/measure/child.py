@@ -170,12 +170,12 @@ def _measure_memory(request: Mapping[str, Any], _state: _State) -> dict[str, Any
     model = _ready(request, "model", inputs)
     with torch.inference_mode():
         for _ in range(WARMUP_CALLS):
-            inputs.call(model)
+            inputs.lend_to(model)
         process_peak = _status_bytes("VmHWM")
-        resident = statistics.median(_peak_delta_bytes(lambda: inputs.call(model)) for _ in range(ROUNDS))
+        resident = statistics.median(_peak_delta_bytes(lambda: inputs.lend_to(model)) for _ in range(ROUNDS))
         process_peak = max(process_peak, _status_bytes("VmHWM"))
         # By then freed blocks lie where they will lie from now on.
-        allocated = [peak_malloc_bytes(lambda: inputs.call(model)) for _ in range(ROUNDS)][1:]
+        allocated = [peak_malloc_bytes(lambda: inputs.lend_to(model)) for _ in range(ROUNDS)][1:]
     known = [peak for peak in allocated if peak is not None]
     return {
         "peak_delta_bytes": int(statistics.median_low(known) if known else resident),

@@ -16,9 +16,8 @@ from functools import partial
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.profiler import ProfilerActivity
-from torch.utils._pytree import tree_map_only
 
 from compress.calling.inputs import Inputs, inputs_of
 from compress.calling.pairs import Call, Timer, elapsed_ms, pair_ms, take_pairs
@@ -204,13 +203,7 @@ def _figures(state: GpuState | str) -> dict[str, float]:
 def _rotation(inputs: Inputs, cache_bytes: int) -> Iterator[Inputs]:
     """Copies for ever, as many as it takes to fill the cache twice, within reason; both models draw from the same."""
     count = math.ceil(2 * cache_bytes / max(1, sum(tensor.nbytes for tensor in inputs.tensors)))
-    return itertools.cycle([_copy(inputs) for _ in range(min(max(2, count), _MAX_INPUTS))])
-
-
-def _copy(inputs: Inputs) -> Inputs:
-    """The same with tensors of its own."""
-    args, kwargs = tree_map_only(Tensor, Tensor.clone, (inputs.args, dict(inputs.kwargs)))
-    return Inputs(args=args, kwargs=kwargs)
+    return itertools.cycle([inputs.copy() for _ in range(min(max(2, count), _MAX_INPUTS))])
 
 
 def _on_next_input(model: nn.Module, rotation: Iterator[Inputs]) -> Call:
@@ -218,7 +211,7 @@ def _on_next_input(model: nn.Module, rotation: Iterator[Inputs]) -> Call:
 
     def call() -> object:
         with torch.inference_mode():
-            return next(rotation).call(model)
+            return next(rotation).lend_to(model)
 
     for _ in range(WARMUP_CALLS):
         call()
@@ -227,11 +220,11 @@ def _on_next_input(model: nn.Module, rotation: Iterator[Inputs]) -> Call:
 
 def _graph_timer(model: nn.Module, rotation: Iterator[Inputs], device: Device) -> Timer:
     """Times replays; before each, and not timed, the next input is put where the graph reads it."""
-    static = _copy(next(rotation))
+    static = next(rotation).copy()
 
     def call() -> object:
         with torch.no_grad():
-            return static.call(model)
+            return static.lend_to(model)
 
     try:
         replay = device.capture(call)

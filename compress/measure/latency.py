@@ -193,11 +193,12 @@ def forward(model: nn.Module, example_inputs: Any, device: str, *, runtime: str 
 
 def warmed(run: Callable[..., object], inputs: Inputs) -> Call:
     """A call of ``run`` without arguments, called a few times already."""
-    is_on_gpu = any(tensor.is_cuda for tensor in inputs.tensors)
+    own = inputs.copy()
+    is_on_gpu = any(tensor.is_cuda for tensor in own.tensors)
 
     def call() -> object:
         with torch.inference_mode():
-            output = inputs.call(run)
+            output = own.lend_to(run)
         if is_on_gpu:
             torch.cuda.synchronize()
         return output

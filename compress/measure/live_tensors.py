@@ -26,12 +26,12 @@ def peak_live_bytes(model: nn.Module, example_inputs: Any) -> int:
         model: in eval mode, on the device of the inputs; what it is called as decides what is made.
         example_inputs: as :func:`compress.calling.inputs.inputs_of` takes them.
     """
-    inputs = inputs_of(example_inputs)
+    inputs = inputs_of(example_inputs).copy()
     live = _LiveStorages()
     with torch.no_grad(), live:
         for tensor in (*model.parameters(), *model.buffers(), *inputs.tensors):
             live.count(tensor)
-        inputs.call(model)
+        inputs.lend_to(model)
     return live.peak_bytes
 
 

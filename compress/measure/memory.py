@@ -158,10 +158,10 @@ def _cuda_peak(model: nn.Module, example_inputs: Any) -> int:
     inputs = inputs_of(example_inputs).to(torch.device("cuda"))
     try:
         with torch.inference_mode():
-            inputs.call(model)
+            inputs.lend_to(model)
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
-            inputs.call(model)
+            inputs.lend_to(model)
             torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - others
     finally:

@@ -163,9 +163,11 @@ def time_rows(rows: Sequence[RuntimeRow], seconds: float) -> None:
 
 
 def _forward(prepared: Call, inputs: Inputs) -> Callable[[], object]:
+    own = inputs.copy()
+
     def call() -> object:
         with torch.inference_mode():
-            return inputs.call(prepared)
+            return own.lend_to(prepared)
 
     return call
 

@@ -16,8 +16,9 @@ from torch.nn import functional as F  # noqa: N812
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-from compress.calling.inputs import BATCH, device_of, each_batch, run
+from compress.calling.inputs import BATCH, device_of, each_batch, run, tensors_in
 from compress.calling.outputs import Outputs, selected
+from compress.calling.randomness import own_random_state
 from compress.errors import ModelError
 from compress.modules.copying import copied
 from compress.pruning.places import Place, State, producing, rows, state_of
@@ -84,7 +85,7 @@ def gate_gradients(model: nn.Module, cells: Sequence[Sequence[Place]], evidence:
         state[name].requires_grad_()
     terms: list[list[Tensor]] = [[] for _ in cells]
     for batch in each_batch(evidence.batches, device=device_of(model)):
-        with torch.enable_grad():
+        with torch.enable_grad(), own_random_state([device_of(model)]):
             outputs = selected(run(model, batch.inputs, BATCH), evidence.outputs)
             loss = (evidence.loss or cross_entropy)(outputs, batch.targets)
             if loss.ndim or not loss.requires_grad:
@@ -138,7 +139,7 @@ def _input_magnitudes(model: nn.Module, batches: Iterable[Any]) -> dict[int, Ten
     counts: dict[int, int] = {}
 
     def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        data = args[0] if args else kwargs["input"]
+        data = next(tensors_in([args, kwargs]))
         dim = data.ndim - 1 - (len(module.kernel_size) if isinstance(module, _ConvNd) else 0)
         # Summed in double precision: there are many positions.
         sums = data.abs().sum([other for other in range(data.ndim) if other != dim], dtype=torch.float64).cpu()
@@ -150,6 +151,7 @@ def _input_magnitudes(model: nn.Module, batches: Iterable[Any]) -> dict[int, Ten
         for module in model.modules():
             if isinstance(module, (_ConvNd, nn.Linear)):
                 hooks.callback(module.register_forward_pre_hook(note, with_kwargs=True).remove)
+        hooks.enter_context(own_random_state([device_of(model)]))
         for batch in each_batch(batches, device=device_of(model)):
             run(model, batch.inputs, BATCH)
     return {key: total / counts[key] for key, total in totals.items()}

@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from compress.calling.inputs import BATCH, device_of, each_batch, run
 from compress.calling.outputs import Outputs, selected
+from compress.calling.randomness import own_random_state
 from compress.modules.copying import check_given, copied
 from compress.system.progress import track
 
@@ -57,7 +58,7 @@ def recalibrate(model: M, batches: Iterable[Any], *, outputs: Outputs | None = N
         # To torch, no momentum means a cumulative average.
         norm.momentum = None
         norm.training = True
-    with torch.no_grad():
+    with torch.no_grad(), own_random_state([device_of(model)]):
         for batch in each_batch(track(batches, "recalibrating", shown=progress), device=device_of(model)):
             selected(run(model, batch.inputs, BATCH), outputs)
     for norm, momentum, statistics in before:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from compress.calling.inputs import Inputs
+from compress.calling.inputs import Inputs, device_of
 from compress.calling.pairs import Pairs, pinned_threads, ratio_of
+from compress.calling.randomness import own_random_state
 from compress.errors import ConfigError
 from compress.macs import macs_of
 from compress.modules.copying import copied
@@ -126,7 +127,8 @@ def _size_of(goal: Goal, cutter: Cutter, options: PruneOptions) -> Size:
         return value
 
     def macs(model: nn.Module) -> float:
-        return macs_of(lambda: cutter.example.call(model)).whole("max_macs")
+        with own_random_state([device_of(dense)]):
+            return macs_of(lambda: cutter.example.call(model)).whole("max_macs")
 
     count = {"max_params": _count_params, "max_macs": macs, "max_latency_ms": latency_ms}[goal.name]
     return lambda cut: count(dense if cut is None else cutter.build(cut).eval())
@@ -137,7 +139,7 @@ def _count_params(model: nn.Module) -> float:
 
 
 def _paired(compressed: nn.Module, dense: nn.Module, example: Inputs, options: PruneOptions) -> Pairs:
-    with pinned_threads(options.threads):
+    with pinned_threads(options.threads), own_random_state([device_of(dense)]):
         return options.latency(compressed, dense, example)
 
 

@@ -26,11 +26,11 @@ def paired_latency(compressed: nn.Module, dense: nn.Module, example: Inputs) -> 
 
 
 def _timer(model: nn.Module, example: Inputs) -> Timer:
-    model, cuda = model.eval(), device_of(model).type == "cuda"
+    model, cuda, own = model.eval(), device_of(model).type == "cuda", example.copy()
 
     def call() -> None:
         with torch.inference_mode():
-            example.call(model)
+            own.lend_to(model)
             if cuda:
                 torch.cuda.synchronize()
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from compress.calling.inputs import Batch, device_of, each_batch, evaluating, run, tensors_in
 from compress.calling.outputs import Outputs, selected
+from compress.calling.randomness import own_random_state
 from compress.errors import ConfigError, DataError, ModelError, first_line
 from compress.modules.copying import copied
 from compress.quality.quality import Quality
@@ -82,7 +83,13 @@ def judge_model(
     rows: dict[str, list[NDArray[np.float64]]] = {quality.name: [] for quality in qualities}
     keys: list[Any] = []
     # Not in inference mode: its tensors are of a kind of their own, for which a compiled model is compiled once more.
-    with evaluating(model), evaluating(exact_model), torch.no_grad(), torch.autocast(target.type, enabled=False):
+    with (
+        evaluating(model),
+        evaluating(exact_model),
+        torch.no_grad(),
+        own_random_state([target]),
+        torch.autocast(target.type, enabled=False),
+    ):
         for batch in track(_read(batches, target, by_targets), "evaluating", total=total, shown=progress):
             output = _put_out(model, batch, outputs)
             exact = output if exact_model is model else _put_out(exact_model, batch, outputs)

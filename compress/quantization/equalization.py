@@ -130,6 +130,7 @@ def _highest(graph: fx.GraphModule, nodes: Sequence[object], batches: Sequence[I
 
     with torch.no_grad():
         for batch in batches:
-            leaves = torch.utils._pytree.tree_leaves((tuple(batch.args), dict(batch.kwargs)))
+            own = batch.copy()
+            leaves = torch.utils._pytree.tree_leaves((tuple(own.args), dict(own.kwargs)))
             Watching(graph).run(*leaves, enable_io_processing=False)
     return found

@@ -42,11 +42,13 @@ class Simulation(nn.Module):
 
     def exact(self, inputs: Inputs) -> Any:
         """What the graph puts out in float."""
+        inputs = inputs.copy()
         return self._run((), *self.signature.arranged(inputs.args, inputs.kwargs))
 
     def watched(self, inputs: Inputs, watch: Watch, *, rounding: bool) -> None:
         """Run with all layers in int8, or in float, and hand on what ``watch`` makes of each operation's result."""
         observers = self._rounding() if rounding else ()
+        inputs = inputs.copy()
         self._run(observers, *self.signature.arranged(inputs.args, inputs.kwargs), watch=watch)
 
     def _run(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any, NamedTuple, Self
@@ -57,8 +56,8 @@ class ForwardPass:
 
     def __init__(self, model: nn.Module, inputs: Inputs) -> None:
         self.model = model
-        # A forward pass may write into its inputs.
-        self.inputs = deepcopy(inputs)
+        # A forward pass may write into its inputs. Copied here, since each operation within the pass is asked for.
+        self.inputs = inputs.copy()
         self.requests: SimpleQueue[Operation | BaseException | None] = SimpleQueue()
         self.answers: SimpleQueue[_Answer] = SimpleQueue()
         self.abandoned = False
@@ -109,7 +108,7 @@ class ForwardPass:
     def _run(self) -> None:
         try:
             with torch.inference_mode(), _Relay(self):
-                self.inputs.call(self.model)
+                self.inputs.lend_to(self.model)
         except _AbandonedError:
             return
         except BaseException as cause:  # noqa: BLE001 - raised where the pass is waited for

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_map_only
 
 from compress.calling.inputs import Inputs, each_batch
 from compress.calling.outputs import Outputs
+from compress.calling.randomness import own_random_state
 from compress.data import Data
 from compress.errors import ArtifactError, ModelError
 from compress.modules.copying import check_given, copied
@@ -24,7 +25,7 @@ from compress.system.progress import stderr_console
 from compress.train.checkpoint import State, identity, load_checkpoint_, save_checkpoint
 from compress.train.config import FitConfig, learning_rate
 from compress.train.objective import Loss
-from compress.train.processes import as_device, best_device, joined, own_random_state, seed_
+from compress.train.processes import as_device, best_device, joined, seed_
 from compress.train.progress import EpochRecord, fit_progress
 from compress.train.run import Judge, Run, prepare
 from compress.train.validation import keep_best_, record_of
@@ -112,7 +113,7 @@ def fit(
     target = best_device() if device is None else as_device(device)
     path = None if checkpoint is None else Path(checkpoint)
     processes = joined(target)
-    with own_random_state(target):
+    with own_random_state([target]):
         state = _fresh_state(model, config, target, optimizer)
         judge = Judge(loss=loss, distance=distance, quality=quality, outputs=outputs)
         run = prepare(state.model, data, config, processes, teacher=teacher, judge=judge)

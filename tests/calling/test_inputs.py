@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
@@ -84,3 +86,33 @@ def test_what_cannot_be_gone_through_holds_no_tensors():
 
     tensor = torch.ones(2)
     assert list(tensors_in({"cache": Stubborn(), "logits": [tensor]})) == [tensor]
+
+
+def test_a_call_is_given_a_copy_and_a_measurement_the_tensors_themselves():
+    """What a forward pass writes into its inputs, of any structure, is seen in those that were lent alone."""
+
+    class Held:
+        def __init__(self, tensor):
+            self.tensor = tensor
+
+    def write(x, *, held):
+        held.tensor.add_(1)
+        return x.add_(1)
+
+    x, held = torch.zeros(2), Held(torch.zeros(2))
+    inputs = Inputs(args=(x,), kwargs={"held": held})
+    assert float(inputs.call(write).sum()) == 2
+    assert float(x.sum() + held.tensor.sum()) == 0
+    assert inputs.lend_to(write) is x
+    assert float(x.sum() + held.tensor.sum()) == 4
+
+
+def test_what_cannot_be_copied_is_handed_on():
+    """Beside it tensors are copied still, those with a gradient's history too."""
+    weight = torch.ones(2, requires_grad=True)
+    lock = threading.Lock()
+    copied = Inputs(args=(weight * 2, [X]), kwargs={"lock": lock}).copy()
+    assert copied.kwargs["lock"] is lock
+    assert copied.args[1][0] is not X
+    copied.args[0].sum().backward()
+    assert torch.equal(weight.grad, torch.full((2,), 2.0))

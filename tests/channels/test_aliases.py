@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from tests.nets import Case, Net, between, conv_bn, head, pooled
 
@@ -18,6 +19,13 @@ def half_written(x: Tensor) -> Tensor:
     """Some channels written into a buffer of fixed size."""
     out = torch.zeros(x.shape[0], 16, 8, 8, dtype=x.dtype)
     out[:, :12] = x[:, :12]
+    return x + out
+
+
+def part_written(x: Tensor) -> Tensor:
+    """Some channels at some places written into a buffer of fixed size."""
+    out = torch.zeros(x.shape[0], 16, 8, 8, dtype=x.dtype)
+    out[:, :12, 2:6] = x[:, :12, 2:6]
     return x + out
 
 
@@ -42,6 +50,12 @@ CASES = {
     ),
     "a part of a buffer of fixed size": Case(
         net=lambda: between(half_written), widths={"a.0": 16, "b": 12}, reason="(aten."
+    ),
+    "a middle, and what lies around it": Case(
+        net=lambda: between(lambda x: functional.pad(x, (1, 1, 2, 2), mode="circular")), widths={"a.0": 12, "b": 12}
+    ),
+    "a part of channels and of space, of a buffer of fixed size": Case(
+        net=lambda: between(part_written), widths={"a.0": 16, "b": 12}, reason="(aten."
     ),
     "a part of space": Case(net=lambda: between(space_written), widths={"a.0": 12, "b": 12}),
     "a view that is no slice": Case(
