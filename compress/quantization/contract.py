@@ -54,6 +54,8 @@ def against(model: nn.Module, batches: Sequence[Inputs]) -> Contract:
     """What can be asked of another model without labels: as likely classes, or where there are none, the same outputs.
 
     Classes are those of logits ``[n, num_classes]``, or of an output by the name of ``logits``, of any more dimensions.
+    Sigmoids, each of which says by itself how likely its own class is, are held to the same outputs: several may be
+    right, or all near the right one.
     Where the model is sure of them, a class counts as much as it is likely to be the right one, by the model's own
     probabilities: int8 changes the class where two are about as likely, and that costs next to nothing. Where it is
     not, each class other than its own counts as a wrong one.
@@ -61,7 +63,7 @@ def against(model: nn.Module, batches: Sequence[Inputs]) -> Contract:
     expected = [infer(model, batch, BATCH) for batch in batches]
     logits = [_logits(outputs) for outputs in expected]
     known = [one for one in logits if one is not None]
-    if len(known) < len(logits):
+    if len(known) < len(logits) or all(map(_are_sigmoids, known)):
         return Contract(_closeness(batches, expected), "1 - relative squared error of the outputs")
     if all(one.ndim == 2 for one in known):  # noqa: PLR2004 - of longer ones, a text's, the probabilities take too much
         likely = [_probabilities(one) for one in known]
@@ -71,10 +73,17 @@ def against(model: nn.Module, batches: Sequence[Inputs]) -> Contract:
     return Contract(_agreement(batches, shapes, classes), "agreement with the float model")
 
 
+def _are_sigmoids(outputs: Tensor) -> bool:
+    return bool(((outputs >= 0) & (outputs <= 1)).all()) and not _are_distributions(outputs)
+
+
+def _are_distributions(outputs: Tensor) -> bool:
+    return bool((outputs >= 0).all()) and bool((outputs.sum(-1) - 1).abs().max() < _ROUNDING)
+
+
 def _probabilities(logits: Tensor) -> Tensor:
     """``[n, num_classes]``; outputs that are probabilities already stay as they are."""
-    are_probabilities = bool((logits >= 0).all()) and bool((logits.sum(1) - 1).abs().max() < _ROUNDING)
-    return logits if are_probabilities else logits.float().softmax(1)
+    return logits if _are_distributions(logits) else logits.float().softmax(1)
 
 
 def _expected(batches: Sequence[Inputs], likely: Sequence[Tensor]) -> Accuracy:

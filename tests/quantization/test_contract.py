@@ -53,7 +53,7 @@ class Logits(nn.Module):
     """The inputs, as logits that are nearly the same for all classes."""
 
     def forward(self, x):
-        return x * 0.1
+        return x * 0.1 - 0.05
 
 
 PROBABILITIES = torch.tensor([[0.9, 0.1, 0.0, 0.0], [0.2, 0.8, 0.0, 0.0], [0.0, 0.1, 0.9, 0.0], [0.46, 0.0, 0.0, 0.54]])
@@ -72,6 +72,19 @@ def test_a_class_counts_as_much_as_it_is_likely(outputs):
             return x.index_copy(1, torch.tensor([3]), x.min(1, keepdim=True).values)
 
     assert accuracy(Second()) == pytest.approx((0.9 + 0.8 + 0.9 + 0.46) / 4)
+
+
+def test_sigmoids_are_held_to_the_same_outputs():
+    """Of classes that are likely each by itself, the likeliest may be one of several that are right."""
+    outputs = torch.tensor([[0.9, 0.89, 0.0], [0.1, 0.8, 0.9]])
+    accuracy, measure = against(nn.Identity(), [inputs_of(outputs)])
+    assert measure == "1 - relative squared error of the outputs"
+
+    class Near(nn.Module):
+        def forward(self, x):
+            return x[:, [1, 0, 2]]
+
+    assert accuracy(Near()) == pytest.approx(1 - 2 * (0.01**2 + 0.7**2) / (0.9**2 + 0.89**2 + 0.1**2 + 0.8**2 + 0.9**2))
 
 
 def test_other_classes_than_the_models_are_refused():
