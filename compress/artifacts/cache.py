@@ -66,7 +66,10 @@ def cached_model(path: Path, build: Callable[[], nn.Module], make: Callable[[], 
 
 def _source_digest(source: ModuleType | Callable[..., Any]) -> str:
     """Digest of the file ``source`` is written in; of all files for a package."""
-    file = inspect.getsourcefile(source)
+    try:
+        file = inspect.getsourcefile(source)
+    except TypeError:  # built into Python or torch
+        file = None
     if file is None:
         return repr(source)
     path = Path(file)

@@ -11,7 +11,7 @@ from compress.commands.models import WORKLOAD_HELP
 from compress.errors import ConfigError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from compress.calling.outputs import Outputs
     from compress.pruning.plan import PlannedGroup, PruningPlan
@@ -111,7 +111,7 @@ def _why(group: PlannedGroup) -> str:
     return group.frozen or "the ratio leaves none to remove"
 
 
-def _subject(name: str, shape: list[int] | None) -> tuple[nn.Module, Tensor, Outputs | None]:
+def _subject(name: str, shape: list[int] | None) -> tuple[nn.Module, Any, Outputs | None]:
     """The model, what it is called with, and which of its outputs count."""
     import torch
 
@@ -119,7 +119,7 @@ def _subject(name: str, shape: list[int] | None) -> tuple[nn.Module, Tensor, Out
 
     if shape is None:
         workload = load_workload(name)
-        return workload.build().eval(), workload.example_input, workload.outputs
+        return workload.build().eval(), workload.inputs, workload.outputs
     generator = torch.Generator().manual_seed(0)
     return _built(name).eval(), torch.randn(*shape, generator=generator), None
 

@@ -19,7 +19,7 @@ from compress.gate.statistics import (
     pooled_ratio,
     process_confidence,
 )
-from compress.results import Kind, Measurement, Metric
+from compress.results import Kind, Measurement, Metric, Unit
 
 CONFIDENCE = 0.99
 # Half the width of every process's interval at which a measurement may stop before its time is up.
@@ -100,7 +100,7 @@ def gather(measurement: Measurement) -> Facts | str:
     if dense is None or compressed is None:
         return f"the {'dense' if dense is None else 'compressed'} model has no value"
     for model, value in (("dense", dense), ("compressed", compressed)):
-        least = -math.inf if metric.kind is Kind.SCORE else 0
+        least = -math.inf if metric.kind is Kind.SCORE or metric.unit is Unit.NUMBER else 0
         if not least <= value <= (1 if metric.kind is Kind.ERROR else math.inf) or math.isinf(value):
             return f"the {model} model's value is {value}, which {metric.name} cannot be"
     if metric.device and not measurement.device:

@@ -87,7 +87,8 @@ class Limit:
 
     def bound(self, dense: float) -> float:
         """The worst value that the compressed model may have, in the metric's unit."""
-        ratios = [ratio * dense for ratio in (self.max_ratio, self.min_ratio) if ratio is not None]
+        # Of what is below zero, as a signal under its noise is, a ratio is a margin of so much of its size.
+        ratios = [dense + (ratio - 1) * abs(dense) for ratio in (self.max_ratio, self.min_ratio) if ratio is not None]
         if self.about.higher_is_better:
             return max([*ratios, *([dense - self.max_drop] if self.max_drop is not None else [])])
         return min([*ratios, *([dense + self.max_increase] if self.max_increase is not None else [])])
@@ -104,7 +105,8 @@ class Limit:
     def describe(self, dense: float) -> str:
         """The limit in words, with what it comes to: ``at most 0.65 x dense = 4,161,666``."""
         metric = self.about
-        parts = [f"{ratio:g} x dense" for ratio in (self.max_ratio, self.min_ratio) if ratio is not None]
+        ratios = [ratio for ratio in (self.max_ratio, self.min_ratio) if ratio is not None]
+        parts = [f"{ratio:g} x dense" if dense >= 0 else f"dense {ratio - 1:+g} x |dense|" for ratio in ratios]
         if self.max_increase is not None:
             sign = "-" if self.max_increase < 0 else "+"
             parts.append(f"dense {sign} {write_increase(metric, self.max_increase)}")

@@ -38,8 +38,13 @@ ratio: Reduction = of_means(lambda means: means[:, 0] / means[:, 1])
 exp_ratio: Reduction = of_means(lambda means: np.exp(means[:, 0] / means[:, 1]))
 """The exponential of the same: perplexity of negative log-likelihoods over tokens."""
 
-determination: Reduction = of_means(lambda means: 1 - means[:, 0] / (means[:, 2] - means[:, 1] ** 2))
-"""R2 of columns squared error, target, squared target."""
+
+def determination(rows: Rows, weights: Rows) -> Rows:
+    """R2 of columns squared error, target."""
+    # From near their mean, targets that lie far from zero lose nothing to rounding.
+    apart = rows[:, 1] - rows[:, 1].mean()
+    columns = np.stack([rows[:, 0], apart, apart**2], axis=1)
+    return of_means(lambda means: 1 - means[:, 0] / (means[:, 2] - means[:, 1] ** 2))(columns, weights)
 
 
 def _of_classes(figure: Callable[[Rows, Rows, Rows], Rows]) -> Reduction:

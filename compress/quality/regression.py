@@ -32,8 +32,8 @@ def r2() -> Quality:
 
     def rows(outputs: Any, targets: Any) -> Tensor:
         got, expected = pair_of_numbers(outputs, targets)
-        squares = [(got - expected).square(), expected, expected.square()]
-        return torch.stack([one.flatten(1).mean(1) if one.ndim > 1 else one for one in squares], dim=1)
+        columns = [(got - expected).square(), expected]
+        return torch.stack([one.flatten(1).mean(1) if one.ndim > 1 else one for one in columns], dim=1)
 
     return Quality(name="r2", rows=rows, better="higher", reduce=determination, title="R2")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from compress.quality.libraries import torchmetrics
 from compress.quality.quality import Quality
 from compress.quality.reductions import exp_ratio, ratio
 from compress.quality.tensors import logits_and_labels
+
+_FIRST_LETTER = 0xF0000  # of a plane of Unicode that means nothing
 
 Decode = Callable[[Any], Sequence[str]]
 """What a model put out for a batch to the text of each example."""
@@ -38,11 +41,13 @@ def perplexity(*, ignore_index: int = -100) -> Quality:
 def wer(decode: Decode) -> Quality:
     """Word error rate: edits over words of the targets, which are texts ``[n]``; ``decode`` makes texts of outputs."""
 
-    def rows(outputs: Any, targets: Any) -> list[tuple[float, float]]:
-        rate = torchmetrics("text").word_error_rate
-        pairs = zip(decode(outputs), targets, strict=True)
-        # Of one text a rate is its edits over its words.
-        return [(float(rate([got], [text])) * len(text.split()), len(text.split())) for got, text in pairs]
+    def rows(outputs: Any, targets: Any) -> Tensor:
+        got, expected = ([text.split() for text in texts] for texts in (decode(outputs), targets))
+        # A character for each word: then edits of characters are those of words.
+        letters: defaultdict[str, str] = defaultdict(lambda: chr(_FIRST_LETTER + len(letters)))
+        spelled = [["".join(letters[word] for word in words) for words in texts] for texts in (got, expected)]
+        edits = torchmetrics("text").edit_distance(*spelled, reduction="none")
+        return torch.stack([edits.double(), torch.tensor([len(words) for words in expected]).double()], dim=1)
 
     return Quality(name="wer", rows=rows, better="lower", reduce=ratio, unit="fraction", title="word error rate")
 

@@ -65,6 +65,10 @@ class QuantizeAwareConfig(FitConfig):
     # Rounding to 8 bits on top of bfloat16's own would hide what it does.
     autocast: Autocast = "off"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_untaught("fine-tune by one before, with fit")
+
 
 _DEFAULT = QuantizeAwareConfig()
 

@@ -13,6 +13,7 @@ from torch._ops import OpOverload
 from torch.export import ExportedProgram
 
 from compress.calling.inputs import Inputs
+from compress.calling.randomness import own_random_state
 from compress.errors import ConfigError
 from compress.exported.capture import quiet_torch
 from compress.quantization.annotation import CONVOLUTIONS, FLOAT_LAYERS, LINEAR, annotate_
@@ -145,7 +146,8 @@ def converted(graph: fx.GraphModule) -> fx.GraphModule:
     """The observed graph with integers in it: weights as int8, activations between quantize and dequantize."""
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e  # noqa: PLC0415 - optional
 
-    with quiet_torch():
+    # Folding a norm into its convolution, it draws random inputs.
+    with quiet_torch(), own_random_state([]):
         graph = convert_pt2e(graph)
     give_each_call_its_weight_(graph)
     pair_channels_(graph)

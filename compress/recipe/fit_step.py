@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from torch import nn
 
 from compress import train
-from compress.errors import ConfigError
 from compress.recipe.context import Context
 from compress.train import FitConfig
-
-_DISTILLATION = ("temperature", "alpha", "hints", "hint_weight")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +23,8 @@ class Fit(FitConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        defaults = {field.name: field.default for field in fields(FitConfig)}
-        for name in _DISTILLATION:
-            value = getattr(self, name)
-            if not self.distill and value != defaults[name]:
-                raise ConfigError(f"{name} needs a teacher: set distill = true, got {name} = {value!r} without it")
+        if not self.distill:
+            self.check_untaught("set distill = true")
 
 
 def apply_fit(settings: Fit, model: nn.Module, context: Context) -> nn.Module:

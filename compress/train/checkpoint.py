@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn, optim
@@ -14,10 +15,12 @@ from torch import Tensor, nn, optim
 from compress.data import Data
 from compress.data.storage import load_tensors, save_tensors
 from compress.errors import ArtifactError, ModelError
+from compress.modules.described import described
 from compress.train.config import FitConfig
 from compress.train.progress import EpochRecord
 
-_FORMAT = "compress-fit 2"
+_FORMAT = "compress-fit 3"
+_NUMBERS = (bool, int, float, str, type(None))
 _MODEL, _BEST, _AVERAGE, _OPTIMIZER = "model/", "best/", "average/", "optimizer/"
 
 
@@ -31,6 +34,7 @@ class State:
         scheduler: of the learning rate; None where the settings say it all.
         history: a record of every epoch that is over.
         best_epoch: the best one of them, counted from 1; 0 before the first.
+        learning_rate: of the latest step.
         best: the state of what is kept after it; None where it is the present one.
         average: with the moving averages of the model's tensors; None where none is asked for.
     """
@@ -40,6 +44,7 @@ class State:
     scheduler: optim.lr_scheduler.LRScheduler | None = None
     history: list[EpochRecord] = field(default_factory=list)
     best_epoch: int = 0
+    learning_rate: float = 0.0
     best: dict[str, Tensor] | None = None
     average: nn.Module | None = None
 
@@ -62,7 +67,18 @@ def identity(model: nn.Module, data: Data, config: FitConfig, teacher: nn.Module
         "model": tensors,
         "teacher": None if teacher is None else _content(teacher),
     }
-    return {name: hashlib.sha256(json.dumps(part).encode()).hexdigest() for name, part in parts.items()}
+    return digest_of(parts)
+
+
+def digest_of(parts: Mapping[str, object]) -> dict[str, str]:
+    """A digest of each part of an identity, whatever it is."""
+    return {name: hashlib.sha256(json.dumps(described(part)).encode()).hexdigest() for name, part in parts.items()}
+
+
+def chosen(state: State) -> list[object]:
+    """The optimizer and the schedule, without how far they are."""
+    scheduler = None if state.scheduler is None else type(state.scheduler)
+    return [type(state.optimizer), state.optimizer.defaults, scheduler]
 
 
 def save_checkpoint(path: Path, state: State, run: Mapping[str, str]) -> None:
@@ -85,14 +101,18 @@ def save_checkpoint(path: Path, state: State, run: Mapping[str, str]) -> None:
         "history": [asdict(record) for record in state.history],
         "best_epoch": state.best_epoch,
         "optimizer": numbers,
+        "groups": [_plain(group) for group in state.optimizer.param_groups],
     }
     metadata = {"format": _FORMAT, "progress": json.dumps(progress), **run}
     # Tensors may share memory, as tied weights do, which the format knows nothing of.
     save_tensors(path, {name: value.detach().cpu().clone() for name, value in tensors.items()}, metadata, ArtifactError)
 
 
-def load_checkpoint_(path: Path, state: State, run: Mapping[str, str]) -> None:
+def load_checkpoint_(path: Path, state: State, run: Mapping[str, str]) -> list[dict[str, Any]]:
     """Bring a fresh ``state`` to where the checkpoint at ``path`` was saved, in place.
+
+    Returns:
+        What the optimizer's groups held, to be put there once the schedule is where it was.
 
     Raises:
         ArtifactError: if the file is damaged, or of a run with another identity than ``run``; ``state`` is then as
@@ -119,6 +139,7 @@ def load_checkpoint_(path: Path, state: State, run: Mapping[str, str]) -> None:
         progress = json.loads(metadata["progress"])
         history, best_epoch = [EpochRecord(**record) for record in progress["history"]], int(progress["best_epoch"])
         numbers = {parameters[name]: dict(values) for name, values in progress["optimizer"].items()}
+        groups = [dict(group) for group in progress["groups"]]
     except (KeyError, TypeError, ValueError) as cause:
         raise ArtifactError(f"a checkpoint must tell how far its run was, this one does not ({path})") from cause
     state.model.load_state_dict(model)
@@ -137,6 +158,7 @@ def load_checkpoint_(path: Path, state: State, run: Mapping[str, str]) -> None:
         )
     state.best = best or None
     state.history, state.best_epoch = history, best_epoch
+    return groups
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
@@ -160,6 +182,15 @@ def _content(model: nn.Module) -> list[tuple[str, str]]:
     return sorted(
         (name, hashlib.sha256(value.view(torch.uint8).numpy().data).hexdigest()) for name, value in flat.items()
     )
+
+
+def _plain(group: Mapping[str, Any]) -> dict[str, Any]:
+    """What a group of parameters is set to: numbers, and tuples of them."""
+    return {key: value for key, value in group.items() if all(isinstance(one, _NUMBERS) for one in _items(value))}
+
+
+def _items(value: object) -> Sequence[object]:
+    return value if isinstance(value, (tuple, list)) else [value]
 
 
 def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 from compress.errors import ConfigError
@@ -107,12 +107,26 @@ class FitConfig:
             raise ConfigError(f"channels_last must be true or false, got {self.channels_last!r}")
         if not (isinstance(self.hints, tuple) and all(isinstance(name, str) for name in self.hints)):
             raise ConfigError(f"hints must be a tuple of module names, got {self.hints!r}")
+        if not isinstance(self.image_sizes, tuple):
+            raise ConfigError(f"image_sizes must be a tuple of whole numbers, got {self.image_sizes!r}")
         if not all(type(size) is int and size >= 1 for size in self.image_sizes):
             raise ConfigError(f"image_sizes must be whole numbers of at least 1, got {self.image_sizes!r}")
         if len(self.image_sizes) > self.epochs:
             raise ConfigError(
                 f"image_sizes must be at most epochs = {self.epochs} of them, got {len(self.image_sizes)}"
             )
+
+    def check_untaught(self, remedy: str) -> None:
+        """Refuse settings that say how to learn from a teacher, where there is none.
+
+        Raises:
+            ConfigError: if one of them is not at its default.
+        """
+        defaults = {one.name: one.default for one in fields(FitConfig)}
+        for name in ("temperature", "alpha", "hints", "hint_weight"):
+            value = getattr(self, name)
+            if value != defaults[name]:
+                raise ConfigError(f"{name} needs a teacher: {remedy}, got {name} = {value!r} without it")
 
     def image_size(self, epoch: int) -> int | None:
         """The side of the images in ``epoch``, counted from 0; None for their own."""

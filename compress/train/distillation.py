@@ -98,7 +98,8 @@ def tap_(model: nn.Module, names: Sequence[str], role: str) -> Mapping[str, Tens
                 raise ModelError(
                     f"hints must name modules that put out a tensor, got {type(output).__name__} (module '{name}')"
                 )
-            features[name] = output
+            # An activation may be written over it.
+            features[name] = output.clone()
 
         modules[name].register_forward_hook(keep)
     return features

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from compress.calling.inputs import Inputs
 from compress.calling.outputs import Outputs, selected
 from compress.data import Split
-from compress.errors import CompressError, DataError, ModelError, first_line
+from compress.errors import CompressError, ConfigError, DataError, ModelError, first_line
 from compress.quality import judge_model, topk_error
 from compress.train.processes import as_device
 
@@ -66,6 +66,8 @@ def evaluate(
         DataError: if the split is empty.
         ModelError: if the model cannot run on the images, or its logits are of another shape or not a number.
     """
+    if batch_size < 1:
+        raise ConfigError(f"batch_size must be at least 1, got {batch_size!r}")
     if len(split) == 0:
         raise DataError("a split must hold at least one example to evaluate on, got none")
     judged = judge_model(

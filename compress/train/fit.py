@@ -18,11 +18,11 @@ from compress.calling.inputs import Inputs, each_batch
 from compress.calling.outputs import Outputs
 from compress.calling.randomness import own_random_state
 from compress.data import Data
-from compress.errors import ArtifactError, ModelError
+from compress.errors import ArtifactError, ConfigError, ModelError
 from compress.modules.copying import check_given, copied
 from compress.quality import Quality
 from compress.system.progress import stderr_console
-from compress.train.checkpoint import State, identity, load_checkpoint_, save_checkpoint
+from compress.train.checkpoint import State, chosen, digest_of, identity, load_checkpoint_, save_checkpoint
 from compress.train.config import FitConfig, learning_rate
 from compress.train.objective import Loss
 from compress.train.processes import as_device, best_device, joined, seed_
@@ -103,8 +103,9 @@ def fit(
         device: where to train; a CUDA device if there is one, else the CPU, if left out.
 
     Raises:
-        ConfigError: if the number of processes does not divide the batch size, ``device`` does not exist, or a hint
-            names no module of both models.
+        ConfigError: if the number of processes does not divide the batch size, ``device`` does not exist, a hint
+            names no module of both models, a scheduler takes a metric, or ``quality`` is held against a dense model and
+            there is no teacher, or comes to no number on the examples held out.
         ModelError: if the model cannot be copied or trained, the teacher knows other classes, hints differ in their
             shapes, or the loss is no longer finite.
         ArtifactError: if the checkpoint is of another run or damaged, or cannot be written.
@@ -119,8 +120,11 @@ def fit(
         run = prepare(state.model, data, config, processes, teacher=teacher, judge=judge)
         if scheduler is not None:
             state.scheduler = scheduler(state.optimizer, config.epochs * run.updates_per_epoch)
+            if isinstance(state.scheduler, optim.lr_scheduler.ReduceLROnPlateau):
+                raise ConfigError("a scheduler must go by the number of steps alone, ReduceLROnPlateau takes a metric")
         taught_by = run.objective.teacher
         digests = identity(model, data, config, None if taught_by is None else taught_by.model)
+        digests |= digest_of({"optimizer": chosen(state), "loss": [loss, distance, outputs], "quality": quality})
         if path is not None:
             _resume_(state, path, run, digests)
         try:
@@ -160,13 +164,16 @@ def _fresh_state(model: nn.Module, config: FitConfig, device: torch.device, make
 def _resume_(state: State, path: Path, run: Run, digests: dict[str, str]) -> None:
     """Go to where the checkpoint left off, on every process."""
     if path.exists():
-        load_checkpoint_(path, state, digests)
+        groups = load_checkpoint_(path, state, digests)
         if state.scheduler is not None:
             with warnings.catch_warnings():
                 # The optimizer's own steps were taken before the training stopped.
                 warnings.simplefilter("ignore")
                 for _ in range(len(state.history) * run.updates_per_epoch):
                     state.scheduler.step()
+        # What an optimizer keeps in its groups is as it was, whatever the schedule made of it on the way.
+        for group, values in zip(state.optimizer.param_groups, groups, strict=True):
+            group.update(values)
     if not run.processes.agree(len(state.history)):
         raise ArtifactError(f"a checkpoint must lie where every process sees it, {path} does not")
 
@@ -210,17 +217,22 @@ def _steps(state: State, run: Run, epoch: int) -> Iterator[Tensor]:
                 group["lr"] = learning_rate(config, epoch * run.steps_per_epoch + number, run.steps_per_epoch)
         inputs = _laid_out(batch.inputs, config, config.image_size(epoch))
         loss = run.objective(inputs, batch.targets)
-        (loss / config.accumulated_batches).backward()  # type: ignore[no-untyped-call]
-        if (number + 1) % config.accumulated_batches == 0 or number + 1 == run.steps_per_epoch:
-            _update_(state, config)
+        loss.backward()  # type: ignore[no-untyped-call]
+        gathered = number % config.accumulated_batches + 1
+        if gathered == config.accumulated_batches or number + 1 == run.steps_per_epoch:
+            _update_(state, config, gathered)
             _average_(state, config, step=epoch * run.updates_per_epoch + number // config.accumulated_batches)
         yield loss.detach()
 
 
-def _update_(state: State, config: FitConfig) -> None:
-    """One step by the gradients that were gathered."""
+def _update_(state: State, config: FitConfig, gathered: int) -> None:
+    """One step by the mean of the gradients of so many batches: of an epoch's last ones, fewer than elsewhere."""
+    for parameter in state.model.parameters():
+        if gathered > 1 and parameter.grad is not None:
+            parameter.grad.div_(gathered)
     if config.max_gradient_norm > 0:
         nn.utils.clip_grad_norm_(state.model.parameters(), config.max_gradient_norm)
+    state.learning_rate = float(state.optimizer.param_groups[0]["lr"])
     state.optimizer.step()
     state.optimizer.zero_grad()
     if state.scheduler is not None:

@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from compress.calling.outputs import Outputs
 from compress.data import AnySplit, Data, ImageData, LoaderSplit, resident
+from compress.errors import ConfigError
 from compress.quality import Quality, topk_error
 from compress.train.config import FitConfig
 from compress.train.distillation import output_loss, soft_loss
@@ -67,7 +68,16 @@ def prepare(
     teacher: nn.Module | None,
     judge: Judge,
 ) -> Run:
-    """The run that trains ``model``, which lies on the device already, in place."""
+    """The run that trains ``model``, which lies on the device already, in place.
+
+    Raises:
+        ConfigError: if the best epoch is to be chosen by nearness to a dense model, and there is no teacher.
+    """
+    compared = judge.quality is not None and judge.quality.against == "dense"
+    if judge.quality is not None and compared and teacher is None:
+        raise ConfigError(
+            f"the quality {judge.quality.name!r} is held against the dense model, which must be given as teacher"
+        )
     batch_size = processes.share_of(config.batch_size)
     train: AnySplit = data.train
     validation: AnySplit | None = None

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from compress.calling.inputs import each_batch, evaluating
+from compress.calling.inputs import Batch, each_batch, evaluating
 from compress.data import AnySplit
+from compress.errors import ConfigError
+from compress.quality import Quality
 from compress.quality.evaluation import num_examples, rows_of
 from compress.quality.reductions import mean
 from compress.train.checkpoint import State, tensors_of
@@ -25,12 +30,16 @@ def record_of(state: State, run: Run, loss: Tensor) -> EpochRecord:
         train_loss=float(processes.total(loss)) / processes.world_size,
         validation=None if run.validation is None else _validated(state, run, run.validation),
         judged_by="loss" if run.quality is None else run.quality.metric.title,
-        learning_rate=float(state.optimizer.param_groups[0]["lr"]),
+        learning_rate=state.learning_rate,
     )
 
 
 def _validated(state: State, run: Run, split: AnySplit) -> float:
-    """What the held-out examples come to: each process takes its part where parts can be put together again."""
+    """What the held-out examples come to: each process takes its part where parts can be put together again.
+
+    Raises:
+        ConfigError: if that is no number, as the area under a curve of a single class is.
+    """
     processes, quality = run.processes, run.quality
     parts = processes.world_size if quality is None or quality.reduce is mean else 1
     batches = split.batches(run.batch_size, rank=processes.rank if parts > 1 else 0, world_size=parts)
@@ -43,12 +52,30 @@ def _validated(state: State, run: Run, split: AnySplit) -> float:
                 value = float(applied(run.objective.loss, found, batch.targets, "the loss"))
                 rows.append(np.full((count, 1), value))
             else:
-                rows.append(rows_of(quality, found, batch.targets, count))
+                rows.append(rows_of(quality, found, _expected(quality, batch, run), count))
     every = np.concatenate(rows)
     if parts == 1:
-        return float((quality.reduce if quality is not None else mean)(every, np.ones((1, len(every))))[0])
-    sums = processes.total(torch.tensor([every.sum(), float(len(every))], device=processes.device))
-    return float(sums[0]) / float(sums[1])
+        value = float((quality.reduce if quality is not None else mean)(every, np.ones((1, len(every))))[0])
+    else:
+        sums = processes.total(torch.tensor([every.sum(), float(len(every))], device=processes.device))
+        value = float(sums[0]) / float(sums[1])
+    if math.isnan(value):
+        judged_by = "the loss" if quality is None else f"the quality {quality.name!r}"
+        raise ConfigError(
+            f"{judged_by} of the {len(every):,} examples held out must be a number to choose the best epoch by, got"
+            " nan: hold out more, or others (validation_fraction)"
+        )
+    return value
+
+
+def _expected(quality: Quality, batch: Batch, run: Run) -> Any:
+    """What outputs are held against: the targets, or what the teacher puts out."""
+    if quality.against == "targets":
+        return batch.targets
+    assert run.objective.teacher is not None  # noqa: S101 - asked for before the training began
+    return outputs_of(
+        run.objective.teacher.model, batch.inputs, run.objective.num_classes, outputs=run.objective.outputs
+    )
 
 
 def keep_best_(state: State, *, higher_is_better: bool) -> None:

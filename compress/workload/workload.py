@@ -7,7 +7,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -23,6 +23,7 @@ from compress.data import Data, ImageData, LoaderData, LoaderSplit, Split, from_
 from compress.errors import ArtifactError, CompressError, ConfigError, DataError
 from compress.models import googlenet
 from compress.models.googlenet import WEIGHTS
+from compress.modules.described import described
 from compress.quality import Judged, OwnMetric, Quality, judge_model, output_error, topk_error
 from compress.quality.evaluation import Groups
 from compress.quality.quality import Rows, check_distinct, qualities_of
@@ -112,15 +113,9 @@ class Workload:
 
     @property
     def code(self) -> tuple[Callable[..., Any], ...]:
-        """The functions of it that a result depends on."""
-        functions = (
-            self.outputs,
-            self.loss,
-            self.distance,
-            self.optimizer,
-            *(one.rows for one in qualities_of(self.quality)),
-        )
-        return (self.model_factory, *(one for one in functions if inspect.isfunction(one)))
+        """The functions and classes of it that a result depends on."""
+        used = (self.outputs, self.loss, self.distance, self.optimizer, *(one.rows for one in self.qualities))
+        return (self.model_factory, *(_code_of(one) for one in used if one is not None))
 
     @property
     def is_trained(self) -> bool:
@@ -342,7 +337,7 @@ def ingredients(workload: Workload) -> dict[str, Any]:
         "data": [workload.dataset.sha256, workload.dataset.train_sha256],
         "fit": None if workload.fit is None else asdict(workload.fit),
         "model": workload.model_factory.__qualname__,
-        "outputs": getattr(workload.outputs, "__qualname__", str(workload.outputs)),
+        "training": described(workload.training),
         "model_args": dict(workload.model_args),
     }
 
@@ -360,6 +355,13 @@ def _on_googlenet(dataset: ImageData, spec: str) -> Workload:
         example_input=torch.randn(1, *dataset.image_shape, generator=torch.Generator().manual_seed(0)),
         fit=DIGITS_FIT if spec == "digits" else FitConfig(),
     )
+
+
+def _code_of(used: Callable[..., Any]) -> Callable[..., Any]:
+    """The function or class whose source says what ``used`` does."""
+    if isinstance(used, partial):
+        return _code_of(used.func)
+    return used if inspect.isroutine(used) or inspect.isclass(used) else type(used)
 
 
 def _without_weights(workload: Workload) -> dict[str, Any]:

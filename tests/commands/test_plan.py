@@ -18,6 +18,12 @@ def no_model():
     return 3
 
 
+def test_inputs_of_any_structure_are_planned_for(capsys):
+    """A workload that says what it takes as ``example_inputs``."""
+    assert main(["plan", "text", "--pruning-ratio", "0.2"]) == 0
+    assert "of them stay" in capsys.readouterr().out
+
+
 def test_the_plan_says_what_goes_and_why_the_rest_stays(capsys):
     """Ten hidden units become eight; inputs and outputs are whole, each with its reason."""
     assert main(["plan", "tests.commands.test_plan:bottleneck", "--input", "1,6"]) == 0

@@ -7,6 +7,7 @@ import pytest
 
 from compress.gate.checks import Status
 from compress.gate.limits import Limit
+from compress.quality import OwnMetric
 from compress.results import Measurement
 from tests.gate.samples import held, latency, memory, params, top1
 
@@ -66,3 +67,14 @@ def test_nothing_unmeasured_passes(measurement, said):
     verdict = held(measurement)
     assert (verdict.status, verdict.reasons) == (Status.NOT_MEASURED, (said,))
     assert verdict.gated
+
+
+def test_a_metric_of_ones_own_may_lie_below_zero():
+    """A number is anything that can be read off a model; bytes and counts are none below zero."""
+    number = OwnMetric(name="margin_db", measure=lambda _: -3.0, better="higher").metric
+    limit = Limit(metric="margin_db", declared=number, max_drop=1.0, where="r.toml")
+    measured = Measurement(metric="margin_db", declared=number, dense=-3.0, compressed=-3.5)
+    assert held(measured, limit=limit).status is Status.PASSED
+    assert held(dataclasses.replace(measured, compressed=-4.5), limit=limit).status is Status.REGRESSED
+    below = held(Measurement(metric="macs", dense=-1.0, compressed=1.0))
+    assert below.reasons == ("the dense model's value is -1.0, which macs cannot be",)

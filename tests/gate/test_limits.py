@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from compress.errors import ConfigError
 from compress.gate.limits import Limit, exceeds, find_metric, parse_limits
+from compress.quality import Quality
 
 WHERE = "recipes/structured.toml"
 ERROR_RULE = "an error is limited by max_increase, because the better the dense model the less a ratio allows"
@@ -228,3 +229,20 @@ def test_metric_far_from_all_known_gets_the_list():
     """A name that resembles none is answered with all there are."""
     with pytest.raises(ConfigError, match="known are num_params, num_nonzero_params, macs"):
         find_metric("xyz", where="here")
+
+
+def snr_limit(**bounds):
+    """Of a quality that may lie below zero."""
+    declared = Quality(name="snr_db", rows=lambda out, _: out, better="higher").metric
+    return Limit(metric="snr_db", declared=declared, where=WHERE, **bounds)
+
+
+def test_a_ratio_of_what_is_below_zero_is_a_margin_of_its_size():
+    """Nine tenths of -5 dB is no better value than it, which an unchanged model would miss."""
+    limit = snr_limit(min_ratio=0.9)
+    assert limit.bound(5.0) == pytest.approx(4.5)
+    assert limit.bound(-5.0) == pytest.approx(-5.5)
+    assert limit.broken_by(-5.0, -5.0) is None
+    assert limit.broken_by(-5.0, -5.4) is None
+    assert limit.broken_by(-5.0, -5.6) is not None
+    assert limit.describe(-5.0).startswith("at least dense -0.1 x |dense| = -5.5")

@@ -67,6 +67,11 @@ def test_regression(generator):
     squared = float(F.mean_squared_error(outputs, targets, squared=False))
     assert value(quality.rmse(), outputs, targets) == pytest.approx(squared)
     assert value(quality.r2(), outputs[:, None], targets) == pytest.approx(float(F.r2_score(outputs, targets)))
+    far = 1.7e9 + targets.double()
+    near = 1 - float(
+        (outputs - targets).double().square().sum() / (targets.double() - targets.double().mean()).square().sum()
+    )
+    assert value(quality.r2(), far + (outputs - targets).double(), far) == pytest.approx(near, rel=1e-6)
     wide, other = torch.randn(30, 8, generator=generator), torch.randn(30, 8, generator=generator)
     cosine = float(F.cosine_similarity(wide, other, reduction="mean"))
     assert value(quality.cosine_similarity(), wide, other) == pytest.approx(cosine)
@@ -94,6 +99,7 @@ def test_text(generator):
     said, written = ["a cat sat", "hello", "one two three four"], ["the cat sat down", "hallo", "one three four"]
     words = float(F.text.word_error_rate(said, written))
     assert value(quality.wer(list), said, written) == pytest.approx(words)
+    assert value(quality.wer(list), ["two words", "a b"], ["", "a b c d"]) == pytest.approx((2 + 2) / 4)
     letters = float(F.text.char_error_rate(said, written))
     assert value(quality.cer(list), said, written) == pytest.approx(letters)
 

@@ -182,6 +182,14 @@ def test_a_converted_graph_holds_no_float_weight():
     assert max(tensor.ndim for tensor in [*graph.parameters(), *graph.buffers()] if tensor.is_floating_point()) == 1
 
 
+def test_converting_draws_nothing_of_the_callers():
+    """Torchao folds norms by random inputs; the caller's next random number stays what it was."""
+    graph = graph_of(Net(lambda n, x: n.h(pooled(n.a(x))), a=conv_bn(3, 4), h=head(4)))
+    before = torch.get_rng_state()
+    converted(graph)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_observers_have_names():
     """An unknown one is refused with those that there are."""
     check_observer("minmax")

@@ -331,6 +331,11 @@ def test_whatever_the_model_depends_on_runs_the_steps_again(written, dense, step
             "alpha needs a teacher: set distill = true, got alpha = 0.5 without it",
         ),
         (
+            'use = "quantize_aware_fit"\nhints = ["c"]',
+            ConfigError,
+            "hints needs a teacher: fine-tune by one before, with fit, got hints = ('c',) without it",
+        ),
+        (
             'use = "factorize"\nby = "rank"\ntarget = 0.5',
             ConfigError,
             "target must be a whole number at least 1 for rank, got 0.5",

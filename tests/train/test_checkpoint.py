@@ -54,7 +54,7 @@ def test_a_checkpoint_is_no_pickle(net, data, tmp_path):
 @pytest.mark.parametrize(
     ("drop", "change", "message"),
     [
-        ("", {"format": "compress-fit 0"}, "must be of the format 'compress-fit 2', got 'compress-fit 0'"),
+        ("", {"format": "compress-fit 0"}, "must be of the format 'compress-fit 3', got 'compress-fit 0'"),
         ("", {"settings": "0"}, "has other settings"),
         ("", {"progress": "{}"}, "must tell how far its run was"),
         ("", {"progress": "no json"}, "must tell how far its run was"),

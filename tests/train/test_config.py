@@ -36,6 +36,7 @@ from compress.train.config import learning_rate
         ("hints", "blocks.a3", "hints must be a tuple of module names, got 'blocks.a3'"),
         ("hints", (3,), r"hints must be a tuple of module names, got \(3,\)"),
         ("autocast", "fp8", "autocast must be one of auto, bfloat16, off, got 'fp8'"),
+        ("image_sizes", 8, "image_sizes must be a tuple of whole numbers, got 8"),
         ("image_sizes", (16, 0), r"image_sizes must be whole numbers of at least 1, got \(16, 0\)"),
         ("image_sizes", (8,) * 201, "image_sizes must be at most epochs = 200 of them, got 201"),
         ("channels_last", 1, "channels_last must be true or false, got 1"),

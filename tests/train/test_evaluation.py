@@ -142,6 +142,12 @@ def test_an_empty_split_is_refused(data):
         evaluate(nn.Flatten(), empty)
 
 
+def test_batches_of_nothing_are_refused(net, data):
+    """In one sentence, before anything is divided."""
+    with pytest.raises(ConfigError, match="batch_size must be at least 1, got 0"):
+        evaluate(net, data.test, batch_size=0)
+
+
 @pytest.mark.parametrize("device", ["nowhere", "cuda:99"])
 def test_a_device_that_is_not_there_is_refused(device, net, data):
     """A device that this machine does not have is named."""

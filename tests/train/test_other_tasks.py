@@ -5,14 +5,15 @@ from __future__ import annotations
 import copy
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from torch import nn, optim
 from torch.nn import functional as F  # noqa: N812
 
 from compress.data import from_loaders
-from compress.errors import ConfigError, ModelError
-from compress.quality import Quality
+from compress.errors import ArtifactError, ConfigError, ModelError
+from compress.quality import Quality, output_error
 from compress.train import FitConfig, fit
 
 CONFIG = FitConfig(
@@ -135,7 +136,7 @@ def test_the_schedule_is_told_of_all_steps_and_follows_each(net):
         progress=False,
     )
     assert told == [8]
-    assert [record.learning_rate for record in fitted.history] == pytest.approx([0.6, 0.4, 0.2, 0.0])
+    assert [record.learning_rate for record in fitted.history] == pytest.approx([0.7, 0.5, 0.3, 0.1])
 
 
 def test_gathered_batches_are_a_larger_one(net):
@@ -230,6 +231,25 @@ def test_the_best_epoch_is_chosen_by_the_quality(net):
     assert values[fitted.best_epoch - 1] == max(values)
 
 
+class Stopping(nn.Linear):
+    """A linear layer that is interrupted in its fourth call."""
+
+    calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        if self.calls > 3:
+            raise KeyboardInterrupt
+        return super().forward(x)
+
+    @classmethod
+    def like(cls, layer):
+        """With the weights of ``layer``."""
+        made = cls(layer.in_features, layer.out_features)
+        made.load_state_dict(layer.state_dict())
+        return made
+
+
 def test_a_resumed_run_with_its_own_optimizer_and_schedule_ends_with_the_same_bits(net, tmp_path):
     """Both go on where they were."""
     options = {
@@ -239,19 +259,96 @@ def test_a_resumed_run_with_its_own_optimizer_and_schedule_ends_with_the_same_bi
         "progress": False,
     }
     whole = fit(net, data_of(), CONFIG, **options)
-    calls = []
-
-    def stops(outputs, targets):
-        calls.append(1)
-        if len(calls) > 3:
-            raise KeyboardInterrupt
-        return F.mse_loss(outputs, targets)
-
     with pytest.raises(KeyboardInterrupt):
-        fit(net, data_of(), CONFIG, checkpoint=tmp_path / "run", **{**options, "loss": stops})
+        fit(Stopping.like(net), data_of(), CONFIG, checkpoint=tmp_path / "run", **options)
     resumed = fit(net, data_of(), CONFIG, checkpoint=tmp_path / "run", **options)
     assert torch.equal(weights(resumed.model), weights(whole.model))
     assert resumed.history == whole.history
+
+
+class Counting(optim.SGD):
+    """It keeps what it does next in its groups, as schedule-free optimizers do."""
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            group["count"] = group.get("count", 0) + 1
+            group["lr"] = 0.1 / group["count"]
+        return super().step(closure)
+
+
+def test_what_an_optimizer_keeps_in_its_groups_is_resumed(net, tmp_path):
+    """To the same bits as a run that never stopped."""
+    options = {
+        "loss": F.mse_loss,
+        "optimizer": lambda groups: Counting(groups, lr=0.1),
+        "scheduler": constant,
+        "progress": False,
+    }
+    whole = fit(net, data_of(), CONFIG, **options)
+    with pytest.raises(KeyboardInterrupt):
+        fit(Stopping.like(net), data_of(), CONFIG, checkpoint=tmp_path / "run", **options)
+    resumed = fit(net, data_of(), CONFIG, checkpoint=tmp_path / "run", **options)
+    assert torch.equal(weights(resumed.model), weights(whole.model))
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"optimizer": lambda groups: optim.Adam(groups, lr=0.05)}, "optimizer"),
+        ({"optimizer": lambda groups: optim.AdamW(groups, lr=0.1)}, "optimizer"),
+        ({"loss": F.l1_loss}, "loss"),
+        ({"quality": Quality(name="off", rows=lambda out, wanted: (out - wanted)[:, 0], better="lower")}, "quality"),
+    ],
+)
+def test_a_checkpoint_of_another_objective_is_refused(net, tmp_path, change, part):
+    """Another optimizer's state would be taken for its own, another loss gone on with in silence."""
+    options = {"loss": F.mse_loss, "optimizer": lambda groups: optim.AdamW(groups, lr=0.05), "progress": False}
+    with pytest.raises(KeyboardInterrupt):
+        fit(Stopping.like(net), data_of(), CONFIG, checkpoint=tmp_path / "run", **options)
+    with pytest.raises(ArtifactError, match=f"this one has other {part}: delete it to train anew"):
+        fit(net, data_of(), CONFIG, checkpoint=tmp_path / "run", **{**options, **change})
+
+
+@pytest.mark.parametrize(("batches", "gathered", "steps"), [(1, 10, 1), (4, 3, 2), (2, 100, 1), (4, 2, 2)])
+def test_a_step_is_by_the_mean_of_the_batches_gathered(net, batches, gathered, steps):
+    """Also of fewer at an epoch's end, and where an epoch has fewer than are to be gathered: here all are alike."""
+    config = dataclasses.replace(CONFIG, accumulated_batches=gathered, epochs=1)
+    data = data_of(INPUTS.repeat(batches, 1), TARGETS.repeat(batches, 1), batch_size=len(INPUTS))
+    options = {"loss": F.mse_loss, "optimizer": lambda groups: optim.SGD(groups, lr=0.3), "progress": False}
+    found = fit(net, data, config, scheduler=constant, **options).model
+    expected = by_hand(net, lambda parameters: optim.SGD(parameters, lr=0.3), steps)
+    torch.testing.assert_close(weights(found), weights(expected))
+
+
+def test_nearness_to_a_dense_model_is_that_to_the_teacher(net):
+    """Zero of a student that is its teacher, and refused without one."""
+    config = dataclasses.replace(CONFIG, learning_rate=1e-12, validation_fraction=0.5, epochs=1)
+    options = {"loss": F.mse_loss, "quality": output_error(), "progress": False}
+    (record,) = fit(net, data_of(batch_size=2), config, teacher=copy.deepcopy(net), **options).history
+    assert record.validation == pytest.approx(0, abs=1e-6)
+    with pytest.raises(ConfigError, match="'output_error' is held against the dense model, which must be given as"):
+        fit(net, data_of(batch_size=2), config, **options)
+
+
+def test_a_figure_that_is_no_number_chooses_no_epoch(net):
+    """As the area under a curve of one class, it would keep the first for good."""
+    config = dataclasses.replace(CONFIG, validation_fraction=0.5)
+    never = Quality(name="never", rows=lambda out, _: out[:, 0], better="lower", reduce=lambda *_: np.array([np.nan]))
+    with pytest.raises(ConfigError, match="the quality 'never' of the 4 examples held out must be a number"):
+        fit(net, data_of(batch_size=2), config, loss=F.mse_loss, quality=never, progress=False)
+
+
+def test_a_schedule_that_takes_a_metric_is_refused(net):
+    """It is told of steps alone."""
+    with pytest.raises(ConfigError, match="by the number of steps alone, ReduceLROnPlateau takes a metric"):
+        fit(
+            net,
+            data_of(),
+            CONFIG,
+            loss=F.mse_loss,
+            scheduler=lambda optimizer, _: optim.lr_scheduler.ReduceLROnPlateau(optimizer),
+            progress=False,
+        )
 
 
 def test_outputs_that_a_teacher_does_not_have_are_refused(net):

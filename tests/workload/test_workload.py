@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 import compress
 from compress import data, train
@@ -18,6 +19,7 @@ from compress.artifacts import artifact
 from compress.errors import ArtifactError, ConfigError, DataError
 from compress.models import googlenet
 from compress.pruning.structured import prune_channels
+from compress.quality import topk_error
 from compress.recipe import load_recipe
 from compress.train import FitConfig
 from compress.train.objective import label_loss
@@ -215,6 +217,9 @@ def test_training_depends_on_the_seed_alone(monkeypatch, tmp_path):
         {"model_args": {"width": 3}},
         {"fit": dataclasses.replace(tiny_workload().fit, seed=1)},
         {"data": lambda: dataclasses.replace(tiny_data(), train_sha256="other")},
+        {"loss": nn.CrossEntropyLoss(label_smoothing=0.1)},
+        {"optimizer": functools.partial(torch.optim.SGD, lr=0.3)},
+        {"quality": topk_error(2, 3)},
     ],
 )
 def test_whatever_changes_the_model_trains_it_again(fits, change):
