@@ -7,7 +7,7 @@ activations inherit them. A dimension without an entry belongs to the data (batc
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -237,6 +237,23 @@ class Ledger:
         if not whole:
             self.freeze(Axis(a[b == FIXED], first.zero), "meets values without channel labels")
             self.freeze(Axis(b[a == FIXED], second.zero), "meets values without channel labels")
+
+    def are_tied(self, first: Ids, second: Ids) -> bool:
+        """Whether position ``i`` of both is known to stand or fall together, for all ``i``."""
+        if np.array_equal(first, second):
+            return True
+        tied: defaultdict[bytes, list[bytes]] = defaultdict(list)
+        for tie in self.ties:
+            one, other = tie.first.tobytes(), tie.second.tobytes()
+            tied[one].append(other)
+            tied[other].append(one)
+        wanted, reached = second.tobytes(), {first.tobytes()}
+        ahead = deque(reached)
+        while ahead and wanted not in reached:
+            new = [one for one in tied[ahead.popleft()] if one not in reached]
+            reached.update(new)
+            ahead.extend(new)
+        return wanted in reached
 
     def merge(self, first: Axis, second: Axis) -> Ids:
         """Tie two dimensions that become one, and return its ids."""

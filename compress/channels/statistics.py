@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from compress.channels.call import Call
 from compress.channels.labels import Ids, Ledger
 from compress.channels.notes import Notes
@@ -41,7 +39,7 @@ def follow(call: Call, notes: Notes) -> None:
         going = [Statistic(axis.ids, reason) for axis in reduced(call)]
     elif found and call.op in _HANDED_ON:
         met = [axis.ids for tensor in call.operands for axis in call.lookup(tensor).values()]
-        going = [one for one in found.values() if not any(np.array_equal(one.ids, ids) for ids in met)]
+        going = [one for one in found.values() if not any(call.ledger.are_tied(one.ids, ids) for ids in met)]
     elif found:
         freeze(call.ledger, found.values())
     if going:

@@ -26,7 +26,10 @@ class ByHand(nn.Module):
             scale = torch.rsqrt(x.var(1, keepdim=True, unbiased=False) + 1e-6)
         else:
             scale = torch.rsqrt(x.var(1, correction=0).unsqueeze(1) + 1e-6)
-        return (x - mean) * scale * self.weight[:, None, None] + self.bias[:, None, None]
+        weight, bias = self.weight[:, None, None], self.bias[:, None, None]
+        if self.spelling == "weights first":
+            return weight * (x - mean) * scale + bias
+        return (x - mean) * scale * weight + bias
 
 
 class ResponseNorm(nn.Module):
@@ -81,8 +84,9 @@ def net(norm: nn.Module, width: int = 20) -> nn.Module:
     return lively(nn.Sequential(nn.Conv2d(6, 20, 3), norm, nn.GELU(), nn.Conv2d(width, 4, 1))).eval()
 
 
+SPELLINGS = ("squares", "variance", "unsqueezed", "weights first")
 NORMS = {
-    **{spelling: lambda spelling=spelling: ByHand(20, spelling) for spelling in ("squares", "variance", "unsqueezed")},
+    **{spelling: lambda spelling=spelling: ByHand(20, spelling) for spelling in SPELLINGS},
     "response": lambda: ResponseNorm(20),
 }
 
