@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from compress.gate.baseline import Entry, as_recorded
 from compress.gate.checks import Check, Facts, Side, Status
 from compress.gate.error_rules import stale_note
@@ -33,7 +36,7 @@ def baseline_of_score(facts: Facts, entry: Entry, where: str) -> Check:
     margin = score_margin(metric, entry.compressed)
     change = metric.worse_by(entry.compressed, as_recorded(metric, facts.compressed))
     paired = None
-    if scores is not None and entry.scores is not None:
+    if scores is not None and entry.scores is not None and _are_alike(scores, entry.scores):
         paired = _paired(metric, scores, (entry.scores[1],), (entry.as_kept(scores.compressed, 1),))
     text = f"{write_exact(metric, entry.compressed)} {_sign(metric)} {write_increase(metric, margin)} ({where})"
     check = _check_score(Side.BASELINE, metric, text, _Held(change, margin, paired))
@@ -50,13 +53,18 @@ def baseline_of_score_change(facts: Facts, entry: Entry, where: str, margins: fl
     before = metric.worse_by(entry.dense, entry.compressed)
     change = as_recorded(metric, metric.worse_by(facts.dense, facts.compressed) - before)
     paired = None
-    if scores is not None and entry.scores is not None:
+    if scores is not None and entry.scores is not None and _are_alike(scores, entry.scores):
         now = (entry.as_kept(scores.compressed, 1), entry.as_kept(scores.dense, 0))
         paired = _paired(metric, scores, (entry.scores[1], entry.scores[0]), now)
     values = f"{write_exact(metric, entry.compressed)} of {write_exact(metric, entry.dense)}"
     lost = write_difference(metric, entry.compressed - entry.dense)
     text = f"{lost} {_sign(metric)} {write_increase(metric, margin)} over dense, {values} ({where})"
     return _check_score(Side.BASELINE, metric, text, _Held(change, margin, paired))
+
+
+def _are_alike(now: Scores, recorded: tuple[NDArray[np.float64], NDArray[np.float64]]) -> bool:
+    """Whether the rows have the same columns: a quality that gives others now is held by its figure alone."""
+    return now.dense.shape[1:] == recorded[0].shape[1:]
 
 
 def score_margin(metric: Metric, recorded: float) -> float:

@@ -84,6 +84,20 @@ def recorded(tmp_path, measurement, identity=IDENTITY):
     return load_baseline(path)
 
 
+@pytest.mark.parametrize("identity", [IDENTITY, dataclasses.replace(IDENTITY, dense="e" * 64, compressed="f" * 64)])
+def test_rows_of_other_columns_are_not_compared(tmp_path, identity):
+    """A quality that gives others than when it was recorded is held by its figure, and the note says so."""
+    before = score(lost=0.01)
+    wide = [np.concatenate([rows, rows**2], axis=1) for rows in (before.scores.dense, before.scores.compressed)]
+    recorded_wide = dataclasses.replace(
+        before, scores=dataclasses.replace(before.scores, dense=wide[0], compressed=wide[1])
+    )
+    baseline = recorded(tmp_path, recorded_wide, identity)
+    verdict = held(before, baseline=baseline)
+    assert verdict.status is Status.PASSED
+    assert any("held by its margin alone" in note for note in verdict.notes)
+
+
 def test_the_same_model_equals_its_baseline(tmp_path):
     """Rows rounded as they were kept differ in nothing, so that no chance is needed to explain it."""
     baseline = recorded(tmp_path, score(lost=0.01))
