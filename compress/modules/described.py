@@ -5,63 +5,84 @@ from __future__ import annotations
 import hashlib
 import types
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 _PLAIN = (bool, int, float, str, type(None))
+_NAMED = (type, types.BuiltinFunctionType, types.ModuleType)
 _DEEPEST = 8
+# What modules of torch keep tensors and each other in.
+_CONTENT = frozenset({"_parameters", "_buffers", "_modules"})
 
 
-def described(value: Any, depth: int = 0) -> Any:
+def described(value: Any) -> Any:
     """Settings, functions with all that they hold on to, and objects with what they consist of, nested.
 
     A function is known by its name, its code, its defaults and what it closes over; an object by its class and its
-    attributes, but for private ones; a tensor by its values. What lies deeper than eight levels is known by its class.
+    attributes, but for private ones; a tensor or an array by its values. What lies deeper than eight levels is known by
+    its class, and what was met before by its place.
     """
-    if isinstance(value, _PLAIN):
-        return value
-    kind = _name_of(type(value))
-    if depth > _DEEPEST:
-        return [kind]
-    if isinstance(value, Tensor):
-        return [kind, str(value.dtype), list(value.shape), _digest(value)]
-    if isinstance(value, Mapping):
-        return [kind, [[described(key, depth + 1), described(one, depth + 1)] for key, one in value.items()]]
-    if isinstance(value, (Sequence, set, frozenset)) and not isinstance(value, (bytes, bytearray)):
-        items = [described(one, depth + 1) for one in value]
-        return [kind, sorted(items, key=str) if isinstance(value, (set, frozenset)) else items]
-    return [kind, *_parts(value, depth + 1)]
+    return _Describing().of(value, 0)
 
 
-def _parts(value: Any, depth: int) -> list[Any]:
-    if isinstance(value, type):
-        return [_name_of(value)]
-    if isinstance(value, partial):
-        return [described(one, depth) for one in (value.func, value.args, value.keywords)]
-    if isinstance(value, types.MethodType):
-        return [described(one, depth) for one in (value.__func__, value.__self__)]
-    if isinstance(value, types.FunctionType):
-        cells = [cell.cell_contents for cell in value.__closure__ or () if _is_filled(cell)]
-        held = (value.__defaults__, value.__kwdefaults__, cells)
-        return [_name_of(value), _code_of(value.__code__), *(described(one, depth) for one in held)]
-    if isinstance(value, types.BuiltinFunctionType):
-        return [_name_of(value)]
-    attributes = getattr(value, "__dict__", {})
-    tensors = {"_parameters", "_buffers", "_modules"}
-    public = {name: one for name, one in attributes.items() if not name.startswith("_") or name in tensors}
-    return [described(public, depth)]
+class _Describing:
+    """One description at work: what it has met, kept alive so that no two things have one identity."""
+
+    def __init__(self) -> None:
+        self.met: dict[int, tuple[int, Any]] = {}
+
+    def of(self, value: Any, depth: int) -> Any:
+        if isinstance(value, _PLAIN):
+            return value
+        kind = _name_of(type(value))
+        if isinstance(value, _NAMED):
+            return [kind, _name_of(value)]
+        if isinstance(value, Enum):
+            return [kind, value.name]
+        if id(value) in self.met:
+            return [kind, "met", self.met[id(value)][0]]
+        self.met[id(value)] = (len(self.met), value)
+        return [kind, *self._parts(value, depth + 1)] if depth < _DEEPEST else [kind]
+
+    def _parts(self, value: Any, depth: int) -> list[Any]:
+        if isinstance(value, (Tensor, np.ndarray)):
+            return _numbers(value)
+        if isinstance(value, Mapping):
+            return [[self.of(key, depth), self.of(one, depth)] for key, one in value.items()]
+        if isinstance(value, (set, frozenset)):
+            return sorted((self.of(one, depth) for one in value), key=str)
+        if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray, memoryview, range)):
+            return [self.of(one, depth) for one in value]
+        return self._of_object(value, depth)
+
+    def _of_object(self, value: Any, depth: int) -> list[Any]:
+        if isinstance(value, partial):
+            return [self.of(one, depth) for one in (value.func, value.args, value.keywords)]
+        if isinstance(value, types.MethodType):
+            return [self.of(one, depth) for one in (value.__func__, value.__self__)]
+        if isinstance(value, types.FunctionType):
+            cells = [cell.cell_contents for cell in value.__closure__ or () if _is_filled(cell)]
+            held = (value.__defaults__, value.__kwdefaults__, cells)
+            return [_name_of(value), self.of(value.__code__, depth), *(self.of(one, depth) for one in held)]
+        if isinstance(value, types.CodeType):
+            constants = [self.of(one, depth) for one in value.co_consts]
+            return [hashlib.sha256(value.co_code).hexdigest(), constants, list(value.co_names)]
+        slots = [name for one in type(value).__mro__ for name in getattr(one, "__slots__", ())]
+        attributes = {name: getattr(value, name) for name in slots if hasattr(value, name)}
+        attributes |= getattr(value, "__dict__", {})
+        if not attributes:
+            return [] if " at 0x" in repr(value) else [repr(value)]
+        public = {name: one for name, one in attributes.items() if not name.startswith("_") or name in _CONTENT}
+        return [[name, self.of(one, depth)] for name, one in public.items()]
 
 
 def _name_of(value: Any) -> str:
-    return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}"
-
-
-def _code_of(code: types.CodeType) -> list[Any]:
-    constants = [_code_of(one) if isinstance(one, types.CodeType) else repr(one) for one in code.co_consts]
-    return [hashlib.sha256(code.co_code).hexdigest(), constants, list(code.co_names)]
+    return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', getattr(value, '__name__', ''))}"
 
 
 def _is_filled(cell: types.CellType) -> bool:
@@ -72,6 +93,10 @@ def _is_filled(cell: types.CellType) -> bool:
     return True
 
 
-def _digest(tensor: Tensor) -> str:
-    flat = tensor.detach().cpu().contiguous().view(-1)
-    return hashlib.sha256(flat.view(torch.uint8).numpy().tobytes()).hexdigest() if flat.numel() else ""
+def _numbers(value: Tensor | np.ndarray[Any, Any]) -> list[Any]:
+    if isinstance(value, Tensor):
+        flat = value.detach().cpu().contiguous().view(-1)
+        content = flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+    else:
+        content = np.ascontiguousarray(value).tobytes()
+    return [str(value.dtype), list(value.shape), hashlib.sha256(content).hexdigest()]

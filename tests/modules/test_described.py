@@ -6,6 +6,7 @@ import subprocess
 import sys
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,6 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from compress.modules.described import described
 from compress.quality import mae, rmse, topk_error
+from compress.results import Unit
 
 
 def scaled(factor):
@@ -29,6 +31,15 @@ class Loss:
 
     def __call__(self, x):
         return self.weight * x
+
+
+class Slotted:
+    """An object without a dictionary."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value):
+        self.value = value
 
 
 PAIRS = {
@@ -50,6 +61,13 @@ PAIRS = {
     "qualities": (mae(), rmse()),
     "closed-over numbers of qualities": (topk_error(1, 10), topk_error(5, 10)),
     "sets": ({1, 2}, {1, 3}),
+    "bytes": (b"a", b"b"),
+    "arrays": (np.zeros(2), np.ones(2)),
+    "types of numbers": (torch.float16, torch.bfloat16),
+    "members of an enumeration": (Unit.NUMBER, Unit.FRACTION),
+    "slots": (Slotted(1), Slotted(2)),
+    "modules": (operator, json),
+    "constants": (lambda x: x in {"a", "b", "c"}, lambda x: x in {"a", "b", "d"}),
 }
 
 
@@ -79,7 +97,7 @@ def test_another_process_describes_it_alike():
 
 
 def test_what_goes_round_in_a_circle_ends():
-    """Far down, an object is known by its class."""
+    """What was met before is known by its place."""
     one, other = Loss(1), Loss(2)
     one.weight, other.weight = other, one
     assert "Loss" in json.dumps(described(one))
