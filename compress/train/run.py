@@ -73,8 +73,7 @@ def prepare(
     Raises:
         ConfigError: if the best epoch is to be chosen by nearness to a dense model, and there is no teacher.
     """
-    compared = judge.quality is not None and judge.quality.against == "dense"
-    if judge.quality is not None and compared and teacher is None:
+    if judge.quality is not None and judge.quality.against == "dense" and teacher is None:
         raise ConfigError(
             f"the quality {judge.quality.name!r} is held against the dense model, which must be given as teacher"
         )
